@@ -1,0 +1,134 @@
+"""The reference training loop: one model, one data set, the protocol step by step.
+
+This file is the ground truth that every faster path is tested against, so it is flat and plain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.dropout import draw_step_masks
+from training.protocol import Protocol
+from training.stopping import Stopping
+from training.streams import MaskStream
+
+EVALUATION_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch left behind; ``learning_rate`` is that of its last optimiser step."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The verdict, taken after the weights of the lowest-loss epoch were restored."""
+
+    memorized: bool
+    accuracy: float
+    loss: float
+    epochs: int
+    stop_reason: str
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Return AdamW groups: decay for everything except biases and LayerNorm parameters."""
+    norms = {p for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        exempt = parameter in norms or name.endswith("bias")
+        (plain if exempt else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return (mean cross-entropy in nats per token, share of correct tokens), dropout off.
+
+    ``inputs`` and ``labels`` are (N, T) of int64. NaN logits count as wrong tokens.
+    """
+    model.eval()
+    loss, correct = 0.0, 0
+    for start in range(0, len(inputs), EVALUATION_ROWS):
+        target = labels[start : start + EVALUATION_ROWS]
+        logits = model(inputs[start : start + EVALUATION_ROWS])  # (rows, T, V)
+        loss += F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum").item()
+        hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1)
+        correct += int(hit.sum())
+    return loss / labels.numel(), correct / labels.numel()
+
+
+def train(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+    batch_orders: Iterator[np.ndarray],
+    masks: MaskStream | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainingResult:
+    """Train ``model`` in place until the protocol stops it; leave it with its best weights.
+
+    ``inputs`` and ``labels`` are (N, T) of int64 on the model's device; ``batch_orders`` yields
+    one permutation of range(N) per epoch. ``masks`` are needed when the protocol has dropout.
+    """
+    n, batch_size = len(inputs), protocol.batch_size
+    total_steps = protocol.max_epochs * math.ceil(n / batch_size)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, protocol.weight_decay),
+        lr=protocol.learning_rate,
+        betas=(protocol.beta1, protocol.beta2),
+        eps=protocol.epsilon,
+    )
+    stopping = Stopping(protocol)
+    best_weights = None
+    step = 0
+    stop_reason = None
+    while stop_reason is None:
+        # One epoch: every mapping once, in a new order, the short last batch included.
+        model.train()
+        order = torch.from_numpy(next(batch_orders)).to(inputs.device)
+        for rows in order.split(batch_size):
+            learning_rate = protocol.learning_rate * (total_steps - step) / total_steps
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            if protocol.dropout > 0 and masks is not None:
+                draw_step_masks(model.dropout_sites(), masks, batch_size, inputs.device)
+            logits = model(inputs[rows])  # (rows, T, V)
+            loss = F.cross_entropy(logits.flatten(0, 1), labels[rows].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            if protocol.grad_clip > 0:
+                nn.utils.clip_grad_norm_(model.parameters(), protocol.grad_clip)
+            optimizer.step()
+            step += 1
+
+        # The whole set, in eval mode; then decide.
+        epoch_loss, accuracy = evaluate(model, inputs, labels)
+        is_lowest, stop_reason = stopping.after_epoch(epoch_loss, accuracy)
+        if is_lowest:
+            best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        if on_epoch is not None:
+            on_epoch(EpochRecord(stopping.epochs, epoch_loss, accuracy, learning_rate))
+
+    if best_weights is not None:
+        model.load_state_dict(best_weights)
+    final_loss, final_accuracy = evaluate(model, inputs, labels)
+    memorized = final_accuracy == 1.0 and stop_reason != "diverged"
+    return TrainingResult(memorized, final_accuracy, final_loss, stopping.epochs, stop_reason)

@@ -1,0 +1,93 @@
+"""A probe: one model trained on one random data set. Same probe, same outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from typing import Protocol as Interface
+
+import torch
+from torch import nn
+
+from dataset.synthetic_generator import generate_mappings
+from training.loop import EpochRecord, train
+from training.protocol import Protocol
+from training.streams import ProbeStreams
+
+
+class Architecture(Interface):
+    """What the training code needs to know of a model's shape; hashable."""
+
+    model: ClassVar[str]
+    vocab_size: int
+    seq_len: int
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained parameters."""
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and progress bars."""
+
+    def columns(self) -> dict[str, int]:
+        """CSV columns that identify the architecture."""
+
+    def build(self, dropout: float) -> nn.Module:
+        """Freshly initialised module, drawn from torch's global generator."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question: does this architecture memorize ``n`` mappings under this protocol?"""
+
+    architecture: Architecture
+    protocol: Protocol
+    seed: int
+    repeat: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer; ``loss`` in nats per token and ``accuracy`` belong to the restored weights."""
+
+    memorized: bool
+    accuracy: float
+    loss: float
+    epochs: int
+    stop_reason: str
+    seconds: float
+
+
+def build_model(probe: Probe, streams: ProbeStreams) -> nn.Module:
+    """Return the probe's freshly initialised model on the CPU; the global generator is restored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(streams.init_seed())
+        return probe.architecture.build(probe.protocol.dropout)
+
+
+def run_probe(
+    probe: Probe,
+    device: str = "cpu",
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> tuple[Outcome, nn.Module]:
+    """Train the probe with the reference loop; return its outcome and the restored model."""
+    start = time.perf_counter()
+    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
+    task = probe.architecture
+    data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+    model = build_model(probe, streams).to(device)
+    result = train(
+        model,
+        torch.from_numpy(data.inputs).to(device),
+        torch.from_numpy(data.labels).to(device),
+        probe.protocol,
+        streams.batch_orders(probe.n),
+        streams.dropout_masks(probe.protocol.dropout),
+        on_epoch,
+    )
+    fields: dict[str, Any] = vars(result)
+    return Outcome(**fields, seconds=time.perf_counter() - start), model

@@ -1,0 +1,74 @@
+"""The training protocol: every setting that decides the outcome of a probe, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+from training.errors import UserError
+
+PAPER_LEARNING_RATE = {"mlp": 1e-2, "transformer": 5e-4}
+PAPER_DROPOUT = {"mlp": 0.0, "transformer": 0.1}
+
+
+def _setting(default, help_text: str):
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Settings of one training run; the defaults are the published ("paper") protocol.
+
+    ``learning_rate`` and ``dropout`` differ between the two models, so use :meth:`paper`.
+    Raises :class:`UserError` when a value is out of its range.
+    """
+
+    vocab_size: int = _setting(10, "number of distinct tokens V")
+    seq_len: int = _setting(10, "tokens per sequence T")
+    learning_rate: float = _setting(1e-2, "AdamW learning rate at the first step")
+    weight_decay: float = _setting(0.01, "AdamW weight decay, not on biases and LayerNorm")
+    beta1: float = _setting(0.9, "AdamW decay rate of the gradient average")
+    beta2: float = _setting(0.999, "AdamW decay rate of the squared-gradient average")
+    epsilon: float = _setting(1e-8, "AdamW denominator offset")
+    batch_size: int = _setting(32, "sequences per optimiser step")
+    max_epochs: int = _setting(500, "epochs at most; also the horizon of the linear decay to 0")
+    patience: int = _setting(3, "epochs in a row without improvement before the plateau stop")
+    min_delta: float = _setting(1e-4, "nats the loss must fall below its best to improve")
+    grad_clip: float = _setting(1.0, "largest global L2 norm of the gradient; 0 switches it off")
+    dropout: float = _setting(0.0, "probability of zeroing an activation in training")
+
+    def __post_init__(self) -> None:
+        """Refuse values no run could use."""
+        self._require(self.vocab_size >= 2, "vocab_size", "at least 2")
+        self._require(self.seq_len >= 1, "seq_len", "at least 1")
+        self._require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0")
+        self._require(0 <= self.weight_decay < float("inf"), "weight_decay", "0 or more")
+        self._require(0 <= self.beta1 < 1, "beta1", "in [0, 1)")
+        self._require(0 <= self.beta2 < 1, "beta2", "in [0, 1)")
+        self._require(0 < self.epsilon < float("inf"), "epsilon", "above 0")
+        self._require(self.batch_size >= 1, "batch_size", "at least 1")
+        self._require(self.max_epochs >= 1, "max_epochs", "at least 1")
+        self._require(self.patience >= 1, "patience", "at least 1")
+        self._require(0 <= self.min_delta < float("inf"), "min_delta", "0 or more")
+        self._require(0 <= self.grad_clip < float("inf"), "grad_clip", "0 or more")
+        self._require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
+
+    def _require(self, holds: bool, name: str, expected: str) -> None:
+        if not holds:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} must be {expected}, got {getattr(self, name)}")
+
+    @classmethod
+    def paper(cls, model: str, **changes) -> Protocol:
+        """The published protocol of ``model`` ("mlp" or "transformer"), with ``changes``."""
+        published = cls(learning_rate=PAPER_LEARNING_RATE[model], dropout=PAPER_DROPOUT[model])
+        return replace(published, **changes)
+
+    def label(self, model: str) -> str:
+        """Identity in the CSVs: ``paper``, then ``name=value`` for every changed field."""
+        published = self.paper(model)
+        changed = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if getattr(self, f.name) != getattr(published, f.name)
+        ]
+        return " ".join(["paper", *changed])

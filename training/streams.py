@@ -1,0 +1,63 @@
+"""The random streams of one probe.
+
+Every probe owns four independent streams: data, initialisation, batch order and dropout. They
+derive from (seed, repeat, n) through NumPy's SeedSequence, so that an outcome depends on nothing
+that ran before or beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+UINT16_LEVELS = 1 << 16
+
+
+class ProbeStreams:
+    """The four streams of the probe (seed, repeat, n); all three are non-negative integers."""
+
+    def __init__(self, seed: int, repeat: int, n: int) -> None:
+        children = np.random.SeedSequence([seed, repeat, n]).spawn(4)
+        self.data, self._init, self._order, self._dropout = children
+
+    def init_seed(self) -> int:
+        """Seed for torch's generator while the weights are drawn."""
+        return int(self._init.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def batch_orders(self, n: int) -> Iterator[np.ndarray]:
+        """Yield one permutation of range(n) per epoch, (n,) int64, without end."""
+        generator = np.random.Generator(np.random.SFC64(self._order))
+        while True:
+            yield generator.permutation(n)
+
+    def dropout_masks(self, rate: float) -> MaskStream:
+        """Return the stream of dropout masks with drop probability ``rate``."""
+        return MaskStream(self._dropout, rate)
+
+
+def uint16_rate(rate: float) -> tuple[int, float]:
+    """Return (levels dropped of 65536, scale of the kept values) for a drop probability.
+
+    The masks compare 16-bit draws with the first number, so the probability is rounded to a
+    multiple of 2**-16; the scale uses the rounded one, which keeps the expectation exact.
+    """
+    dropped = min(round(rate * UINT16_LEVELS), UINT16_LEVELS - 1)
+    return dropped, UINT16_LEVELS / (UINT16_LEVELS - dropped)
+
+
+class MaskStream:
+    """Dropout masks from SFC64, one 16-bit draw per element: cheaper than torch's bernoulli.
+
+    One optimiser step takes one draw, so every implementation that trains this probe, whatever
+    order its layers run in, sees the same masks.
+    """
+
+    def __init__(self, seed: np.random.SeedSequence, rate: float) -> None:
+        self._bits = np.random.SFC64(seed)
+        self.dropped, self.scale = uint16_rate(rate)
+
+    def draw(self, count: int) -> np.ndarray:
+        """Return the next ``count`` 16-bit draws, (count,) uint16, from whole 64-bit words."""
+        words = self._bits.random_raw((count + 3) // 4)
+        return words.view(np.uint16)[:count]
