@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,7 +28,7 @@ class MLP(nn.Module):
         features = vocab_size * seq_len
         widths = [features] + [hidden_size] * num_layers + [features]
         self.linears = nn.ModuleList(
-            nn.Linear(wide, narrow) for wide, narrow in zip(widths[:-1], widths[1:], strict=True)
+            nn.Linear(wide, narrow) for wide, narrow in itertools.pairwise(widths)
         )
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(num_layers))
 

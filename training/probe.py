@@ -1,65 +1,18 @@
-"""A probe: one model trained on one random data set. Same probe, same outcome."""
+"""Train one probe with the reference loop. Same probe, same outcome."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
-from typing import Protocol as Interface
+from typing import Any
 
 import torch
 from torch import nn
 
 from dataset.synthetic_generator import generate_mappings
 from training.loop import EpochRecord, train
-from training.protocol import Protocol
+from training.probe_types import Outcome, Probe
 from training.streams import ProbeStreams
-
-
-class Architecture(Interface):
-    """What the training code needs to know of a model's shape; hashable."""
-
-    model: ClassVar[str]
-    vocab_size: int
-    seq_len: int
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of trained parameters."""
-
-    @property
-    def name(self) -> str:
-        """Short name for tables and progress bars."""
-
-    def columns(self) -> dict[str, int]:
-        """CSV columns that identify the architecture."""
-
-    def build(self, dropout: float) -> nn.Module:
-        """Freshly initialised module, drawn from torch's global generator."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One question: does this architecture memorize ``n`` mappings under this protocol?"""
-
-    architecture: Architecture
-    protocol: Protocol
-    seed: int
-    repeat: int
-    n: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The answer; ``loss`` in nats per token and ``accuracy`` belong to the restored weights."""
-
-    memorized: bool
-    accuracy: float
-    loss: float
-    epochs: int
-    stop_reason: str
-    seconds: float
 
 
 def build_model(probe: Probe, streams: ProbeStreams) -> nn.Module:

@@ -103,3 +103,14 @@ def _impossible(
         f"no transformer with {shape} comes within 1 % of {params} parameters: "
         f"the nearest has {nearest.num_parameters}"
     )
+
+
+def label_note(budget: int, architecture: TransformerArchitecture) -> str | None:
+    """Return one line when ``budget`` is not within 1 % of the true parameter count."""
+    true_count = architecture.num_parameters
+    if abs(true_count - budget) <= TOLERANCE * budget:
+        return None
+    return (
+        f"note: {budget:,} is the label of this configuration, not its size: "
+        f"{architecture.name} has {true_count:,} parameters"
+    )

@@ -1,0 +1,27 @@
+"""Helpers that run the project's scripts as a user would."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN_MLP = ROOT / "mlp_experiments" / "train_mlp.py"
+TRAIN_TRANSFORMER = ROOT / "transformer_experiments" / "train_transformer.py"
+BINARY_SEARCH = ROOT / "threshold_search" / "binary_search.py"
+
+
+def command(script, *flags):
+    """Return the command line of a script."""
+    return [sys.executable, str(script), *map(str, flags)]
+
+
+def run_script(script, *flags, cwd, timeout=300):
+    """Run a script in a process of its own."""
+    return subprocess.run(
+        command(script, *flags), cwd=cwd, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def results_without_seconds(path):
+    """Return the lines of a results CSV without their last column, the seconds."""
+    return [line.rsplit(",", 1)[0] for line in Path(path).read_text().splitlines()]

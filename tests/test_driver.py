@@ -1,0 +1,170 @@
+"""The driver, the log and the results folder, with workers that need no training."""
+
+import zlib
+
+import pandas as pd
+import pytest
+
+from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
+from threshold_search.driver import Search, drive
+from threshold_search.records import probe_layout, result_layout
+from threshold_search.results_folder import ResultsFolder
+from training.probe_types import Outcome
+from training.protocol import Protocol
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+PAPER = Protocol.paper("mlp")
+
+
+class InstantWorkers:
+    """Answers with a threshold that depends on the probe; ``dies_after`` probes it raises."""
+
+    def __init__(self, count=2, dies_after=None, newest_first=False):
+        self.count, self.dies_after, self.newest_first = count, dies_after, newest_first
+        self.running, self.trained = [], []
+
+    @property
+    def has_idle(self):
+        return len(self.running) < self.count
+
+    def submit(self, probe):
+        assert probe not in self.running
+        self.running.append(probe)
+
+    def wait(self, timeout):
+        if self.dies_after is not None and len(self.trained) >= self.dies_after:
+            raise KeyboardInterrupt
+        probe = self.running.pop(-1 if self.newest_first else 0)
+        self.trained.append(probe)
+        return [(probe, outcome_of(probe))]
+
+
+def true_threshold(probe):
+    identity = f"{probe.architecture}{probe.protocol}{probe.seed}{probe.repeat}"
+    return zlib.crc32(identity.encode()) % 150
+
+
+def outcome_of(probe):
+    memorized = probe.n <= true_threshold(probe)
+    reason = "perfect" if memorized else "max_epochs"
+    return Outcome(memorized, 1.0 if memorized else 0.5, 0.25, 7, reason, 0.5)
+
+
+def searches(repeats=3, limit=10**6, max_size=None, depths=(0, 1, 2)):
+    return [
+        Search(architecture_for_budget(budget, depth), PAPER, budget, r, 0, limit, max_size)
+        for budget in (10_000, 30_000)
+        for depth in depths
+        for r in range(repeats)
+    ]
+
+
+def run(folder, workers, wanted=None):
+    with ResultsFolder(folder, ("mlp",)) as results:
+        return drive(wanted or searches(), results, workers)
+
+
+def test_results_are_the_thresholds(tmp_path):
+    states = run(tmp_path, InstantWorkers())
+    rows = pd.read_csv(tmp_path / "mlp_results.csv")
+    assert list(rows.columns) == result_layout("mlp").columns
+    assert len(rows) == len(states) == 18
+    for state in states:
+        assert state.bounds.threshold == true_threshold(state.probe)
+    assert (rows.first_failure == rows.threshold + 1).all()
+    log = pd.read_csv(tmp_path / "mlp_probes.csv")
+    assert list(log.columns) == probe_layout("mlp").columns
+    assert rows.probes.sum() >= len(log)
+
+
+def test_csv_columns_are_the_documented_ones():
+    leading = "model,protocol,budget,num_parameters,hidden_size,d_ff,num_heads,num_layers,"
+    tail = "repeat,seed,threshold,first_failure,max_epoch_reached,probes,seconds"
+    assert result_layout("transformer").header == leading + tail
+    probe_tail = "repeat,seed,n,memorized,accuracy,loss,epochs,stop_reason,seconds"
+    assert probe_layout("transformer").header == leading.replace("budget,", "") + probe_tail
+
+
+def test_equal_architectures_share_probes(tmp_path):
+    workers = InstantWorkers()
+    run(tmp_path, workers)
+    assert len(set(workers.trained)) == len(workers.trained)
+    rows = pd.read_csv(tmp_path / "mlp_results.csv")
+    depth_0 = rows[rows.num_layers == 0].pivot(index="repeat", columns="budget", values="threshold")
+    assert (depth_0[10_000] == depth_0[30_000]).all()
+    trained_0 = {p for p in workers.trained if p.architecture.num_layers == 0}
+    assert len(trained_0) == rows[(rows.num_layers == 0) & (rows.budget == 10_000)].probes.sum()
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 5, 40])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_any_interruption_and_any_workers_give_the_same_results(tmp_path, dies_after, count):
+    run(tmp_path / "whole", InstantWorkers())
+    first = InstantWorkers(count, dies_after, newest_first=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", first)
+    second = InstantWorkers(count)
+    run(tmp_path / "cut", second)
+    assert not set(first.trained) & set(second.trained), "a finished probe was repeated"
+    name = "mlp_results.csv"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    again = InstantWorkers()
+    run(tmp_path / "cut", again)
+    assert again.trained == []
+
+
+def test_torn_last_line_is_dropped_and_reported(tmp_path, capsys):
+    run(tmp_path, InstantWorkers())
+    log = tmp_path / "mlp_probes.csv"
+    results = (tmp_path / "mlp_results.csv").read_bytes()
+    whole = log.read_bytes()
+    for cut in range(1, len(whole.splitlines(keepends=True)[-1])):
+        log.write_bytes(whole[:-cut])
+        workers = InstantWorkers()
+        run(tmp_path, workers)
+        assert "unfinished last line" in capsys.readouterr().err
+        assert len(workers.trained) == 1
+        assert sorted(log.read_bytes().splitlines()) == sorted(whole.splitlines())
+    assert (tmp_path / "mlp_results.csv").read_bytes() == results
+
+
+@pytest.mark.parametrize("length", [0, 1, 20])
+def test_torn_header(tmp_path, length):
+    header = probe_layout("mlp").header
+    (tmp_path / "mlp_probes.csv").write_text(header[:length])
+    run(tmp_path, InstantWorkers())
+    assert (tmp_path / "mlp_probes.csv").read_text().startswith(header + "\n")
+
+
+def test_changed_protocol_never_mixes(tmp_path):
+    run(tmp_path, InstantWorkers())
+    changed = [
+        Search(s.architecture, Protocol.paper("mlp", patience=5), s.budget, s.repeat, 0, s.limit)
+        for s in searches()
+    ]
+    workers = InstantWorkers()
+    run(tmp_path, workers, changed)
+    assert {p.protocol.patience for p in workers.trained} == {5}
+    rows = pd.read_csv(tmp_path / "mlp_results.csv")
+    assert rows.protocol.value_counts().to_dict() == {"paper": 18, "paper patience=5": 18}
+
+
+def test_bounded_search_is_a_row_of_its_own(tmp_path):
+    run(tmp_path, InstantWorkers(), searches())
+    run(tmp_path, InstantWorkers(), searches(limit=20, max_size=20))
+    rows = pd.read_csv(tmp_path / "mlp_results.csv")
+    bounded = rows[rows.protocol == "paper max_size=20"]
+    assert len(bounded) == len(rows) / 2
+    assert bounded.threshold.max() == 20
+    assert bounded[bounded.threshold == 20].first_failure.isna().all()
+
+
+def test_both_models_in_one_folder(tmp_path):
+    transformer = Search(
+        TransformerArchitecture(32, 40, 4, 1), Protocol.paper("transformer"), 32_000, 0, 0, 10**6
+    )
+    mlp = Search(MLPArchitecture(5, 1), PAPER, 1_000, 0, 0, 10**6)
+    with ResultsFolder(tmp_path) as folder:
+        drive([mlp, transformer], folder, InstantWorkers())
+    assert pd.read_csv(tmp_path / "mlp_results.csv").model.tolist() == ["mlp"]
+    assert pd.read_csv(tmp_path / "transformer_results.csv").model.tolist() == ["transformer"]

@@ -1,0 +1,177 @@
+"""The oracle of the reference loop: the same training run, done by ``transformers.Trainer``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from training.loop import EpochRecord, TrainingResult
+from training.protocol import Protocol
+
+
+class WithLoss(nn.Module):
+    """A model as the Trainer wants it: it computes its own loss."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.model(tokens)  # (B, T, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return {"loss": loss, "logits": logits}
+
+
+class Mappings(Dataset):
+    """Rows of (N, T) tokens and labels as dictionaries."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+        self.inputs, self.labels = inputs, labels
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return {"tokens": self.inputs[row], "labels": self.labels[row]}
+
+
+class GivenOrders(Sampler):
+    """One given permutation per epoch instead of the Trainer's own shuffling."""
+
+    def __init__(self, orders: Iterator[np.ndarray], n: int) -> None:
+        self.orders, self.n = orders, n
+        self.epochs = 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        self.epochs += 1
+        return iter(next(self.orders).tolist())
+
+
+class OrderedTrainer(Trainer):
+    """The Trainer, with the order of its batches handed in."""
+
+    def __init__(self, *args, sampler: GivenOrders, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.given_sampler = sampler
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GivenOrders:
+        return self.given_sampler
+
+
+class StopWhenPerfect(TrainerCallback):
+    """Ends the training at the first evaluation without a wrong token."""
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs) -> None:
+        if metrics["eval_accuracy"] == 1.0:
+            control.should_training_stop = True
+
+
+def token_accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    correct = prediction.predictions.argmax(-1) == prediction.label_ids
+    return {"accuracy": float(correct.mean())}
+
+
+@dataclass(frozen=True)
+class OracleRun:
+    """What the Trainer did: its epochs, its verdict after the restore, its restored weights."""
+
+    records: list[EpochRecord]
+    result: TrainingResult
+    weights: dict[str, Tensor]
+
+
+def train_with_trainer(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+    batch_orders: Iterator[np.ndarray],
+    folder: Path,
+) -> OracleRun:
+    """Train a copy of ``model`` with the Trainer; checkpoints go to ``folder``."""
+    early_stopping = EarlyStoppingCallback(protocol.patience, protocol.min_delta)
+    sampler = GivenOrders(batch_orders, len(inputs))
+    data = Mappings(inputs, labels)
+    trainer = OrderedTrainer(
+        WithLoss(copy.deepcopy(model)),
+        TrainingArguments(
+            output_dir=str(folder),
+            use_cpu=True,
+            optim="adamw_torch",
+            learning_rate=protocol.learning_rate,
+            weight_decay=protocol.weight_decay,
+            adam_beta1=protocol.beta1,
+            adam_beta2=protocol.beta2,
+            adam_epsilon=protocol.epsilon,
+            max_grad_norm=protocol.grad_clip,
+            lr_scheduler_type="linear",
+            num_train_epochs=protocol.max_epochs,
+            per_device_train_batch_size=protocol.batch_size,
+            per_device_eval_batch_size=protocol.batch_size,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            logging_strategy="epoch",
+            load_best_model_at_end=True,
+            metric_for_best_model="loss",
+            greater_is_better=False,
+            save_total_limit=1,
+            save_only_model=True,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=data,
+        eval_dataset=data,
+        compute_metrics=token_accuracy,
+        callbacks=[early_stopping, StopWhenPerfect()],
+        sampler=sampler,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    history = trainer.state.log_history
+    rates = [row["learning_rate"] for row in history if "learning_rate" in row]
+    evaluations = [row for row in history if "eval_loss" in row]
+    records = [
+        EpochRecord(epoch, row["eval_loss"], row["eval_accuracy"], rate)
+        for epoch, (row, rate) in enumerate(zip(evaluations, rates, strict=True), start=1)
+    ]
+    assert sampler.epochs == len(records)  # every epoch took exactly one of the given orders
+
+    if records[-1].accuracy == 1.0:
+        stop_reason = "perfect"
+    elif early_stopping.early_stopping_patience_counter >= protocol.patience:
+        stop_reason = "plateau"
+    else:
+        assert len(records) == protocol.max_epochs
+        stop_reason = "max_epochs"
+    verdict = trainer.evaluate()
+    accuracy = verdict["eval_accuracy"]
+    result = TrainingResult(
+        memorized=accuracy == 1.0,
+        accuracy=accuracy,
+        loss=verdict["eval_loss"],
+        epochs=len(records),
+        stop_reason=stop_reason,
+    )
+    weights = {k: v.clone() for k, v in trainer.model.model.state_dict().items()}
+    return OracleRun(records, result, weights)

@@ -1,0 +1,167 @@
+"""The results folder: the append-only probe log, the results derived from it, and their lock."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from threshold_search.records import MODELS, Layout, probe_layout, result_layout
+from training.cli import write_atomically
+from training.errors import UserError
+from training.probe_types import Outcome, Probe
+
+DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "results"
+
+
+def _key(values: dict[str, object], last: str) -> Hashable:
+    """Identity of a row: every column up to and including ``last``."""
+    columns = list(values)
+    return tuple(values[column] for column in columns[: columns.index(last) + 1])
+
+
+def read_rows(path: Path, layout: Layout) -> list[dict[str, object]]:
+    """Return the rows of a CSV; raise :class:`UserError` for another layout or a bad row."""
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            reader = csv.reader(file)
+            header = next(reader, None)
+            if header != layout.columns:
+                raise UserError(f"{path} has another layout: its first line is not this version's")
+            rows = []
+            for row in reader:
+                try:
+                    rows.append(layout.parse(row))
+                except ValueError as error:
+                    raise UserError(f"{path} line {reader.line_num}: {error}") from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path} is not a readable CSV: {error}") from None
+    return rows
+
+
+class ProbeLog:
+    """The finished probes of one model, on disk as one row each."""
+
+    def __init__(self, path: Path, model: str) -> None:
+        self.path, self.model = path, model
+        self._layout = probe_layout(model)
+        self._outcomes: dict[Hashable, Outcome] = {}
+
+    def load(self) -> None:
+        """Read the log, dropping (and reporting) a last line that a crash left unfinished."""
+        if not self.path.exists():
+            return
+        self._drop_torn_line()
+        if self.path.stat().st_size == 0:
+            return
+        for number, values in enumerate(read_rows(self.path, self._layout), start=2):
+            key = _key(values, "n")
+            columns = list(values)
+            fields = {c: values[c] for c in columns[columns.index("n") + 1 :]}
+            outcome = Outcome(**fields)
+            known = self._outcomes.setdefault(key, outcome)
+            if known.memorized != outcome.memorized:
+                raise UserError(f"{self.path} line {number}: contradicts an earlier row")
+
+    def _drop_torn_line(self) -> None:
+        content = self.path.read_bytes()
+        whole, newline, torn = content.rpartition(b"\n")
+        if not torn:
+            return
+        if not newline and not self._layout.header.encode().startswith(torn):
+            return  # not a log at all; reading it says so
+        os.truncate(self.path, len(whole) + len(newline))
+        print(f"{self.path}: dropped an unfinished last line", file=sys.stderr)
+
+    def get(self, probe: Probe) -> Outcome | None:
+        """Return the outcome of a finished probe, or None."""
+        return self._outcomes.get(_key(self._identity(probe), "n"))
+
+    def append(self, probe: Probe, outcome: Outcome) -> None:
+        """Add a finished probe in one write, so that a kill leaves at most one torn line."""
+        identity = self._identity(probe)
+        line = self._layout.line({**identity, **vars(outcome)})
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            line = self._layout.header + "\n" + line
+        with self.path.open("ab", buffering=0) as file:
+            file.write(line.encode())
+        self._outcomes[_key(identity, "n")] = outcome
+
+    def _identity(self, probe: Probe) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "protocol": probe.protocol.label(self.model),
+            **probe.architecture.columns(),
+            "repeat": probe.repeat,
+            "seed": probe.seed,
+            "n": probe.n,
+        }
+
+
+class ResultsTable:
+    """One row per finished search; rewritten whole, in a fixed order, when a search ends."""
+
+    def __init__(self, path: Path, model: str) -> None:
+        self.path = path
+        self._layout = result_layout(model)
+        self._rows: dict[Hashable, dict[str, object]] = {}
+
+    def load(self) -> None:
+        """Read the rows that earlier commands left."""
+        if self.path.exists():
+            rows = read_rows(self.path, self._layout)
+            self._rows = {_key(values, "seed"): values for values in rows}
+
+    def put(self, row: dict[str, object]) -> None:
+        """Add or replace the row of one search; rewrite the file if that changed anything."""
+        values = {column: row[column] for column in self._layout.columns}
+        key = _key(values, "seed")
+        if self._rows.get(key) == values:
+            return
+        self._rows[key] = values
+        lines = [self._layout.header + "\n"]
+        lines += [self._layout.line(self._rows[key]) for key in sorted(self._rows)]
+        write_atomically(self.path, lambda file: file.write("".join(lines).encode()))
+
+
+class ResultsFolder:
+    """Logs and results of the given models, held under a lock while in use."""
+
+    def __init__(self, folder: Path, models: tuple[str, ...] = MODELS) -> None:
+        self.folder = Path(folder)
+        self._lock = FileLock(self.folder / "results.lock")
+        self.logs = {m: ProbeLog(self.folder / f"{m}_probes.csv", m) for m in models}
+        self.results = {m: ResultsTable(self.folder / f"{m}_results.csv", m) for m in models}
+
+    def __enter__(self) -> Self:
+        """Create the folder if need be, wait for the lock, read what is there."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                print(
+                    f"another search is using {self.folder}; waiting for it to end (Ctrl-C quits)",
+                    file=sys.stderr,
+                )
+                self._lock.acquire()
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from None
+        try:
+            for file in (*self.logs.values(), *self.results.values()):
+                file.load()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release the lock."""
+        self._lock.release()

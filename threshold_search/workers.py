@@ -1,0 +1,140 @@
+"""Worker processes: stateless, one probe at a time, one thread each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Self
+
+from training.errors import WorkerLost
+from training.probe_types import Outcome, Probe
+
+# Fork would copy the locks of torch's thread pool in whatever state they are.
+_CONTEXT = multiprocessing.get_context("spawn")
+LOSSES_ALLOWED = 3
+
+
+def _serve(connection: Connection, device: str) -> None:
+    """Answer probes with outcomes until the driver closes the connection or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
+    threading.Thread(target=_exit_with_driver, daemon=True).start()
+    import torch
+
+    from training.probe import run_probe
+
+    torch.set_num_threads(1)
+    while True:
+        try:
+            probe = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: object = run_probe(probe, device)[0]
+        except Exception:
+            answer = traceback.format_exc()
+        connection.send(answer)
+
+
+def _exit_with_driver() -> None:
+    """Leave at once when the driver is gone, so that a killed driver leaves no orphans."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        os._exit(1)
+
+
+@dataclass
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    connection: Connection
+    probe: Probe | None = None
+
+
+class Workers:
+    """``count`` processes that train probes; a context manager that ends them at once on exit."""
+
+    def __init__(self, count: int, device: str = "cpu") -> None:
+        self._count, self._device = count, device
+        self._workers: list[_Worker] = []
+        self._losses: Counter[Probe] = Counter()
+
+    def __enter__(self) -> Self:
+        """Start nothing yet: a process starts with the first probe it gets."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill the processes; what they were training is lost."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.connection.close()
+        self._workers.clear()
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a probe could start now."""
+        return sum(w.probe is not None for w in self._workers) < self._count
+
+    @property
+    def running(self) -> list[Probe]:
+        """The probes being trained."""
+        return [w.probe for w in self._workers if w.probe is not None]
+
+    def submit(self, probe: Probe) -> None:
+        """Hand ``probe`` to an idle worker."""
+        worker = next((w for w in self._workers if w.probe is None), None)
+        if worker is None:
+            worker = self._start()
+        worker.probe = probe
+        try:
+            worker.connection.send(probe)
+        except OSError:
+            self._replace(worker)
+
+    def wait(self, timeout: float) -> list[tuple[Probe, Outcome]]:
+        """Return the probes that finished within ``timeout`` seconds, at the first one."""
+        by_connection = {w.connection: w for w in self._workers if w.probe is not None}
+        finished = []
+        for connection in wait(list(by_connection), timeout):
+            worker = by_connection[connection]
+            try:
+                answer = worker.connection.recv()
+            except (EOFError, OSError):
+                self._replace(worker)
+                continue
+            if not isinstance(answer, Outcome):
+                raise RuntimeError(f"{worker.probe} failed:\n{answer}")
+            finished.append((worker.probe, answer))
+            worker.probe = None
+        return finished
+
+    def _start(self) -> _Worker:
+        ours, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_serve, args=(theirs, self._device), daemon=True)
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
+
+    def _replace(self, dead: _Worker) -> None:
+        """Give a dead worker's probe to a new one."""
+        probe = dead.probe
+        dead.process.kill()
+        dead.process.join()
+        dead.connection.close()
+        self._workers.remove(dead)
+        self._losses[probe] += 1
+        if self._losses[probe] >= LOSSES_ALLOWED:
+            raise WorkerLost(
+                f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.name} on "
+                f"{probe.n} sequences (out of memory?)"
+            )
+        self.submit(probe)

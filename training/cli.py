@@ -1,0 +1,101 @@
+"""What scripts share: one-line errors, flag types, whole-or-nothing files. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from training.errors import UserError, WorkerLost
+
+USER_ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the script's docstring as it is and shows every default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line on stderr with exit status 2."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(
+            description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line, without the usage, and exit."""
+        self.exit(USER_ERROR_STATUS, f"{self.prog}: error: {message}\n")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's ``main``; a UserError or Ctrl-C ends in one line instead of a traceback."""
+    try:
+        main()
+    except (UserError, WorkerLost) as error:
+        program = Path(sys.argv[0]).name
+        print(f"{program}: error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR_STATUS if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
+        sys.exit(INTERRUPTED_STATUS)
+    except BrokenPipeError:
+        # The reader of stdout (head, less) has left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _whole_number(smallest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"must be at least {smallest}, got {value}")
+        return value
+
+    return parse
+
+
+positive_int = _whole_number(1)
+non_negative_int = _whole_number(0)
+
+
+def require_writable(path: Path) -> None:
+    """Raise :class:`UserError` unless the file ``path`` could be created or replaced."""
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {path}")
+
+
+def write_atomically(path: Path, writer: Callable[[BinaryIO], object]) -> None:
+    """Let ``writer`` fill a temporary file beside ``path``, then rename it into place."""
+    path = Path(path)
+    require_writable(path)
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            writer(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

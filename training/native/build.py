@@ -1,0 +1,155 @@
+"""Compile the C++ sources of this folder at first use, once per user and machine type.
+
+The library is cached in ``$XDG_CACHE_HOME`` (or ``~/.cache``) ``/memorization-thresholds`` under a
+name derived from the sources, the compiler, its flags and the CPU; delete the folder to rebuild.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+NO_COMPILER_VARIABLE = "MEMORIZATION_NO_COMPILER"
+SOURCES = Path(__file__).parent
+COMPILE_SECONDS = 120
+
+_IS_ARM = platform.machine().lower() in ("arm64", "aarch64")
+# No fast-math: NaN and infinity must survive. errno and FP traps are not used, and giving them up
+# lets square roots and conditionals become vector instructions.
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-mcpu=native" if _IS_ARM else "-march=native",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fPIC",
+)
+
+
+class _Unavailable(Exception):
+    """Why there is no library, in one line."""
+
+
+def load_library() -> ctypes.CDLL | None:
+    """Return the compiled library, building it if needed; None if this machine cannot have it."""
+    return _load()[0]
+
+
+def why_unavailable() -> str | None:
+    """Return in one line why :func:`load_library` returns None; None if it does not."""
+    return _load()[1]
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
+    try:
+        return ctypes.CDLL(str(_library())), None
+    except _Unavailable as reason:
+        return None, str(reason)
+    except OSError as error:
+        return None, f"the compiled library cannot be built or loaded: {error}"
+
+
+def find_compiler() -> str | None:
+    """Return the path of the C++ compiler to use (``$CXX``, c++, g++ or clang++), or None."""
+    if os.environ.get(NO_COMPILER_VARIABLE, "") not in ("", "0"):
+        return None
+    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    return next(filter(None, map(shutil.which, filter(None, names))), None)
+
+
+def cache_folder() -> Path:
+    """Return the folder that holds compiled libraries; it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "memorization-thresholds"
+
+
+def _library() -> Path:
+    """Return the path of the library for this machine, compiled now or earlier."""
+    compiler = find_compiler()
+    if compiler is None:
+        if os.environ.get(NO_COMPILER_VARIABLE):
+            raise _Unavailable(f"{NO_COMPILER_VARIABLE} is set")
+        raise _Unavailable("no C++ compiler found (c++, g++ or clang++)")
+    target = cache_folder() / f"native-{_key(compiler)}.so"
+    if not target.exists():
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _compile(compiler, target)
+    return target
+
+
+def _key(compiler: str) -> str:
+    """Return a name for what decides the machine code: sources, compiler, flags and CPU."""
+    digest = hashlib.sha256()
+    parts = [compiler, _output([compiler, "--version"]), _cpu(), *FLAGS]
+    for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")]):
+        parts += [path.name, path.read_text(encoding="utf-8")]
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:24]
+
+
+def _cpu() -> str:
+    """Return a text that differs between CPUs with different instructions or model."""
+    wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {platform.version()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _compile(compiler: str, target: Path) -> None:
+    """Compile every source, all at once, link them and rename the result to ``target``.
+
+    Two processes may do this at the same time: each renames a complete library into place.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
+        running, objects = [], []
+        for source in sorted(SOURCES.glob("*.cpp")):
+            objects.append(str(Path(folder) / f"{source.stem}.o"))
+            command = [compiler, *FLAGS, "-c", str(source), "-o", objects[-1]]
+            running.append(_start(command))
+        for process in running:
+            _finish(process)
+        library = str(Path(folder) / "library.so")
+        _finish(_start([compiler, *FLAGS, "-shared", *objects, "-o", library]))
+        os.replace(library, target)
+
+
+def _output(command: list[str]) -> str:
+    return _finish(_start(command))
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> str:
+    """Return the output of ``process``; raise :class:`_Unavailable` if it failed."""
+    try:
+        output, _ = process.communicate(timeout=COMPILE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise _Unavailable(f"compiling took more than {COMPILE_SECONDS} seconds") from None
+    if process.returncode != 0:
+        lines = [line for line in output.splitlines() if "error" in line] or output.splitlines()
+        detail = lines[0].strip() if lines else f"exit status {process.returncode}"
+        raise _Unavailable(f"compiling failed: {detail}")
+    return output

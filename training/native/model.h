@@ -1,0 +1,111 @@
+// What every natively trained model shares: the data, flat parameters with their AdamW state, the
+// epoch loop and the evaluation. A model adds its parameters' layout and its two passes.
+//
+// A model owns all its memory and runs on the thread that calls it, so nothing that is trained
+// beside it can change its numbers.
+#pragma once
+
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels.h"
+
+namespace native {
+
+// Mirrored field by field by `Settings` in model.py.
+struct Settings {
+    std::int64_t n, vocab_size, seq_len, batch_size, total_steps;
+    double learning_rate, weight_decay, beta1, beta2, epsilon, grad_clip;
+    std::int64_t has_dropout, dropped;  // 16-bit draws below `dropped` zero an element
+    double mask_scale;
+    std::uint64_t mask_state[4];  // SFC64
+};
+
+// An array of floats or ints that starts at 0 and lies on cache lines.
+template <class T>
+class Buffer {
+  public:
+    Buffer() = default;
+    explicit Buffer(std::size_t count) { resize(count); }
+    void resize(std::size_t count) {
+        count_ = count;
+        data_.reset(new (std::align_val_t(64)) T[count]());
+    }
+    T* get() const { return data_.get(); }
+    std::size_t size() const { return count_; }
+    T& operator[](std::size_t i) const { return data_.get()[i]; }
+
+  private:
+    struct Free {
+        void operator()(T* p) const { ::operator delete[](p, std::align_val_t(64)); }
+    };
+    std::unique_ptr<T[], Free> data_;
+    std::size_t count_ = 0;
+};
+
+// One parameter of the torch module. Stored as (rows, columns) with row stride ld, a multiple of
+// VL; element (i, j) of the module's tensor is (j, i) here if `transposed`. Padding stays 0.
+struct Parameter {
+    int rows, columns;
+    std::ptrdiff_t ld, offset;
+    bool transposed, decays;
+};
+
+class Model {
+  public:
+    virtual ~Model() = default;
+
+    // One optimiser epoch over `order`, a permutation of 0..n-1. Returns the last learning rate,
+    // or -1, without a step, if a row does not exist.
+    double train_epoch(const std::int64_t* order);
+    // Score of the whole set, dropout off.
+    Score evaluate();
+
+    // The weights as the module's parameters in named_parameters order, each dense.
+    void import_weights(const float* from);
+    void export_weights(float* to) const;
+    // The weights as stored, for cheap copies.
+    Buffer<float>& weights() { return weights_; }
+
+  protected:
+    // `inputs` and `labels` are (n, T).
+    Model(const Settings& settings, const std::int64_t* inputs, const std::int64_t* labels);
+
+    // Declares the module's next parameter, a tensor (rows, columns); returns its index.
+    int add_parameter(int rows, int columns, bool transposed, bool decays);
+    // Call once after the last add_parameter. `mask_elements`: dropout elements per mapping.
+    void allocate(std::ptrdiff_t mask_elements);
+
+    // Set every gradient() to that of the mean loss over the tokens of `count` mappings, given by
+    // their rows in the data. Padding of gradients must be left 0. Masks of the step: masks().
+    virtual void compute_gradient(const std::int32_t* rows, int count) = 0;
+    // Add the score of mappings first .. first + count - 1; count <= evaluation_rows.
+    virtual void evaluate_rows(int first, int count, Score& score) = 0;
+
+    float* weight(int index) const { return weights_.get() + parameters_[index].offset; }
+    float* gradient(int index) const { return gradients_.get() + parameters_[index].offset; }
+    std::ptrdiff_t ld(int index) const { return parameters_[index].ld; }
+    const std::int32_t* inputs(int row) const { return inputs_.get() + row * seq_len_; }
+    const std::int32_t* labels(int row) const { return labels_.get() + row * seq_len_; }
+    // 16-bit draws of this step: for each dropout site in order, batch_size rows of its elements.
+    const std::uint16_t* draws() const { return draws_.get(); }
+    bool has_dropout() const { return settings_.has_dropout != 0; }
+
+    const Settings settings_;
+    const int vocab_, seq_len_, batch_size_;
+    int evaluation_rows_ = 32;
+
+  private:
+    void apply_gradient(double learning_rate);
+
+    Buffer<std::int32_t> inputs_, labels_;
+    std::vector<Parameter> parameters_;
+    Buffer<float> weights_, gradients_, first_moment_, second_moment_;
+    Buffer<std::uint16_t> draws_;
+    std::ptrdiff_t mask_elements_ = 0;
+    Sfc64 masks_;
+    std::int64_t step_ = 0;
+};
+
+}  // namespace native

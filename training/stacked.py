@@ -1,0 +1,285 @@
+"""Several probes of one architecture and protocol trained together, on any torch device.
+
+The path for CUDA, where one small model leaves the device idle, and the fallback on a CPU without
+a C++ compiler. Every tensor has a leading model dimension; no operation mixes models. A round is
+one epoch of every model; the host looks at the results once per round.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dataset.synthetic_generator import generate_mappings
+from training.device_masks import DeviceMasks, HostMasks
+from training.loop import EpochRecord, parameter_groups
+from training.probe import build_model
+from training.probe_types import Outcome, Probe
+from training.stacked_models import LOGITS
+from training.stopping import Stopping
+from training.streams import ProbeStreams
+
+EVALUATION_ROWS = 1024
+
+
+@dataclass
+class _Model:
+    """Host-side state of one model of the stack."""
+
+    probe: Probe
+    orders: object
+    steps_per_epoch: int
+    stopping: Stopping
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+class StackedTrainer:
+    """Trains ``probes``, which share architecture and protocol; see :meth:`run`."""
+
+    def __init__(self, probes: list[Probe], device: str = "cpu", host_masks: bool = True) -> None:
+        self.protocol = probes[0].protocol
+        self.architecture = probes[0].architecture
+        assert all(
+            (p.architecture, p.protocol) == (self.architecture, self.protocol) for p in probes
+        )
+        self.device = torch.device(device)
+        self.batch = self.protocol.batch_size
+        self._logits = LOGITS[self.architecture.model]
+        self._num_heads = self.architecture.columns().get("num_heads", 1)
+        streams = [ProbeStreams(p.seed, p.repeat, p.n) for p in probes]
+        modules = [build_model(p, s) for p, s in zip(probes, streams, strict=True)]
+        self._init_models(probes, streams)
+        self._init_data(probes, streams)
+        self._init_weights(modules)
+        self._sites = [per_row for _, per_row in modules[0].dropout_sites()]
+        self._masks = None
+        if self.protocol.dropout > 0 and self._sites:
+            mask_streams = [s.dropout_masks(self.protocol.dropout) for s in streams]
+            kind = HostMasks if host_masks else DeviceMasks
+            self._masks = kind(mask_streams, self.batch * sum(self._sites), self.device)
+        # A graph replays the device's work of a step without Python; masks must be drawn on it.
+        self._use_graph = self.device.type == "cuda" and not (host_masks and self._masks)
+        self._graph = None
+
+    def _init_models(self, probes: list[Probe], streams: list[ProbeStreams]) -> None:
+        self.models = [
+            _Model(
+                probe,
+                stream.batch_orders(probe.n),
+                math.ceil(probe.n / self.batch),
+                Stopping(self.protocol),
+            )
+            for probe, stream in zip(probes, streams, strict=True)
+        ]
+        steps = [m.steps_per_epoch for m in self.models]
+        self._max_steps = max(steps)
+        self._steps_per_epoch = torch.tensor(steps, device=self.device)
+        self._steps_done = torch.zeros(len(probes), dtype=torch.int64, device=self.device)
+        self._step_in_round = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._alive = torch.ones(len(probes), dtype=torch.bool, device=self.device)
+
+    def _init_data(self, probes: list[Probe], streams: list[ProbeStreams]) -> None:
+        vocab_size, seq_len = self.architecture.vocab_size, self.architecture.seq_len
+        shape = (len(probes), max(p.n for p in probes), seq_len)
+        inputs, labels = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, (probe, stream) in enumerate(zip(probes, streams, strict=True)):
+            data = generate_mappings(probe.n, vocab_size, seq_len, stream.data)
+            inputs[row, : probe.n], labels[row, : probe.n] = data.inputs, data.labels
+        self._one_hot = F.one_hot(torch.from_numpy(inputs).to(self.device), vocab_size).float()
+        self._labels = torch.from_numpy(labels).to(self.device)
+        sizes = torch.tensor([p.n for p in probes], device=self.device)
+        self._is_row = torch.arange(shape[1], device=self.device) < sizes.unsqueeze(1)  # (M, N)
+        self._index = torch.arange(len(probes), device=self.device).unsqueeze(1)
+        # One epoch's order, padded to whole batches of every model; -1 is padding.
+        rows = (len(probes), self._max_steps, self.batch)
+        self._order = torch.full(rows, -1, dtype=torch.int64, device=self.device)
+
+    def _init_weights(self, modules: list[torch.nn.Module]) -> None:
+        first = modules[0]
+        self._names = [name for name, _ in first.named_parameters()]
+        self._shapes = [p.shape for p in first.parameters()]
+        flat = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in modules]
+        self._flat = torch.stack(flat).to(self.device)  # (M, P)
+        self._best = self._flat.clone()
+        self._moment1 = torch.zeros_like(self._flat)
+        self._moment2 = torch.zeros_like(self._flat)
+        decays = {
+            id(p): group["weight_decay"]
+            for group in parameter_groups(first, self.protocol.weight_decay)
+            for p in group["params"]
+        }
+        decay = [torch.full((p.numel(),), decays[id(p)]) for p in first.parameters()]
+        self._decay = torch.cat(decay).to(self.device)  # (P,)
+
+    def _parameters(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = flat.split([shape.numel() for shape in self._shapes], dim=1)
+        return {
+            name: part.view(len(flat), *shape)
+            for name, part, shape in zip(self._names, parts, self._shapes, strict=True)
+        }
+
+    def _step(self, active: list[bool]) -> None:
+        """One optimiser step of every model that has one left in this round."""
+        protocol = self.protocol
+        batch = self._order.index_select(1, self._step_in_round.view(1)).squeeze(1)  # (M, B)
+        valid = batch >= 0
+        rows = batch.clamp(min=0)
+        keep = None
+        if self._masks is not None:
+            masks = self._masks.draw(active, self._steps_done)
+            keep = masks.split([self.batch * per_row for per_row in self._sites], dim=1)
+
+        def drop(site: int, x: Tensor) -> Tensor:
+            return x if keep is None else x * keep[site].view(x.shape)
+
+        leaves = {k: v.detach().requires_grad_() for k, v in self._parameters(self._flat).items()}
+        one_hot = self._one_hot[self._index, rows]  # (M, B, T, V)
+        logits = self._logits(leaves, one_hot, drop, self._num_heads)
+        target = self._labels[self._index, rows]  # (M, B, T)
+        losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
+        count = valid.sum(1, keepdim=True).clamp(min=1) * target.shape[-1]
+        weights = (valid / count).unsqueeze(-1)  # padded rows weigh nothing
+        loss = (losses.view(target.shape) * weights).sum()
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)  # (M, P)
+
+        if protocol.grad_clip > 0:
+            norm = gradient.norm(dim=1, keepdim=True)
+            gradient = gradient * (protocol.grad_clip / (norm + 1e-6)).clamp(max=1.0)
+        self._adamw(gradient, self._alive & valid.any(1))
+        self._step_in_round += 1
+
+    def _adamw(self, gradient: Tensor, stepping: Tensor) -> None:
+        """AdamW for the models in ``stepping`` (M,); the others stay as they are."""
+        protocol = self.protocol
+        total = (self._steps_per_epoch * protocol.max_epochs).double()
+        done = self._steps_done.double()
+        rate = protocol.learning_rate * (total - done) / total  # (M,)
+        correction1 = 1 - protocol.beta1 ** (done + 1)
+        correction2 = 1 - protocol.beta2 ** (done + 1)
+        step_size = (rate / correction1).float().unsqueeze(1)
+        root2 = correction2.sqrt().float().unsqueeze(1)
+        moment1 = torch.lerp(self._moment1, gradient, 1 - protocol.beta1)
+        moment2 = self._moment2 * protocol.beta2 + (1 - protocol.beta2) * gradient * gradient
+        decayed = self._flat * (1 - rate.float().unsqueeze(1) * self._decay)
+        update = step_size * moment1 / (moment2.sqrt() / root2 + protocol.epsilon)
+        chosen = stepping.unsqueeze(1)
+        self._flat.copy_(torch.where(chosen, decayed - update, self._flat))
+        self._moment1.copy_(torch.where(chosen, moment1, self._moment1))
+        self._moment2.copy_(torch.where(chosen, moment2, self._moment2))
+        self._steps_done += stepping
+
+    @torch.no_grad()
+    def _evaluate(self, flat: Tensor) -> tuple[list[float], list[float]]:
+        """Return every model's (loss, accuracy) over its whole set, dropout off."""
+        parameters = self._parameters(flat)
+        loss = torch.zeros(len(flat), dtype=torch.float64, device=self.device)
+        correct = torch.zeros(len(flat), dtype=torch.int64, device=self.device)
+        for start in range(0, self._labels.shape[1], EVALUATION_ROWS):
+            at = slice(start, start + EVALUATION_ROWS)
+            target, is_row = self._labels[:, at], self._is_row[:, at].unsqueeze(-1)
+            logits = self._logits(
+                parameters, self._one_hot[:, at], lambda site, x: x, self._num_heads
+            )
+            losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
+            losses = losses.view(target.shape).where(is_row, torch.zeros((), device=self.device))
+            loss += losses.double().sum((1, 2))
+            hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1) & is_row
+            correct += hit.sum((1, 2))
+        tokens = self._is_row.sum(1) * self._labels.shape[-1]
+        return (loss / tokens).tolist(), (correct / tokens.double()).tolist()
+
+    def _start_round(self) -> None:
+        """Lay out the next epoch's order of every model that is still training."""
+        order = np.full(tuple(self._order.shape), -1, np.int64)
+        for row, model in zip(order, self.models, strict=True):
+            if model.reason is None:
+                row.reshape(-1)[: model.probe.n] = next(model.orders)
+        self._order.copy_(torch.from_numpy(order))
+        self._step_in_round.zero_()
+
+    def _run_round(self) -> None:
+        longest = max(m.steps_per_epoch for m in self.models if m.reason is None)
+        for step in range(longest):
+            if self._use_graph:
+                self._replay()
+            else:
+                self._step([m.reason is None and step < m.steps_per_epoch for m in self.models])
+
+    def _replay(self) -> None:
+        """Run one step as a captured CUDA graph; capture it at the first call."""
+        if self._graph is None:
+            state = (
+                self._flat,
+                self._moment1,
+                self._moment2,
+                self._steps_done,
+                self._step_in_round,
+            )
+            saved = [tensor.clone() for tensor in state]
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):  # libraries allocate their workspaces before the capture
+                    self._step([])
+            torch.cuda.current_stream().wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._step([])
+            for tensor, before in zip(state, saved, strict=True):
+                tensor.copy_(before)
+        self._graph.replay()
+
+    def run(self, on_epoch=None) -> list[Outcome]:
+        """Train to the end; return the outcomes in the order of the probes.
+
+        ``on_epoch(index, EpochRecord)`` is called after every epoch of every model. ``seconds``
+        is a model's equal share of the rounds it took part in.
+        """
+        while any(m.reason is None for m in self.models):
+            start = time.perf_counter()
+            training = [i for i, m in enumerate(self.models) if m.reason is None]
+            self._start_round()
+            self._run_round()
+            losses, accuracies = self._evaluate(self._flat)
+            lowest = [False] * len(self.models)
+            for i in training:
+                model = self.models[i]
+                lowest[i], model.reason = model.stopping.after_epoch(losses[i], accuracies[i])
+                if on_epoch is not None:
+                    on_epoch(i, self._record(i, losses[i], accuracies[i]))
+            chosen = torch.tensor(lowest, device=self.device).unsqueeze(1)
+            self._best.copy_(torch.where(chosen, self._flat, self._best))
+            alive = [m.reason is None for m in self.models]
+            self._alive.copy_(torch.tensor(alive, device=self.device))
+            for i in training:
+                self.models[i].seconds += (time.perf_counter() - start) / len(training)
+        return self._outcomes()
+
+    def _record(self, i: int, loss: float, accuracy: float) -> EpochRecord:
+        epochs = self.models[i].stopping.epochs
+        per_epoch = self.models[i].steps_per_epoch
+        total = per_epoch * self.protocol.max_epochs
+        rate = self.protocol.learning_rate * (total - epochs * per_epoch + 1) / total
+        return EpochRecord(epochs, loss, accuracy, rate)
+
+    def _outcomes(self) -> list[Outcome]:
+        losses, accuracies = self._evaluate(self._best)
+        return [
+            Outcome(
+                accuracy == 1.0 and model.reason != "diverged",
+                accuracy,
+                loss,
+                model.stopping.epochs,
+                model.reason,
+                model.seconds,
+            )
+            for model, loss, accuracy in zip(self.models, losses, accuracies, strict=True)
+        ]
