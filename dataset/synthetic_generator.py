@@ -1,16 +1,203 @@
-"""TEMPORARY stand-in until the real generator lands (it will be overwritten)."""
+"""Random sequence-to-sequence mappings: n input sequences, each paired with a label sequence.
+
+    python dataset/synthetic_generator.py --num-sequences 5
+    python dataset/synthetic_generator.py --num-sequences 1000 --seed 3 --save mappings.csv
+    python dataset/synthetic_generator.py --num-sequences 1000000 --save mappings.npz
+
+Prints one mapping per line, input -> label, such as the first one of seed 0:
+    3 5 7 8 8 9 0 6 1 8 -> 8 5 9 7 0 2 7 9 3 6
+or writes FILE.csv (columns input_0.., label_0..) or FILE.npz (arrays inputs and labels, (N, T)).
+"""
+
+from __future__ import annotations
+
+import itertools
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
 import numpy as np
+
+from training.cli import (
+    Parser,
+    non_negative_int,
+    positive_int,
+    require_writable,
+    run,
+    write_atomically,
+)
+from training.errors import UserError
+
+FIRST_DRAW = 1024  # sequences; a constant, because nothing drawn may depend on n
+LARGEST_INT64 = 2**63 - 1
+
+
 @dataclass(frozen=True)
 class Mappings:
+    """n mappings of T tokens: ``inputs`` and ``labels`` are both (n, T) int64, row by row."""
+
     inputs: np.ndarray
     labels: np.ndarray
-def max_mappings(vocab_size, seq_len):
+
+
+def max_mappings(vocab_size: int, seq_len: int) -> int:
+    """Return how many mappings there can be: each uses up two of the V**T sequences."""
     return vocab_size**seq_len // 2
-def generate_mappings(n, vocab_size=10, seq_len=10, seed=0):
-    g = np.random.default_rng(seed); rows = []; seen = set()
-    while len(rows) < 2 * n:
-        r = g.integers(0, vocab_size, seq_len)
-        if tuple(r) not in seen: seen.add(tuple(r)); rows.append(r)
-    rows = np.array(rows)
-    return Mappings(rows[::2], rows[1::2])
+
+
+def generate_mappings(
+    n: int, vocab_size: int = 10, seq_len: int = 10, seed: int | np.random.SeedSequence = 0
+) -> Mappings:
+    """Return ``n`` mappings made of 2n distinct sequences, uniform over all such choices.
+
+    So inputs are distinct, labels are distinct, no label is an input, and who is paired with whom
+    is random. For one seed, the mappings of a smaller n are the first ones of a larger n. Raises
+    :class:`UserError` when the numbers are out of range or the result does not fit in memory.
+    """
+    _check_sizes(n, vocab_size, seq_len)
+    try:
+        halves = np.empty((2, n, seq_len), np.int64)
+    except (MemoryError, ValueError):  # ValueError: beyond what an array can address
+        raise UserError(f"--num-sequences {n} does not fit in this machine's memory") from None
+    sequences = _distinct_sequences(2 * n, vocab_size, seq_len, seed)  # (2n, T)
+    halves[:] = sequences.reshape(n, 2, seq_len).swapaxes(0, 1)  # neighbours make a pair
+    return Mappings(inputs=halves[0], labels=halves[1])
+
+
+def _check_sizes(n: int, vocab_size: int, seq_len: int) -> None:
+    if not 2 <= vocab_size <= LARGEST_INT64:
+        raise UserError(f"--vocab-size must be from 2 to {LARGEST_INT64}, got {vocab_size}")
+    if seq_len < 1:
+        raise UserError(f"--seq-len must be at least 1, got {seq_len}")
+    limit = max_mappings(vocab_size, seq_len)
+    if n < 1:
+        raise UserError(f"--num-sequences must be from 1 to {limit}, got {n}")
+    if n > limit:
+        raise UserError(
+            f"--num-sequences {n} is beyond the {limit} mappings that "
+            f"{vocab_size} tokens and length {seq_len} allow"
+        )
+
+
+def _distinct_sequences(
+    count: int, vocab_size: int, seq_len: int, seed: int | np.random.SeedSequence
+) -> np.ndarray:
+    """Return ``count`` distinct sequences in random order, (count, T) of the smallest uint.
+
+    Draws sequences and drops repeats while repeats are few, which is until 1/8 of the space is
+    used up; then shuffles what is left of it. Both give every order of the V**T sequences the
+    same chance. Every draw is as large as what is there already, whatever ``count`` is, so that
+    ``count`` only says where to cut one and the same order.
+    """
+    random = np.random.default_rng(seed)
+    dtype = _token_type(vocab_size)
+    sequences = np.empty((0, seq_len), dtype)
+    while len(sequences) < count:
+        if 8 * len(sequences) >= vocab_size**seq_len:
+            codes = random.permutation(_unused_codes(sequences, vocab_size))
+            sequences = np.concatenate([sequences, _decode(codes, vocab_size, seq_len)])
+        else:
+            size = (max(FIRST_DRAW, len(sequences)), seq_len)
+            drawn = random.integers(vocab_size, size=size, dtype=dtype)
+            sequences = _without_repeats(np.concatenate([sequences, drawn]), vocab_size)
+    return sequences[:count]
+
+
+def _token_type(vocab_size: int) -> np.dtype:
+    return np.min_scalar_type(vocab_size - 1)
+
+
+def _without_repeats(sequences: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Return the rows of ``sequences`` (m, T) that differ from all earlier rows, in order."""
+    if vocab_size ** sequences.shape[1] <= LARGEST_INT64:
+        keys = _encode(sequences, vocab_size)
+    else:  # compare the bytes of whole rows; S because NumPy sorts it faster than void
+        keys = sequences.view(f"S{sequences.shape[1] * sequences.itemsize}")[:, 0]
+    ordered = np.sort(keys)
+    if (ordered[1:] != ordered[:-1]).all():
+        return sequences  # the usual case for small n, and sorting alone is several times faster
+    _, first = np.unique(keys, return_index=True)
+    return sequences[np.sort(first)]
+
+
+def _unused_codes(sequences: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Return the codes of the V**T - m sequences that are not among the rows of (m, T)."""
+    unused = np.ones(vocab_size ** sequences.shape[1], bool)
+    unused[_encode(sequences, vocab_size)] = False
+    return np.flatnonzero(unused)
+
+
+def _encode(sequences: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Return each row of (m, T) as one number in base V, (m,) int64; V**T must fit."""
+    codes = np.zeros(len(sequences), np.int64)
+    for column in sequences.T:
+        codes = codes * vocab_size + column.astype(np.int64)
+    return codes
+
+
+def _decode(codes: np.ndarray, vocab_size: int, seq_len: int) -> np.ndarray:
+    """Return the sequences (m, T) of ``codes`` (m,): the inverse of :func:`_encode`."""
+    sequences = np.empty((len(codes), seq_len), _token_type(vocab_size))
+    for position in reversed(range(seq_len)):
+        codes, sequences[:, position] = np.divmod(codes, vocab_size)
+    return sequences
+
+
+def _print(mappings: Mappings, vocab_size: int) -> None:
+    width = len(str(vocab_size - 1))
+    for pair in zip(mappings.inputs.tolist(), mappings.labels.tolist(), strict=True):
+        print(" -> ".join(" ".join(f"{token:{width}}" for token in side) for side in pair))
+
+
+def _write_csv(file: BinaryIO, mappings: Mappings) -> None:
+    positions = range(mappings.inputs.shape[1])
+    header = ",".join(f"{side}_{t}" for side, t in itertools.product(("input", "label"), positions))
+    rows = np.hstack([mappings.inputs, mappings.labels])  # (n, 2T)
+    np.savetxt(file, rows, fmt="%d", delimiter=",", header=header, comments="")
+
+
+def _write_npz(file: BinaryIO, mappings: Mappings) -> None:
+    np.savez(file, inputs=mappings.inputs, labels=mappings.labels)
+
+
+WRITERS = {".csv": _write_csv, ".npz": _write_npz}
+
+
+def main() -> None:
+    """Read the flags, generate, print or save."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--num-sequences", type=positive_int, metavar="N", required=True, help="mappings to make"
+    )
+    parser.add_argument(
+        "--vocab-size", type=positive_int, metavar="V", default=10, help="different tokens"
+    )
+    parser.add_argument(
+        "--seq-len", type=positive_int, metavar="T", default=10, help="tokens per sequence"
+    )
+    parser.add_argument(
+        "--seed", type=non_negative_int, metavar="N", default=0, help="seed of the random numbers"
+    )
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="write FILE.csv or FILE.npz (replacing it) instead of printing",
+    )
+    args = parser.parse_args()
+
+    if args.save:
+        writer = WRITERS.get(args.save.suffix.lower())
+        if writer is None:
+            raise UserError(f"--save must name a file ending in .csv or .npz, got {args.save}")
+        require_writable(args.save)
+    mappings = generate_mappings(args.num_sequences, args.vocab_size, args.seq_len, args.seed)
+    if args.save:
+        write_atomically(args.save, lambda file: writer(file, mappings))
+        print(f"wrote {args.num_sequences} mappings to {args.save}")
+    else:
+        _print(mappings, args.vocab_size)
+
+
+if __name__ == "__main__":
+    run(main)

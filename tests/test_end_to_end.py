@@ -9,7 +9,7 @@ import pytest
 from scripts import BINARY_SEARCH, ROOT, command, results_without_seconds, run_script
 
 # Small networks, few epochs: some twenty seconds of work in some hundred real probes.
-QUICK = "--model mlp --hidden-size 6 --layers 1 2 --repeats 3 --max-epochs 60 --patience 10"
+QUICK = "--model mlp --hidden-size 24 --layers 1 2 --repeats 3 --max-epochs 100 --patience 10"
 
 
 def search(folder, *flags, workers=2):
@@ -108,10 +108,11 @@ def test_a_logged_probe_can_be_trained_again(uninterrupted):
     import json
 
     row = pd.read_csv(uninterrupted / "mlp_probes.csv").iloc[-1]
-    flags = [f"--num-sequences={row.n}", f"--repeat={row.repeat}", f"--layers={row.num_layers}"]
-    flags += ["--hidden-size=6", "--max-epochs=60", "--patience=10", "--json"]
+    flags = [f"--num-sequences={row.n}", f"--repeat={row['repeat']}", f"--layers={row.num_layers}"]
+    flags += ["--hidden-size=24", "--max-epochs=100", "--patience=10", "--json"]
     script = ROOT / "mlp_experiments" / "train_mlp.py"
     ended = run_script(script, *flags, cwd=uninterrupted)
+    assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
     for column in ("num_parameters", "n", "memorized", "accuracy", "loss", "epochs", "stop_reason"):
         assert summary[column] == row[column]

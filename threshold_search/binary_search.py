@@ -21,7 +21,7 @@ from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
 from threshold_search.workers import Workers
 from training.cli import Parser, non_negative_int, positive_int, run
 from training.errors import UserError
-from training.flags import add_device_flag, add_protocol_flags, resolve_device
+from training.flags import add_engine_flags, add_protocol_flags, resolve_device
 
 BAR = (
     "{percentage:3.0f}%|{bar}| {n:.1f}/{total} searches "
@@ -44,9 +44,14 @@ def main() -> None:
     searches = searches_from(args)
     device = resolve_device(args.device)
     models = tuple(dict.fromkeys(search.architecture.model for search in searches))
-    with ResultsFolder(args.results_dir, models) as folder:
+    variant = "" if args.engine == "fast" else f" engine={args.engine}"
+    variant += "" if device == "cpu" else f" device={device}"
+    with ResultsFolder(args.results_dir, models, variant) as folder:
         try:
-            with Workers(args.workers, device) as workers, _Progress(len(searches)) as progress:
+            with (
+                Workers(args.workers, device, args.engine) as workers,
+                _Progress(len(searches)) as progress,
+            ):
                 states = drive(searches, folder, workers, progress.show)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
@@ -55,7 +60,7 @@ def main() -> None:
             ) from None
     from threshold_search.report import summary_table
 
-    print(summary_table(states))
+    print(summary_table(states, folder))
 
 
 def _parse() -> argparse.Namespace:
@@ -123,7 +128,7 @@ def _parse() -> argparse.Namespace:
         default=DEFAULT_FOLDER,
         help="folder of the logs and results",
     )
-    add_device_flag(parser)
+    add_engine_flags(parser)
     add_protocol_flags(parser, MODELS)
     return parser.parse_args()
 

@@ -81,10 +81,9 @@ class SearchState:
         done = len(self._outcomes)
         return done / (done + self.remaining)
 
-    def row(self) -> dict[str, object]:
-        """Return the result row of a finished search."""
+    def row(self, label: str) -> dict[str, object]:
+        """Return the result row of a finished search whose probes are logged under ``label``."""
         search, outcomes = self.search, self._outcomes
-        label = search.protocol.label(search.architecture.model)
         if search.max_size is not None:
             label += f" max_size={search.max_size}"
         return {
@@ -120,10 +119,11 @@ def drive(
         rank.setdefault(search.configuration, len(rank))
 
     def advance(state: SearchState) -> None:
-        model = state.search.architecture.model
-        state.advance(folder.logs[model])
+        search = state.search
+        log = folder.logs[search.architecture.model]
+        state.advance(log)
         if state.bounds is not None:
-            folder.results[model].put(state.row())
+            folder.results[log.model].put(state.row(log.label(search.protocol)))
 
     for state in states:
         advance(state)

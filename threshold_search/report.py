@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from threshold_search.driver import SearchState
-from threshold_search.results_folder import DEFAULT_FOLDER
+from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
 
 PUBLISHED_TABLES = DEFAULT_FOLDER / "published_tables.csv"
 CAPTION = (
@@ -14,10 +14,13 @@ CAPTION = (
 )
 
 
-def summary_table(states: list[SearchState]) -> str:
+def summary_table(states: list[SearchState], folder: ResultsFolder) -> str:
     """Return the finished searches as text, one line per configuration."""
-    rows = pd.DataFrame([state.row() for state in states])
-    rows["configuration"] = [_configuration(state) for state in states]
+    labels = [folder.logs[s.search.architecture.model].label(s.search.protocol) for s in states]
+    rows = pd.DataFrame([s.row(label) for s, label in zip(states, labels, strict=True)])
+    rows["configuration"] = [
+        _configuration(state, label) for state, label in zip(states, rows["protocol"], strict=True)
+    ]
     capped = rows["first_failure"].isna()
     rows["first_failure"] = rows["first_failure"].fillna(rows["threshold"] + 1).astype(float)
     rows["capped"] = capped
@@ -42,8 +45,7 @@ def summary_table(states: list[SearchState]) -> str:
     return f"{pd.DataFrame(lines).to_string(index=False)}\n{CAPTION}"
 
 
-def _configuration(state: SearchState) -> str:
-    label = state.row()["protocol"]
+def _configuration(state: SearchState, label: str) -> str:
     name = f"{state.search.architecture.model} {state.search.architecture.name}"
     return name if label == "paper" else f"{name} ({label})"
 

@@ -15,6 +15,7 @@ from threshold_search.records import MODELS, Layout, probe_layout, result_layout
 from training.cli import write_atomically
 from training.errors import UserError
 from training.probe_types import Outcome, Probe
+from training.protocol import Protocol
 
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "results"
 
@@ -45,10 +46,13 @@ def read_rows(path: Path, layout: Layout) -> list[dict[str, object]]:
 
 
 class ProbeLog:
-    """The finished probes of one model, on disk as one row each."""
+    """The finished probes of one model, on disk as one row each.
 
-    def __init__(self, path: Path, model: str) -> None:
-        self.path, self.model = path, model
+    ``variant`` ends the protocol column: probes of another engine or device are other probes.
+    """
+
+    def __init__(self, path: Path, model: str, variant: str = "") -> None:
+        self.path, self.model, self._variant = path, model, variant
         self._layout = probe_layout(model)
         self._outcomes: dict[Hashable, Outcome] = {}
 
@@ -78,6 +82,10 @@ class ProbeLog:
         os.truncate(self.path, len(whole) + len(newline))
         print(f"{self.path}: dropped an unfinished last line", file=sys.stderr)
 
+    def label(self, protocol: Protocol) -> str:
+        """Return what the protocol column says of probes trained here."""
+        return protocol.label(self.model) + self._variant
+
     def get(self, probe: Probe) -> Outcome | None:
         """Return the outcome of a finished probe, or None."""
         return self._outcomes.get(_key(self._identity(probe), "n"))
@@ -95,7 +103,7 @@ class ProbeLog:
     def _identity(self, probe: Probe) -> dict[str, object]:
         return {
             "model": self.model,
-            "protocol": probe.protocol.label(self.model),
+            "protocol": self.label(probe.protocol),
             **probe.architecture.columns(),
             "repeat": probe.repeat,
             "seed": probe.seed,
@@ -132,10 +140,10 @@ class ResultsTable:
 class ResultsFolder:
     """Logs and results of the given models, held under a lock while in use."""
 
-    def __init__(self, folder: Path, models: tuple[str, ...] = MODELS) -> None:
+    def __init__(self, folder: Path, models: tuple[str, ...] = MODELS, variant: str = "") -> None:
         self.folder = Path(folder)
         self._lock = FileLock(self.folder / "results.lock")
-        self.logs = {m: ProbeLog(self.folder / f"{m}_probes.csv", m) for m in models}
+        self.logs = {m: ProbeLog(self.folder / f"{m}_probes.csv", m, variant) for m in models}
         self.results = {m: ResultsTable(self.folder / f"{m}_results.csv", m) for m in models}
 
     def __enter__(self) -> Self:

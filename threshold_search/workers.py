@@ -20,13 +20,13 @@ _CONTEXT = multiprocessing.get_context("spawn")
 LOSSES_ALLOWED = 3
 
 
-def _serve(connection: Connection, device: str) -> None:
+def _serve(connection: Connection, device: str, engine: str) -> None:
     """Answer probes with outcomes until the driver closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     import torch
 
-    from training.probe import run_probe
+    from training.engine import train_probe
 
     torch.set_num_threads(1)
     while True:
@@ -35,7 +35,7 @@ def _serve(connection: Connection, device: str) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer: object = run_probe(probe, device)[0]
+            answer: object = train_probe(probe, device, engine)[0]
         except Exception:
             answer = traceback.format_exc()
         connection.send(answer)
@@ -59,8 +59,8 @@ class _Worker:
 class Workers:
     """``count`` processes that train probes; a context manager that ends them at once on exit."""
 
-    def __init__(self, count: int, device: str = "cpu") -> None:
-        self._count, self._device = count, device
+    def __init__(self, count: int, device: str = "cpu", engine: str = "fast") -> None:
+        self._count, self._device, self._engine = count, device, engine
         self._workers: list[_Worker] = []
         self._losses: Counter[Probe] = Counter()
 
@@ -117,7 +117,9 @@ class Workers:
 
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_serve, args=(theirs, self._device), daemon=True)
+        process = _CONTEXT.Process(
+            target=_serve, args=(theirs, self._device, self._engine), daemon=True
+        )
         process.start()
         theirs.close()
         worker = _Worker(process, ours)

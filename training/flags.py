@@ -11,6 +11,7 @@ from training.errors import UserError
 from training.protocol import Protocol
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+ENGINES = ("fast", "reference")
 
 
 def _number(kind: type):
@@ -50,13 +51,19 @@ def protocol_from(args: argparse.Namespace, model: str) -> Protocol:
     return Protocol.paper(model, **chosen)
 
 
-def add_device_flag(parser: Parser) -> None:
-    """Add ``--device``."""
+def add_engine_flags(parser: Parser) -> None:
+    """Add ``--device`` and ``--engine``."""
     parser.add_argument(
         "--device",
         choices=DEVICES,
         default="auto",
         help="where to train; auto is cuda where there is one, else cpu",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="fast",
+        help="fast code, or the plain reference loop it is tested against",
     )
 
 

@@ -20,7 +20,7 @@ from training.cli import (
     write_atomically,
 )
 from training.errors import UserError
-from training.flags import add_device_flag, resolve_device
+from training.flags import add_engine_flags, resolve_device
 from training.protocol import Protocol
 
 
@@ -43,7 +43,7 @@ def add_run_flags(parser: Parser, default_sequences: int) -> None:
         default=0,
         help="repeat index of the threshold search whose probe to train again",
     )
-    add_device_flag(parser)
+    add_engine_flags(parser)
     parser.add_argument(
         "--threads", type=positive_int, metavar="N", default=1, help="CPU threads of torch"
     )
@@ -89,18 +89,19 @@ def train_and_report(
         "seed": args.seed,
         "n": args.num_sequences,
         "device": device,
+        "engine": args.engine,
     }
     if args.dry_run:
         details = {**configuration, **asdict(protocol)}
         print(json.dumps(details) if args.json else _aligned(details))
         return
-    outcome, model, history = _train(args, architecture, protocol, device)
+    outcome, weights, history = _train(args, architecture, protocol, device)
     if args.history:
         write_atomically(args.history, lambda file: file.write(_history_csv(history).encode()))
     if args.save:
         import torch
 
-        weights = {name: value.cpu() for name, value in model.state_dict().items()}
+        weights = {name: value.cpu() for name, value in weights.items()}
         write_atomically(args.save, lambda file: torch.save(weights, file))
     bits = bits_per_parameter(args.num_sequences, architecture) if outcome.memorized else 0.0
     summary = {
@@ -121,9 +122,12 @@ def _train(args: argparse.Namespace, architecture, protocol: Protocol, device: s
     import torch
     from tqdm import tqdm
 
-    from training.probe import Probe, run_probe
+    from training.engine import fallback_note, train_probe
+    from training.probe_types import Probe
 
     torch.set_num_threads(args.threads)
+    if note := fallback_note(args.engine, device):
+        print(note, file=sys.stderr)
     history = []
     probe = Probe(architecture, protocol, args.seed, args.repeat, args.num_sequences)
     with tqdm(total=protocol.max_epochs, unit="epoch", disable=None, leave=False) as bar:
@@ -133,8 +137,8 @@ def _train(args: argparse.Namespace, architecture, protocol: Protocol, device: s
             bar.set_postfix(loss=f"{record.loss:.4f}", accuracy=f"{record.accuracy:.4f}")
             bar.update()
 
-        outcome, model = run_probe(probe, device, on_epoch)
-    return outcome, model, history
+        outcome, weights = train_probe(probe, device, args.engine, on_epoch)
+    return outcome, weights, history
 
 
 def _history_csv(history: list) -> str:
@@ -169,7 +173,7 @@ def _summary(summary: dict, architecture) -> str:
             "stop reason": summary["stop_reason"],
             "bits stored": f"{summary['bits_per_parameter']:.4f} per parameter"
             + ("" if summary["memorized"] else " (not memorized: counted as none)"),
-            "device": summary["device"],
+            "device": f"{summary['device']}, {summary['engine']} engine",
             "seconds": f"{summary['seconds']:.2f}",
         }
     )

@@ -255,6 +255,8 @@ class StackedTrainer:
                 lowest[i], model.reason = model.stopping.after_epoch(losses[i], accuracies[i])
                 if on_epoch is not None:
                     on_epoch(i, self._record(i, losses[i], accuracies[i]))
+                if model.stopping.epochs == 1:
+                    lowest[i] = True  # even if it diverged: there is nothing else to restore
             chosen = torch.tensor(lowest, device=self.device).unsqueeze(1)
             self._best.copy_(torch.where(chosen, self._flat, self._best))
             alive = [m.reason is None for m in self.models]
@@ -269,6 +271,10 @@ class StackedTrainer:
         total = per_epoch * self.protocol.max_epochs
         rate = self.protocol.learning_rate * (total - epochs * per_epoch + 1) / total
         return EpochRecord(epochs, loss, accuracy, rate)
+
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """Return the lowest-loss weights of one model under its module's names."""
+        return {k: v[index].cpu() for k, v in self._parameters(self._best).items()}
 
     def _outcomes(self) -> list[Outcome]:
         losses, accuracies = self._evaluate(self._best)

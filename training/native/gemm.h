@@ -5,10 +5,8 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
 namespace native {
 
@@ -50,78 +48,21 @@ struct Epilogue {
     bool relu = false;                   // NaN stays NaN, as in torch
 };
 
-// c block (ROWS x VECS vectors, of which `columns` elements exist) = a block * b panel.
-// Element (r, p) of a is a[r * a_row + p * a_k]; row p of b is a full panel at b + p * ldb.
-template <int ROWS, int VECS>
-void tile(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const float* b,
-          std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc, int columns, bool accumulate,
-          const Epilogue& epilogue) {
-    vec sum[ROWS][VECS];
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-#pragma GCC unroll 16
-        for (int v = 0; v < VECS; ++v) sum[r][v] = vec{};
-    }
-    for (int p = 0; p < k; ++p) {
-        vec row[VECS];
-#pragma GCC unroll 16
-        for (int v = 0; v < VECS; ++v) row[v] = load(b + v * VL);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
-            const vec x = splat(a[r * a_row]);
-#pragma GCC unroll 16
-            for (int v = 0; v < VECS; ++v) sum[r][v] += x * row[v];
-        }
-        a += a_k;
-        b += ldb;
-    }
-    if (columns == VECS * VL) {
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
-#pragma GCC unroll 16
-            for (int v = 0; v < VECS; ++v) {
-                vec y = sum[r][v];
-                float* to = c + r * ldc + v * VL;
-                if (accumulate) y += load(to);
-                if (epilogue.row_bias) y += splat(epilogue.row_bias[r]);
-                if (epilogue.column_bias) y += load(epilogue.column_bias + v * VL);
-                if (epilogue.relu) y = y < 0 ? vec{} : y;
-                store(to, y);
-            }
-        }
-        return;
-    }
-    alignas(64) float block[ROWS][VECS * VL];
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-#pragma GCC unroll 16
-        for (int v = 0; v < VECS; ++v) store(&block[r][v * VL], sum[r][v]);
-    }
-    for (int r = 0; r < ROWS; ++r) {
-        for (int j = 0; j < columns; ++j) {
-            float y = block[r][j];
-            if (accumulate) y += c[r * ldc + j];
-            if (epilogue.row_bias) y += epilogue.row_bias[r];
-            if (epilogue.column_bias) y += epilogue.column_bias[j];
-            c[r * ldc + j] = epilogue.relu && y < 0 ? 0 : y;
-        }
-    }
-}
-
-using Tile = decltype(&tile<1, 1>);
-
-template <int... I>
-constexpr std::array<Tile, sizeof...(I)> all_tiles(std::integer_sequence<int, I...>) {
-    return {tile<I / NV + 1, I % NV + 1>...};
-}
-constexpr auto TILES = all_tiles(std::make_integer_sequence<int, MR * NV>());
+// c (m x n) = op(a) (m x k) * op(b) (k x n), added to c if `accumulate`, then the epilogue.
+// All row-major with row strides lda, ldb, ldc; op transposes where asked, so that a is stored
+// (k x m) under trans_a and b (n x k) under trans_b. `workspace`: GEMM_WORKSPACE floats, which
+// need not be initialised. c must overlap neither a nor b. Nothing outside the matrices is read.
+void gemm(bool trans_a, bool trans_b, int m, int n, int k, const float* a, std::ptrdiff_t lda,
+          const float* b, std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc, bool accumulate,
+          float* workspace, const Epilogue& epilogue = {});
 
 // `length` cut into as few blocks of at most `largest` as possible, their sizes within one of
 // each other: a thin last block would not keep enough sums in flight to hide the latency.
 struct Blocks {
-    int length, count;
-    Blocks(int length, int largest) : length(length), count((length + largest - 1) / largest) {}
-    int start(int i) const { return int(std::int64_t(length) * i / count); }
+    int count, size, larger;  // the first `larger` blocks have one more than `size`
+    Blocks(int length, int largest)
+        : count((length + largest - 1) / largest), size(length / count), larger(length % count) {}
+    int start(int i) const { return i * size + std::min(i, larger); }
 };
 
 inline quad interleave_low(quad a, quad b) {
@@ -166,91 +107,6 @@ inline void transpose(int rows, int columns, const float* from, std::ptrdiff_t l
     }
     for (; i < rows; ++i) {
         for (int j = 0; j < columns; ++j) to[j * ld_to + i] = from[i * ld_from + j];
-    }
-}
-
-// Columns [0, columns) of b as a panel: k rows of `width` floats, zero beyond `columns`.
-inline void pack_b(bool trans_b, int k, int columns, int width, const float* b, std::ptrdiff_t ldb,
-                   float* panel) {
-    if (columns < width) std::fill(panel, panel + std::ptrdiff_t(k) * width, 0.0f);
-    if (trans_b) {
-        transpose(columns, k, b, ldb, panel, width);
-        return;
-    }
-    for (int p = 0; p < k; ++p) {
-        const float* from = b + p * ldb;
-        float* to = panel + std::ptrdiff_t(p) * width;
-        if (columns == NR) {
-#pragma GCC unroll 16
-            for (int v = 0; v < NV; ++v) store(to + v * VL, load(from + v * VL));
-        } else {
-            std::copy(from, from + columns, to);
-        }
-    }
-}
-
-// c (m x n) = op(a) (m x k) * op(b) (k x n), added to c if `accumulate`, then the epilogue.
-// All row-major with row strides lda, ldb, ldc; op transposes where asked, so that a is stored
-// (k x m) under trans_a and b (n x k) under trans_b. `workspace`: GEMM_WORKSPACE floats, which
-// need not be initialised. c must overlap neither a nor b. Nothing outside the matrices is read.
-inline void gemm(bool trans_a, bool trans_b, int m, int n, int k, const float* a,
-                 std::ptrdiff_t lda, const float* b, std::ptrdiff_t ldb, float* c,
-                 std::ptrdiff_t ldc, bool accumulate, float* workspace,
-                 const Epilogue& epilogue = {}) {
-    if (m <= 0 || n <= 0) return;
-    float* const b_panel = workspace;                 // (KC x NR)
-    float* const a_block = workspace + KC * NR;       // (MC x KC)
-    const std::ptrdiff_t b_k = trans_b ? 1 : ldb, b_column = trans_b ? ldb : 1;
-    const Blocks k_blocks(std::max(k, 1), KC), m_blocks(m, MC);
-    const int full_columns = n / NR * NR;
-    for (int kb = 0; kb < k_blocks.count; ++kb) {
-        const int p0 = k_blocks.start(kb), depth = k <= 0 ? 0 : k_blocks.start(kb + 1) - p0;
-        const bool add = accumulate || kb > 0, last = kb + 1 == k_blocks.count;
-        for (int mb = 0; mb < m_blocks.count; ++mb) {
-            const int i0 = m_blocks.start(mb), rows = m_blocks.start(mb + 1) - i0;
-            const Blocks panels(rows, MR);
-            const float* a_from = trans_a ? a + p0 * lda + i0 : a + i0 * lda + p0;
-            std::ptrdiff_t a_row = trans_a ? 1 : lda, a_k = trans_a ? lda : 1;
-            // A tall transposed a touches a new cache line per step of k; copied to rows, each
-            // line is read once. Not worth it when few panels of b use the copy.
-            if (trans_a && n >= 6 * NR) {
-                transpose(depth, rows, a_from, lda, a_block, depth);
-                a_from = a_block, a_row = depth, a_k = 1;
-            }
-            const auto multiply = [&](int panel, int j, const float* from, std::ptrdiff_t stride) {
-                const int i = panels.start(panel), height = panels.start(panel + 1) - i;
-                const int columns = std::min(NR, n - j), vecs = (columns + VL - 1) / VL;
-                Epilogue end;
-                if (last) {
-                    end = epilogue;
-                    if (end.row_bias) end.row_bias += i0 + i;
-                    if (end.column_bias) end.column_bias += j;
-                }
-                TILES[(height - 1) * NV + vecs - 1](depth, a_from + i * a_row, a_row, a_k, from,
-                                                    stride, c + (i0 + i) * ldc + j, ldc, columns,
-                                                    add, end);
-            };
-            // A b of few rows or little use is read where it lies; a small one stays in L1 while
-            // the rows of a pass by once. Otherwise each panel of b is copied once and stays.
-            const bool direct = !trans_b && (rows < 64 || depth * ldb <= 4096);
-            int j = 0;
-            if (direct && depth * full_columns <= 4096) {
-                for (int panel = 0; panel < panels.count; ++panel) {
-                    for (j = 0; j < full_columns; j += NR) multiply(panel, j, b + p0 * ldb + j, ldb);
-                }
-                j = full_columns;
-            }
-            for (; j < n; j += NR) {
-                const float* from = b + p0 * b_k + j * b_column;
-                std::ptrdiff_t stride = ldb;
-                if (!direct || j + NR > n) {
-                    const int columns = std::min(NR, n - j), width = round_up(columns, VL);
-                    pack_b(trans_b, depth, columns, width, from, ldb, b_panel);
-                    from = b_panel, stride = width;
-                }
-                for (int panel = 0; panel < panels.count; ++panel) multiply(panel, j, from, stride);
-            }
-        }
     }
 }
 

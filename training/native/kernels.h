@@ -20,7 +20,13 @@ inline ivec load_ints(const std::int32_t* p) {
     return x;
 }
 
-// exp(x) to about 1e-7 relative; 0 below -87.3 (where floats turn subnormal), infinite above 88.
+inline ivec lanes() {  // 0, 1, 2, ...
+    ivec x;
+    for (int i = 0; i < VL; ++i) x[i] = i;
+    return x;
+}
+
+// exp(x) to about 1e-7 relative for x <= 88; 0 below -87.3, where floats turn subnormal.
 inline vec exp(vec x) {
     // x = n log 2 + r with |r| <= log(2) / 2. Adding 1.5 * 2^23 rounds to the nearest integer and
     // leaves it in the low bits; log 2 comes in two parts so that r keeps its precision.
@@ -33,9 +39,7 @@ inline vec exp(vec x) {
     q = q * r + 0.16666576266288757f;
     q = q * r + 0.5f;
     const vec power = from_bits((bits(shifted) << 23) + (127 << 23));  // 2^n
-    vec y = ((q * r + 1.0f) * r + 1.0f) * power;
-    y = select(x < -87.3f, vec{}, y);
-    return select(x > 88.0f, splat(HUGE_VALF), y);
+    return select(x < -87.3f, vec{}, ((q * r + 1.0f) * r + 1.0f) * power);
 }
 
 // log(x) to about 2e-7 relative or 6e-8 absolute, for finite x >= 2^-126; NaN stays NaN.
@@ -86,9 +90,11 @@ struct Score {
     std::int64_t correct = 0;
 };
 
-// Score of class-major logits. A token with a NaN logit is wrong and makes the loss NaN.
+// Add the score of class-major logits; columns up to the next multiple of VL are read. A token with a NaN logit is wrong and makes the loss NaN.
 inline void add_score(int vocab, int columns, const float* logits, std::ptrdiff_t ld,
                       const std::int32_t* labels, Score& score) {
+    vec loss{};
+    ivec hits{};
     for (int j = 0; j < columns; j += VL) {
         const float* x = logits + j;
         const ivec label = load_ints(labels + j);
@@ -103,13 +109,13 @@ inline void add_score(int vocab, int columns, const float* logits, std::ptrdiff_
         }
         vec sum{};
         for (int v = 0; v < vocab; ++v) sum += exp(load(x + v * ld) - highest);
-        const vec loss = log(sum) + (highest - at_label);
-        const ivec hit = (choice == label) & ~has_nan;
-        const int lanes = std::min(VL, columns - j);
-        for (int i = 0; i < lanes; ++i) {
-            score.loss += loss[i];
-            score.correct -= hit[i];  // a true lane is -1
-        }
+        const ivec exists = lanes() < columns - j;
+        loss += select(exists, log(sum) + (highest - at_label), vec{});
+        hits += (choice == label) & ~has_nan & exists;  // a true lane is -1
+    }
+    for (int i = 0; i < VL; ++i) {
+        score.loss += loss[i];
+        score.correct -= hits[i];
     }
 }
 
@@ -148,9 +154,20 @@ inline void relu_backward(std::ptrdiff_t count, const float* y, float* gradient)
 
 // out (columns,) = sums over the rows of x (rows, columns): the gradient of a bias.
 inline void column_sums(int rows, int columns, const float* x, std::ptrdiff_t ld, float* out) {
-    std::fill(out, out + columns, 0.0f);
-    for (int i = 0; i < rows; ++i) {
-        for (int j = 0; j < columns; ++j) out[j] += x[i * ld + j];
+    int j = 0;
+    for (; j + 2 * VL <= columns; j += 2 * VL) {
+        vec left{}, right{};
+        for (int i = 0; i < rows; ++i) {
+            left += load(x + i * ld + j);
+            right += load(x + i * ld + j + VL);
+        }
+        store(out + j, left);
+        store(out + j + VL, right);
+    }
+    for (; j < columns; ++j) {
+        float sum = 0;
+        for (int i = 0; i < rows; ++i) sum += x[i * ld + j];
+        out[j] = sum;
     }
 }
 

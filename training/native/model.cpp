@@ -98,7 +98,7 @@ double Model::train_epoch(const std::int64_t* order) {
     const std::int64_t n = settings_.n;
     std::vector<std::int32_t> rows(n);
     for (std::int64_t i = 0; i < n; ++i) {
-        if (order[i] < 0 || order[i] >= n) return -1;
+        if (order[i] < 0 || order[i] >= n) return std::nan("");
         rows[i] = std::int32_t(order[i]);
     }
     double learning_rate = 0;

@@ -57,7 +57,7 @@ class Model {
     virtual ~Model() = default;
 
     // One optimiser epoch over `order`, a permutation of 0..n-1. Returns the last learning rate,
-    // or -1, without a step, if a row does not exist.
+    // or NaN, without a step, if a row does not exist.
     double train_epoch(const std::int64_t* order);
     // Score of the whole set, dropout off.
     Score evaluate();
@@ -90,6 +90,7 @@ class Model {
     const std::int32_t* labels(int row) const { return labels_.get() + row * seq_len_; }
     // 16-bit draws of this step: for each dropout site in order, batch_size rows of its elements.
     const std::uint16_t* draws() const { return draws_.get(); }
+    int largest_batch() const { return int(std::min(settings_.batch_size, settings_.n)); }
     bool has_dropout() const { return settings_.has_dropout != 0; }
 
     const Settings settings_;

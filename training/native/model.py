@@ -105,7 +105,7 @@ class NativeModel:
         if order.shape != (self._n,):
             raise ValueError(f"the order must have shape ({self._n},), got {order.shape}")
         rate = self._library.model_train_epoch(self._model, order.ctypes.data)
-        if rate < 0:
+        if math.isnan(rate):
             raise ValueError(f"the order must hold numbers from 0 to {self._n - 1}")
         self.learning_rate = rate
 

@@ -1,0 +1,375 @@
+"""The figures and tables, from result CSVs made up for the tests."""
+
+import math
+import statistics
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from matplotlib.container import ErrorbarContainer
+from nbclient import NotebookClient
+from scripts import ROOT, run_script
+
+from threshold_search.records import result_layout
+from training.errors import UserError
+from visualizations import figures
+from visualizations.comparison import comparison_table, readable
+
+SCRIPT = ROOT / "visualizations" / "figures.py"
+NOTEBOOK = ROOT / "visualizations" / "plots.ipynb"
+NAMES = ("figure3_mlp_depth", "figure4_transformer_heads", "ours_against_published")
+
+MLP_1 = {"budget": 10000, "num_parameters": 9949, "hidden_size": 49, "num_layers": 1}
+MLP_4 = {"budget": 10000, "num_parameters": 10099, "hidden_size": 33, "num_layers": 4}
+MLP_30K = {"budget": 30000, "num_parameters": 30049, "hidden_size": 149, "num_layers": 1}
+HEADS_2 = {
+    "budget": 32000,
+    "num_parameters": 34342,
+    "hidden_size": 32,
+    "d_ff": 380,
+    "num_heads": 2,
+    "num_layers": 1,
+}
+HEADS_8 = {**HEADS_2, "num_heads": 8}
+
+
+def write_results(folder, model, failures, protocol="paper", extra=""):
+    """Write a results CSV from (architecture, first failing sizes) pairs."""
+    layout = result_layout(model)
+    text = layout.header + "\n"
+    for architecture, sizes in failures:
+        for repeat, size in enumerate(sizes):
+            row = {
+                "model": model,
+                "protocol": protocol,
+                **architecture,
+                "repeat": repeat,
+                "seed": 0,
+                "threshold": size - 1,
+                "first_failure": size,
+                "max_epoch_reached": False,
+                "probes": 9,
+                "seconds": 1.5,
+            }
+            text += layout.line(row)
+    path = folder / f"{model}_results.csv"
+    path.write_text(text + extra)
+    return path
+
+
+@pytest.fixture
+def partial(tmp_path):
+    """Two of the MLP rows and two of the transformer rows are measured."""
+    write_results(tmp_path, "mlp", [(MLP_1, [400, 500, 540]), (MLP_4, [7])])
+    write_results(tmp_path, "transformer", [(HEADS_2, [20, 24]), (HEADS_8, [30, 30, 36])])
+    return tmp_path
+
+
+def only_axes(figure):
+    (axes,) = figure.axes
+    return axes
+
+
+def drawn(axes, *words):
+    """Return (x, mean, half length of the vertical bar) of the line whose label has ``words``."""
+    (line,) = [
+        container
+        for container in axes.containers
+        if isinstance(container, ErrorbarContainer)
+        and all(word in container.get_label() for word in words)
+    ]
+    x, y = line.lines[0].get_data()
+    bars = [bar.get_segments() for bar in line.lines[2]][-1]
+    halves = [(bar[1][1] - bar[0][1]) / 2 if len(bar) else math.nan for bar in bars]
+    return np.asarray(x), np.asarray(y), np.asarray(halves)
+
+
+def crosses(axes):
+    return np.concatenate(
+        [
+            line.get_xdata()
+            for line in axes.lines
+            if str(line.get_label()).startswith("not measured")
+        ]
+    )
+
+
+def legend_labels(figure):
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_mlp_figure_draws_the_means_and_deviations_of_the_csv(partial):
+    figure = figures.mlp_depth_figure(partial)
+    axes = only_axes(figure)
+    x, mean, std = drawn(axes, "budget 10,000", "ours")
+    assert np.round(x).tolist() == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(mean, [math.nan, 480, math.nan, math.nan, 7, math.nan])
+    assert std[1] == pytest.approx(statistics.stdev([400, 500, 540]))
+    assert math.isnan(std[4])  # one repeat has no deviation
+    x, mean, std = drawn(axes, "budget 30,000", "published")
+    assert np.round(x).tolist() == [0, 1, 2, 3, 4, 5]
+    assert mean.tolist() == [224, 1728, 995, 256, 118, 16.8]
+    np.testing.assert_allclose(std, [0, 0, 0, 0, 0, 18.13])
+    assert axes.get_yscale() == "log"
+    assert axes.get_xlabel() == "depth (hidden layers)"
+    assert "sequences" in axes.get_ylabel()
+
+
+def test_missing_rows_are_marked_and_counted(partial):
+    figure = figures.mlp_depth_figure(partial)
+    found = np.round(crosses(only_axes(figure))).astype(int)
+    assert [int((found == depth).sum()) for depth in range(6)] == [3, 2, 3, 3, 2, 3]
+    labels = legend_labels(figure)
+    assert "budget 10,000, ours (n = 1 to 3)" in labels
+    assert "budget 90,000, ours (not measured)" in labels
+    assert "budget 90,000, published (n = 5)" in labels
+    assert labels.count("not measured") == 1
+
+
+def test_transformer_figure(partial):
+    figure = figures.transformer_heads_figure(partial)
+    axes = only_axes(figure)
+    x, mean, std = drawn(axes, "d = 32", "34,342", "ours")
+    assert np.round(np.log2(x)).tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(mean, [math.nan, 22, math.nan, 32])
+    assert std[1] == pytest.approx(math.sqrt(8))
+    assert std[3] == pytest.approx(math.sqrt(12))
+    _, mean, std = drawn(axes, "d = 64", "published")
+    assert mean.tolist() == [18, 22.4, 57.4, 37.2, 31, 77]
+    np.testing.assert_allclose(std, [6, 3.29, 7.67, 11.28, 0, 0], atol=1e-9)
+    assert len(crosses(axes)) == 2 + 6 + 7
+    assert axes.get_xlabel() == "attention heads"
+    assert axes.get_xscale() == "log"
+
+
+def test_transformer_figure_of_another_depth(partial):
+    axes = only_axes(figures.transformer_heads_figure(partial, num_layers=3))
+    _, mean, _ = drawn(axes, "d = 32", "published")
+    assert mean.tolist() == [9.2, 12.4, 16.8, 17.2]
+    assert np.isnan(drawn(axes, "d = 32", "ours")[1]).all()
+    with pytest.raises(UserError, match="1 to 3"):
+        figures.transformer_heads_figure(partial, num_layers=4)
+
+
+def test_scatter_has_one_point_per_measured_row(partial):
+    figure = figures.ours_against_published_figure(partial)
+    axes = only_axes(figure)
+    x, y, std = drawn(axes, "MLP")
+    assert (x.tolist(), y.tolist()) == ([467, 21.6], [480, 7])
+    assert std[0] == pytest.approx(statistics.stdev([400, 500, 540]))
+    x, y, _ = drawn(axes, "transformer")
+    assert (x.tolist(), y.tolist()) == ([16.4, 17], [22, 32])
+    assert axes.get_xlim() == axes.get_ylim()
+    assert len(crosses(axes)) == 65
+    assert "not measured (65 of 69 rows)" in legend_labels(figure)
+
+
+@pytest.mark.parametrize("half", ["ours", "published"])
+def test_ours_and_published_differ_without_colour(partial, half):
+    axes = only_axes(figures.mlp_depth_figure(partial))
+    lines = [c.lines[0] for c in axes.containers if half in c.get_label()]
+    assert len({line.get_marker() for line in lines}) == 3
+    for line in lines:
+        assert line.get_linestyle() == {"ours": "-", "published": "--"}[half]
+        hollow = line.get_markerfacecolor() == "white"
+        assert hollow == (half == "published")
+
+
+def test_an_empty_folder_draws_the_published_lines_alone(tmp_path):
+    for draw in (figures.mlp_depth_figure, figures.transformer_heads_figure):
+        figure = draw(tmp_path)
+        ours = [label for label in legend_labels(figure) if "ours" in label]
+        assert len(ours) == 3
+        assert all("not measured" in label for label in ours)
+    figure = figures.ours_against_published_figure(tmp_path)
+    assert len(crosses(only_axes(figure))) == 69
+
+
+def test_other_protocols_do_not_mix(tmp_path):
+    changed = write_results(tmp_path, "mlp", [(MLP_1, [9, 9])], "paper dropout=0.1").read_text()
+    write_results(tmp_path, "mlp", [(MLP_1, [400])], extra=changed.partition("\n")[2])
+    assert row_of(comparison_table("mlp", tmp_path), MLP_1)["ours_mean"] == 400
+    row = row_of(comparison_table("mlp", tmp_path, "paper dropout=0.1"), MLP_1)
+    assert (row["ours_mean"], row["repeats"]) == (9, 2)
+    axes = only_axes(figures.mlp_depth_figure(tmp_path, "paper dropout=0.1"))
+    assert np.nanmax(drawn(axes, "budget 10,000", "ours")[1]) == 9
+    assert "dropout=0.1" in axes.get_title()
+    with pytest.raises(UserError, match="another task"):
+        comparison_table("mlp", tmp_path, "paper seq_len=4")
+
+
+def row_of(table, architecture):
+    match = np.logical_and.reduce([table[k] == v for k, v in architecture.items()])
+    (row,) = table[match].to_dict("records")
+    return row
+
+
+def test_comparison_table_by_hand(partial):
+    table = comparison_table("mlp", partial)
+    assert len(table) == 18
+    row = row_of(table, MLP_1)
+    assert (row["repeats"], row["ours_mean"], row["ours_median"]) == (3, 480, 500)
+    assert row["ours_std"] == pytest.approx(72.111, abs=1e-3)
+    assert row["threshold_mean"] == 479
+    assert row["bits_per_parameter"] == pytest.approx(479 * 33.21928 / 9949, rel=1e-6)
+    assert (row["published_mean"], row["published_median"], row["published_std"]) == (467, 467, 0)
+    assert row["ratio"] == pytest.approx(480 / 467)
+    row = row_of(table, MLP_30K)
+    assert row["repeats"] == 0
+    assert all(
+        math.isnan(row[name])
+        for name in ("ours_mean", "ours_median", "ours_std", "threshold_mean", "ratio")
+    )
+    table = comparison_table("transformer", partial)
+    assert len(table) == 51
+    row = row_of(table, HEADS_8)
+    assert (row["repeats"], row["ours_mean"], row["ours_median"]) == (3, 32, 30)
+    assert row["ratio"] == pytest.approx(32 / 17)
+
+
+def test_readable_table(partial):
+    text = readable(comparison_table("mlp", partial))
+    assert text.index.name == "budget"
+    measured, missing = text.iloc[1], text.iloc[2]
+    assert measured["ours: mean"] == "480.0"
+    assert measured["ours: bits/parameter"] == "1.60"
+    assert measured["true parameters"] == "9,949"
+    assert (missing["repeats"], missing["ours: mean"]) == ("0", "not measured")
+    assert missing["ours: std"] == missing["ours / published"] == "-"
+    assert text.iloc[4]["ours: std"] == "-"  # one repeat
+
+
+def test_rows_of_other_architectures_and_budgets_are_left_out(tmp_path):
+    other = {**MLP_1, "hidden_size": 50}
+    asked_by_width = {**MLP_1, "budget": 9949}
+    write_results(tmp_path, "mlp", [(other, [3]), (asked_by_width, [4])])
+    assert (comparison_table("mlp", tmp_path)["repeats"] == 0).all()
+
+
+def test_a_search_that_hit_its_limit_is_a_lower_bound(tmp_path):
+    path = write_results(tmp_path, "mlp", [(MLP_1, [65, 65]), (MLP_4, [9])])
+    path.write_text(path.read_text().replace("64,65,", "64,,", 1))
+    table = comparison_table("mlp", tmp_path)
+    row = row_of(table, MLP_1)
+    assert (row["capped"], row["ours_mean"], row["threshold_mean"]) == (1, 65, 64)
+    assert readable(table).iloc[1]["ours: mean"] == ">= 65.0"
+    assert readable(table).iloc[4]["ours: mean"] == "9.0"
+    for figure in (
+        figures.mlp_depth_figure(tmp_path),
+        figures.ours_against_published_figure(tmp_path),
+    ):
+        assert any(label.startswith("at least") for label in legend_labels(figure))
+
+
+GOOD_ROW = "mlp,paper,10000,9949,49,1,0,0,{},False,9,1.5\n"
+HEADER = result_layout("mlp").header + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "layout"),
+        ("n,threshold\n2,3\n", "layout"),
+        (HEADER + GOOD_ROW.format("many,8"), "line 2: threshold"),
+        (HEADER + GOOD_ROW.format("7,8") + "mlp,paper,10000\n", "line 3: 3 fields"),
+        (HEADER + GOOD_ROW.format("7,9"), "line 2: threshold and first_failure"),
+        (HEADER + GOOD_ROW.format("-1,0"), "line 2: threshold and first_failure"),
+        (HEADER + 2 * GOOD_ROW.format("7,8"), "line 3: repeats"),
+        (HEADER + GOOD_ROW.format("7,8").replace("mlp", "transformer"), "line 2: model"),
+    ],
+)
+def test_malformed_csv(tmp_path, content, message):
+    path = tmp_path / "mlp_results.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        figures.mlp_depth_figure(tmp_path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_is_no_text_and_one_that_is_a_folder(tmp_path):
+    path = tmp_path / "mlp_results.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"mlp_results\.csv"):
+        comparison_table("mlp", tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"cannot read .*mlp_results\.csv"):
+        comparison_table("mlp", tmp_path)
+
+
+def test_saved_files_are_equal_when_the_figures_are(partial, tmp_path_factory):
+    folders = [tmp_path_factory.mktemp("saved") / "figures" for _ in range(2)]
+    for folder in folders:
+        paths = figures.save(figures.mlp_depth_figure(partial), "depth", folder)
+        assert [path.name for path in paths] == ["depth.png", "depth.pdf"]
+        assert paths[0].read_bytes().startswith(b"\x89PNG")
+        assert paths[1].read_bytes().startswith(b"%PDF")
+    for name in ("depth.png", "depth.pdf"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_the_script_writes_every_figure(partial, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    ended = run_script(SCRIPT, "--results-dir", partial, cwd=elsewhere)
+    assert ended.returncode == 0, ended.stderr
+    expected = {partial / "figures" / f"{name}.{kind}" for name in NAMES for kind in ("png", "pdf")}
+    assert {Path(line) for line in ended.stdout.splitlines()} == expected
+    assert set((partial / "figures").iterdir()) == expected
+    assert not list(elsewhere.iterdir())
+
+
+def test_bad_input_ends_the_script_in_one_line(tmp_path, monkeypatch, capsys):
+    import runpy
+
+    (tmp_path / "mlp_results.csv").write_text("nonsense\n")
+    missing = tmp_path / "missing"
+    for folder, word in ((tmp_path, "mlp_results.csv"), (missing, "no results folder")):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--results-dir", str(folder)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        assert end.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert word in captured.err
+    assert not missing.exists()
+    assert not (tmp_path / "figures").exists()
+
+
+def test_the_notebook_runs_from_any_folder(partial, tmp_path_factory):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    where = next(
+        number
+        for number, cell in enumerate(notebook.cells)
+        if "parameters" in cell.metadata.get("tags", [])
+    )
+    chosen = nbformat.v4.new_code_cell(f"results_dir = {str(partial)!r}")
+    notebook.cells.insert(where + 1, chosen)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(elsewhere)}})
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert [output.output_type for output in outputs] == ["execute_result"] * 6
+    assert sum("image/png" in output.data for output in outputs) == 3
+    tables = [output.data["text/html"] for output in outputs if "text/html" in output.data]
+    assert len(tables) == 2
+    assert all("not measured" in table for table in tables)
+    assert "480.0" in tables[0]
+    assert len(list((partial / "figures").iterdir())) == 6
+    assert not list(elsewhere.iterdir())
+
+
+def test_the_committed_notebook_is_thin_and_has_its_outputs():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in cells:
+        if "parameters" not in cell.metadata.get("tags", []):
+            assert len(cell.source.splitlines()) == 1
+            assert cell.outputs
+    errors = [o for cell in cells for o in cell.outputs if o.output_type in ("error", "stream")]
+    assert not errors

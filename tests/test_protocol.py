@@ -1,0 +1,124 @@
+"""The protocol's identity in the CSVs, and the values it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from training.errors import UserError
+from training.protocol import Protocol
+
+NAN, INF = float("nan"), float("inf")
+
+
+def test_paper_settings():
+    for model, learning_rate, dropout in (("mlp", 1e-2, 0.0), ("transformer", 5e-4, 0.1)):
+        assert vars(Protocol.paper(model)) == {
+            "vocab_size": 10,
+            "seq_len": 10,
+            "learning_rate": learning_rate,
+            "weight_decay": 0.01,
+            "beta1": 0.9,
+            "beta2": 0.999,
+            "epsilon": 1e-8,
+            "batch_size": 32,
+            "max_epochs": 500,
+            "patience": 3,
+            "min_delta": 1e-4,
+            "grad_clip": 1.0,
+            "dropout": dropout,
+        }
+
+
+@pytest.mark.parametrize("model", ["mlp", "transformer"])
+def test_label_of_the_defaults(model):
+    assert Protocol.paper(model).label(model) == "paper"
+    assert Protocol.paper(model, batch_size=32, grad_clip=1.0).label(model) == "paper"
+
+
+@pytest.mark.parametrize(
+    "model, changes, label",
+    [
+        ("mlp", {"batch_size": 64}, "paper batch_size=64"),
+        ("mlp", {"learning_rate": 5e-4}, "paper learning_rate=0.0005"),
+        ("transformer", {"learning_rate": 1e-2}, "paper learning_rate=0.01"),
+        ("transformer", {"dropout": 0.0}, "paper dropout=0.0"),
+        ("mlp", {"dropout": 0.1}, "paper dropout=0.1"),
+        ("mlp", {"min_delta": 1e-7}, "paper min_delta=1e-07"),
+        # In the order of the fields, not of the caller.
+        ("mlp", {"patience": 9, "beta1": 0.5}, "paper beta1=0.5 patience=9"),
+        ("transformer", {"seq_len": 4, "vocab_size": 2}, "paper vocab_size=2 seq_len=4"),
+    ],
+)
+def test_label_names_the_changes(model, changes, label):
+    assert Protocol.paper(model, **changes).label(model) == label
+
+
+def test_labels_differ_for_every_field_and_value():
+    other = {
+        "vocab_size": (3, 4),
+        "seq_len": (3, 4),
+        "learning_rate": (0.1, 0.1 + 1e-15),
+        "weight_decay": (0.0, 0.1),
+        "beta1": (0.0, 0.8),
+        "beta2": (0.0, 0.99),
+        "epsilon": (1e-7, 1e-6),
+        "batch_size": (1, 33),
+        "max_epochs": (1, 501),
+        "patience": (1, 4),
+        "min_delta": (0.0, 1e-5),
+        "grad_clip": (0.0, 2.0),
+        "dropout": (0.2, 0.3),
+    }
+    assert set(other) == {f.name for f in fields(Protocol)}
+    labels = {
+        Protocol.paper("mlp", **{name: value}).label("mlp")
+        for name, values in other.items()
+        for value in values
+    }
+    assert len(labels) == 2 * len(other)
+    assert not any("," in label or "\n" in label for label in labels)  # they are CSV fields
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("vocab_size", [1, 0, -3]),
+        ("seq_len", [0, -1]),
+        ("learning_rate", [0.0, -1e-3, 1e300, NAN, INF]),
+        ("weight_decay", [-0.1, NAN, INF]),
+        ("beta1", [-0.1, 1.0, NAN]),
+        ("beta2", [-0.1, 1.0, NAN]),
+        ("epsilon", [0.0, -1e-8, NAN, INF]),
+        ("batch_size", [0, -1]),
+        ("max_epochs", [0, -1]),
+        ("patience", [0, -1]),
+        ("min_delta", [-1e-4, NAN, INF]),
+        ("grad_clip", [-1.0, NAN, INF]),
+        ("dropout", [-0.1, 1.0, NAN]),
+    ],
+)
+def test_bad_values_are_user_errors(name, values):
+    flag = "--" + name.replace("_", "-")
+    for value in values:
+        with pytest.raises(UserError, match=f"^{flag} must be .*, got {value}$"):
+            Protocol.paper("mlp", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "beta1", "beta2", "min_delta", "grad_clip"])
+def test_zero_switches_off(name):
+    assert getattr(Protocol.paper("mlp", **{name: 0.0}), name) == 0.0
+
+
+def test_every_field_has_one_line_of_help():
+    for setting in fields(Protocol):
+        assert setting.metadata["help"]
+        assert "\n" not in setting.metadata["help"]
+
+
+def test_protocol_is_a_value():
+    assert Protocol.paper("mlp") == Protocol.paper("mlp")
+    assert hash(Protocol.paper("mlp")) == hash(Protocol.paper("mlp"))
+    with pytest.raises(FrozenInstanceError):
+        Protocol.paper("mlp").patience = 4

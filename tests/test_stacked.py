@@ -1,0 +1,111 @@
+"""The stacked trainer against the reference loop, and against itself in other company."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mlp_experiments.mlp_utils import MLPArchitecture
+from training.device_masks import DeviceMasks
+from training.probe import run_probe
+from training.probe_types import Probe
+from training.protocol import Protocol
+from training.stacked import StackedTrainer
+from training.streams import ProbeStreams
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA"),
+    ),
+]
+
+CASES = [
+    (MLPArchitecture(0, 0), (64, 5), {}),
+    (MLPArchitecture(49, 1), (70, 20, 33), {}),
+    (MLPArchitecture(33, 4), (5, 33, 64), {"dropout": 0.1}),
+    (TransformerArchitecture(32, 38, 4, 2), (10, 40, 33), {}),
+    (TransformerArchitecture(32, 38, 4, 2), (10, 40, 2), {"dropout": 0.0, "grad_clip": 0.0}),
+]
+
+
+def probes_of(architecture, sizes, changes, max_epochs=30):
+    protocol = Protocol.paper(architecture.model, max_epochs=max_epochs, **changes)
+    return [Probe(architecture, protocol, 0, repeat, n) for repeat, n in enumerate(sizes)]
+
+
+def without_seconds(outcome):
+    return dataclasses.replace(outcome, seconds=0.0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("architecture", "sizes", "changes"), CASES)
+def test_follows_the_reference(architecture, sizes, changes, device):
+    probes = probes_of(architecture, sizes, changes)
+    histories = [[] for _ in probes]
+    trainer = StackedTrainer(probes, device)
+    outcomes = trainer.run(lambda index, record: histories[index].append(record))
+    for probe, outcome, history in zip(probes, outcomes, histories, strict=True):
+        reference = []
+        expected, model = run_probe(probe, "cpu", reference.append)
+        assert (outcome.epochs, outcome.stop_reason) == (expected.epochs, expected.stop_reason)
+        assert outcome.memorized == expected.memorized
+        losses = [[record.loss for record in records] for records in (history, reference)]
+        np.testing.assert_allclose(*losses, rtol=1e-4)
+        rates = [[record.learning_rate for record in records] for records in (history, reference)]
+        np.testing.assert_allclose(*rates, rtol=1e-12)
+        weights = trainer.weights(probe.repeat)
+        assert weights.keys() == dict(model.named_parameters()).keys()
+
+
+def test_a_probe_does_not_know_its_neighbours():
+    probes = probes_of(TransformerArchitecture(16, 20, 2, 1), (40, 70, 33, 3), {}, 12)
+    together = [without_seconds(outcome) for outcome in StackedTrainer(probes).run()]
+    for probe, outcome in zip(probes, together, strict=True):
+        assert without_seconds(StackedTrainer([probe]).run()[0]) == outcome
+    backwards = [without_seconds(outcome) for outcome in StackedTrainer(probes[::-1]).run()]
+    assert backwards[::-1] == together
+
+
+def test_one_diverging_model_leaves_the_others_alone():
+    probes = probes_of(MLPArchitecture(20, 2), (40, 33), {}, 10)
+    alone = without_seconds(StackedTrainer([probes[1]]).run()[0])
+    trainer = StackedTrainer(probes)
+    trainer._flat[0, 0] = float("nan")
+    broken, healthy = trainer.run()
+    assert broken.stop_reason == "diverged"
+    assert not broken.memorized
+    assert without_seconds(healthy) == alone
+
+
+def test_hashed_masks_have_the_rate_and_no_repeats():
+    streams = [ProbeStreams(0, repeat, 9).dropout_masks(0.1) for repeat in range(3)]
+    masks = DeviceMasks(streams, 20_001, torch.device("cpu"))
+    steps = torch.tensor([0, 0, 5])
+    first = masks.draw([True] * 3, steps)
+    assert first.shape == (3, 20_001)
+    kept = first > 0
+    assert torch.allclose(first[kept], torch.tensor(streams[0].scale))
+    # Four standard errors of a share of 0.1 among 20,001.
+    assert ((~kept).float().mean(1) - 0.1).abs().max() < 4 * (0.09 / 20_001) ** 0.5
+    second = masks.draw([True] * 3, steps + 1)
+    assert torch.equal(first, masks.draw([True] * 3, steps))
+    pairs = [(kept[0], kept[1]), (kept[0], second[0] > 0), (kept[0, 1:], kept[0, :-1])]
+    for a, b in pairs:
+        both = (~a & ~b).float().mean()
+        assert abs(both - 0.01) < 4 * (0.0099 / 20_001) ** 0.5
+    alone = DeviceMasks([ProbeStreams(0, 2, 9).dropout_masks(0.1)], 20_001, torch.device("cpu"))
+    assert torch.equal(alone.draw([True], steps[2:])[0], first[2])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+def test_the_captured_graph_takes_the_same_steps():
+    probes = probes_of(MLPArchitecture(49, 1), (70, 20, 33), {}, 20)
+    with_graph, without = StackedTrainer(probes, "cuda"), StackedTrainer(probes, "cuda")
+    without._use_graph = False
+    assert with_graph._use_graph
+    for a, b in zip(with_graph.run(), without.run(), strict=True):
+        assert without_seconds(a) == without_seconds(b)

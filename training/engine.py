@@ -1,0 +1,89 @@
+"""Trains probes with the engine and device that are asked for; the one door to all of them.
+
+``reference`` is the plain loop of loop.py. ``fast`` is compiled code on a CPU (training/native),
+stacked tensors on CUDA and on a CPU without a C++ compiler (stacked.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from dataset.synthetic_generator import generate_mappings
+from training.loop import EpochRecord
+from training.native.build import load_library, why_unavailable
+from training.native.mlp import NativeMLP
+from training.probe import build_model, run_probe
+from training.probe_types import Outcome, Probe
+from training.stacked import StackedTrainer
+from training.stopping import Stopping
+from training.streams import ProbeStreams
+
+NATIVE_MODELS = {"mlp": NativeMLP}
+
+OnEpoch = Callable[[EpochRecord], None]
+Weights = dict[str, Tensor]
+
+
+def fallback_note(engine: str, device: str) -> str | None:
+    """Return one line when the fast engine has to do without compiled code, else None."""
+    if engine == "fast" and device == "cpu" and load_library() is None:
+        return f"note: {why_unavailable()}; training with torch operations instead, more slowly"
+    return None
+
+
+def train_probe(
+    probe: Probe, device: str = "cpu", engine: str = "fast", on_epoch: OnEpoch | None = None
+) -> tuple[Outcome, Weights]:
+    """Train one probe; return its outcome and the weights of its lowest-loss epoch."""
+    if engine == "reference" or device == "mps":  # stacked.py needs float64, which MPS lacks
+        outcome, model = run_probe(probe, device, on_epoch)
+        return outcome, model.state_dict()
+    if device == "cpu" and probe.architecture.model in NATIVE_MODELS and load_library() is not None:
+        return _train_native(probe, on_epoch)
+    trainer = StackedTrainer([probe], device, host_masks=device == "cpu")
+    outcome = trainer.run(lambda _, record: on_epoch(record) if on_epoch else None)[0]
+    return outcome, trainer.weights(0)
+
+
+def train_probes(probes: list[Probe], device: str, engine: str) -> Iterator[Outcome]:
+    """Yield the outcomes of ``probes`` (one architecture and protocol) in their order."""
+    if engine == "fast" and device == "cuda":
+        yield from StackedTrainer(probes, device, host_masks=False).run()
+        return
+    for probe in probes:
+        yield train_probe(probe, device, engine)[0]
+
+
+def _train_native(probe: Probe, on_epoch: OnEpoch | None) -> tuple[Outcome, Weights]:
+    start = time.perf_counter()
+    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
+    task, protocol = probe.architecture, probe.protocol
+    data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+    masks = streams.dropout_masks(protocol.dropout)
+    module = build_model(probe, streams)
+    model = NATIVE_MODELS[task.model](module, data.inputs, data.labels, protocol, masks)
+    orders = streams.batch_orders(probe.n)
+    stopping, stop_reason, best = Stopping(protocol), None, None
+    while stop_reason is None:
+        model.train_epoch(next(orders))
+        loss, accuracy = model.evaluate()
+        is_lowest, stop_reason = stopping.after_epoch(loss, accuracy)
+        if is_lowest:
+            best = model.weights()
+        if on_epoch is not None:
+            on_epoch(EpochRecord(stopping.epochs, loss, accuracy, model.learning_rate))
+    if best is not None:
+        model.load_weights(best)
+    loss, accuracy = model.evaluate()
+    outcome = Outcome(
+        memorized=accuracy == 1.0 and stop_reason != "diverged",
+        accuracy=accuracy,
+        loss=loss,
+        epochs=stopping.epochs,
+        stop_reason=stop_reason,
+        seconds=time.perf_counter() - start,
+    )
+    return outcome, model.state_dict()

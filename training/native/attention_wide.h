@@ -1,0 +1,238 @@
+// Attention for heads with many features, in the usual order (feature e of head h at column
+// h * head_dim + e). One head of one mapping at a time; vectors run along the features, or along
+// the keys of a query.
+#pragma once
+
+#include "attention.h"
+
+namespace native {
+
+class WideAttention final : public Attention {
+  public:
+    explicit WideAttention(const AttentionShape& shape)
+        : s_(shape),
+          keys_(round_up(shape.seq_len, VL)),
+          width_(round_up(shape.head_dim, VL)),
+          rows_(7 * shape.seq_len * width_),
+          turned_(width_ * keys_),
+          scores_(shape.seq_len * keys_),
+          weights_(shape.seq_len * keys_) {}
+
+    std::ptrdiff_t saved_size(int mappings) const override {
+        return std::ptrdiff_t(mappings) * s_.heads * s_.seq_len * keys_;
+    }
+
+    void forward(int mappings, const Operand& q, const Operand& k, const Operand& v,
+                 const Dropping& dropping, float* saved, float* out,
+                 std::ptrdiff_t ld_out) override {
+        const int T = s_.seq_len, size = s_.head_dim;
+        const Operand to{out, ld_out};
+        for (int item = 0; item < mappings * s_.heads; ++item) {
+            const int first = item / s_.heads * T, column = item % s_.heads * size;
+            const Rows query = rows(0, q, first, column), key = rows(1, k, first, column);
+            const Rows value = rows(2, v, first, column);
+            scores(query, key);
+            Dropping own = dropping;
+            if (own.draws) own.draws += std::ptrdiff_t(item) * T * T;
+            softmax(own, saved);
+            // A causal block of queries stops at its last visible key.
+            const Rows mixed = target(3, to, first, column);
+            blocks(T, [&](int i, int count) {
+                multiply(count, width_, s_.visible(i + count - 1), weights_.get() + i * keys_,
+                         keys_, 1, value.data, value.ld, mixed.data + i * mixed.ld, mixed.ld);
+            });
+            finish(mixed, to, first, column);
+            if (saved) saved += T * keys_;
+        }
+    }
+
+    void backward(int mappings, const Operand& q, const Operand& k, const Operand& v,
+                  float mask_scale, const float* saved, const float*, const float* d_out,
+                  std::ptrdiff_t ld_out, const Operand& d_q, const Operand& d_k,
+                  const Operand& d_v) override {
+        const int T = s_.seq_len, size = s_.head_dim;
+        const Operand d_o{const_cast<float*>(d_out), ld_out};
+        for (int item = 0; item < mappings * s_.heads; ++item) {
+            const int first = item / s_.heads * T, column = item % s_.heads * size;
+            const Rows query = rows(0, q, first, column), key = rows(1, k, first, column);
+            const Rows value = rows(2, v, first, column), mixed = rows(3, d_o, first, column);
+            scores(mixed, value);
+            softmax_backward(mask_scale, saved);
+            const Rows d_query = target(4, d_q, first, column);
+            blocks(T, [&](int i, int count) {
+                multiply(count, width_, s_.visible(i + count - 1), scores_.get() + i * keys_,
+                         keys_, 1, key.data, key.ld, d_query.data + i * d_query.ld, d_query.ld);
+            });
+            finish(d_query, d_q, first, column);
+            const Rows d_key = target(5, d_k, first, column), d_value = target(6, d_v, first, column);
+            blocks(T, [&](int j, int count) {
+                const int i = s_.first_query(j);
+                multiply(count, width_, T - i, scores_.get() + i * keys_ + j, 1, keys_,
+                         query.data + i * query.ld, query.ld, d_key.data + j * d_key.ld, d_key.ld);
+                multiply(count, width_, T - i, weights_.get() + i * keys_ + j, 1, keys_,
+                         mixed.data + i * mixed.ld, mixed.ld, d_value.data + j * d_value.ld,
+                         d_value.ld);
+            });
+            finish(d_key, d_k, first, column);
+            finish(d_value, d_v, first, column);
+            saved += T * keys_;
+        }
+    }
+
+  private:
+    // The T rows of one head of one mapping, whole vectors long.
+    struct Rows {
+        float* data;
+        std::ptrdiff_t ld;
+    };
+
+    float* own_rows(int i) const { return rows_.get() + std::ptrdiff_t(i) * s_.seq_len * width_; }
+    bool in_place(const Operand& x) const { return !x.index && s_.head_dim == width_; }
+
+    // Where they lie, if evenly spaced there, or a copy.
+    Rows rows(int i, const Operand& x, int first, int column) const {
+        if (in_place(x)) return {x.row(first) + column, x.ld};
+        for (int t = 0; t < s_.seq_len; ++t) {
+            const float* from = x.row(first + t) + column;
+            std::copy(from, from + s_.head_dim, own_rows(i) + t * width_);
+        }
+        return {own_rows(i), width_};
+    }
+
+    // Where to put a gradient; finish() brings it from there to its rows.
+    Rows target(int i, const Operand& x, int first, int column) const {
+        if (in_place(x)) return {x.row(first) + column, x.ld};
+        return {own_rows(i), width_};
+    }
+
+    void finish(const Rows& from, const Operand& x, int first, int column) const {
+        if (in_place(x)) return;
+        for (int t = 0; t < s_.seq_len; ++t) {
+            float* to = x.row(first + t) + column;
+            const float* row = from.data + t * from.ld;
+            if (!x.index) std::fill(to, to + s_.head_dim, 0.0f);
+            for (int e = 0; e < s_.head_dim; ++e) to[e] += row[e];
+        }
+    }
+
+    // f(start, count) for blocks of as many rows as block() takes.
+    template <class F>
+    static void blocks(int rows, const F& f) {
+        const Blocks all(rows, MR);
+        for (int b = 0; b < all.count; ++b) f(all.start(b), all.start(b + 1) - all.start(b));
+    }
+
+    // c (ROWS, VECS vectors) = a (ROWS, k) * b (k, VECS vectors).
+    template <int ROWS, int VECS>
+    static void block(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k,
+                      const float* b, std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc) {
+        vec sum[ROWS][VECS] = {};
+        for (int p = 0; p < k; ++p) {
+            vec row[VECS];
+#pragma GCC unroll 8
+            for (int v = 0; v < VECS; ++v) row[v] = load(b + v * VL);
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 8
+                for (int v = 0; v < VECS; ++v) sum[r][v] += a[r * a_row] * row[v];
+            }
+            a += a_k, b += ldb;
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 8
+            for (int v = 0; v < VECS; ++v) store(c + r * ldc + v * VL, sum[r][v]);
+        }
+    }
+
+    // c (rows <= MR, columns) = a * b; columns are a multiple of VL.
+    template <int ROWS = MR>
+    static void multiply(int rows, int columns, int k, const float* a, std::ptrdiff_t a_row,
+                         std::ptrdiff_t a_k, const float* b, std::ptrdiff_t ldb, float* c,
+                         std::ptrdiff_t ldc) {
+        if constexpr (ROWS > 1) {
+            if (rows < ROWS) {
+                multiply<ROWS - 1>(rows, columns, k, a, a_row, a_k, b, ldb, c, ldc);
+                return;
+            }
+        }
+        int j = 0;
+        for (; j + 2 * VL <= columns; j += 2 * VL) {
+            block<ROWS, 2>(k, a, a_row, a_k, b + j, ldb, c + j, ldc);
+        }
+        if (j < columns) block<ROWS, 1>(k, a, a_row, a_k, b + j, ldb, c + j, ldc);
+    }
+
+    // scores_ (T, keys_) = x y^T; columns from T on are 0.
+    void scores(const Rows& x, const Rows& y) const {
+        transpose(s_.seq_len, s_.head_dim, y.data, y.ld, turned_.get(), keys_);
+        blocks(s_.seq_len, [&](int i, int count) {
+            multiply(count, keys_, s_.head_dim, x.data + i * x.ld, x.ld, 1, turned_.get(), keys_,
+                     scores_.get() + i * keys_, keys_);
+        });
+    }
+
+    // weights_ = dropout(softmax(scores_ / sqrt(head_dim))). `saved` gets them without dropout's
+    // scale and with their sign set if dropped.
+    void softmax(const Dropping& dropping, float* saved) const {
+        const float temperature = 1 / std::sqrt(float(s_.head_dim));
+        for (int i = 0; i < s_.seq_len; ++i) {
+            float* const row = weights_.get() + i * keys_;
+            const float* const score = scores_.get() + i * keys_;
+            const int visible = s_.visible(i);
+            const float highest = *std::max_element(score, score + visible);
+            vec total{};
+            for (int j = 0; j < keys_; j += VL) {
+                vec weight = exp((load(score + j) - highest) * temperature);
+                weight = from_bits((lane_numbers() + j < visible) & bits(weight));
+                store(row + j, weight);
+                total += weight;
+            }
+            const float scale = 1 / sum_lanes(total);
+            for (int j = 0; j < keys_; j += VL) {
+                vec weight = load(row + j) * scale;
+                ivec drop{};
+                if (dropping.draws) {
+                    const std::uint16_t* draws = dropping.draws + i * s_.seq_len + j;
+                    drop = load_draws(draws, s_.seq_len - j) < dropping.dropped;
+                    store(row + j, from_bits(~drop & bits(weight * dropping.scale)));
+                } else {
+                    store(row + j, weight);
+                }
+                if (saved) {
+                    store(saved + i * keys_ + j, from_bits(bits(weight) | (drop & SIGN_BIT)));
+                }
+            }
+        }
+    }
+
+    // From the gradient of the weights after dropout, in scores_, to that of the scores; weights_
+    // becomes what it was in the forward pass.
+    void softmax_backward(float mask_scale, const float* saved) const {
+        const float temperature = 1 / std::sqrt(float(s_.head_dim));
+        for (int i = 0; i < s_.seq_len; ++i) {
+            float* const row = weights_.get() + i * keys_;
+            float* const d_score = scores_.get() + i * keys_;
+            vec along{};
+            for (int j = 0; j < keys_; j += VL) {
+                const ivec weight = bits(load(saved + i * keys_ + j));
+                const vec kept = from_bits(~(weight >> 31) & weight) * mask_scale;
+                store(row + j, kept);
+                along += kept * load(d_score + j);
+            }
+            const float mean = sum_lanes(along);
+            for (int j = 0; j < keys_; j += VL) {
+                const ivec weight = bits(load(saved + i * keys_ + j));
+                const vec kept = load(row + j), d = load(d_score + j);
+                const vec change = kept * d - from_bits(weight & ~SIGN_BIT) * mean;
+                store(d_score + j, change * temperature);
+            }
+        }
+    }
+
+    const AttentionShape s_;
+    const int keys_, width_;
+    Buffer<float> rows_, turned_, scores_, weights_;
+};
+
+}  // namespace native

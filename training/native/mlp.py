@@ -1,0 +1,19 @@
+"""The MLP trained by the compiled library."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mlp_experiments.mlp_utils import MLP
+from training.native.model import NativeModel
+
+
+class NativeMLP(NativeModel):
+    """An :class:`mlp_experiments.mlp_utils.MLP` in training; see :class:`NativeModel`."""
+
+    create: ClassVar[str] = "mlp_create"
+
+    def shape(self, module: MLP) -> list[int]:
+        """Return [hidden_size, num_layers]; hidden_size is 0 without hidden layers."""
+        num_layers = len(module.linears) - 1
+        return [module.linears[0].out_features if num_layers else 0, num_layers]

@@ -1,0 +1,232 @@
+// The transformer: embeddings, decoder layers over the embedded input, which is also their memory,
+// and a linear head on every position.
+#include "transformer_layer.h"
+
+namespace native {
+
+namespace {
+
+// The distinct (position, token) pairs of some mappings, embedded, and what every layer makes of
+// them alone.
+struct PairSet {
+    std::vector<std::int32_t> positions, tokens;
+    Buffer<std::int32_t> index;  // (mappings * T,): pair of each token
+    Buffer<float> x;
+    std::vector<Projected> projected;
+
+    int count() const { return int(tokens.size()); }
+    Memory memory(std::ptrdiff_t first_token = 0) const {
+        return {count(), x.get(), index.get() + first_token};
+    }
+};
+
+}  // namespace
+
+class Transformer final : public Model {
+  public:
+    Transformer(const Settings& settings, const LayerShape& shape, int num_layers,
+                const std::int64_t* inputs, const std::int64_t* labels)
+        : Model(settings, inputs, labels),
+          d_(shape.hidden_size),
+          ld_(shape.ld()),
+          mappings_(std::max(batch_size_, evaluation_rows_)) {
+        const int rows = mappings_ * seq_len_;
+        const std::int64_t kinds = std::int64_t(vocab_) * seq_len_;
+        const int batch_pairs = int(std::min<std::int64_t>(kinds, batch_size_ * seq_len_));
+        token_embedding_ = add_parameter(vocab_, d_, false, true);
+        position_embedding_ = add_parameter(seq_len_, d_, false, true);
+        DecoderLayer::allocate_scratch(shape, rows, batch_pairs, scratch_);
+        for (int l = 0; l < num_layers; ++l) {
+            LayerShape own = shape;
+            own.first = l == 0;
+            layer_parameters_.push_back(add_layer_parameters(own));
+            layers_.push_back(std::make_unique<DecoderLayer>(own, mappings_, scratch_));
+        }
+        head_ = add_parameter(vocab_, d_, false, true);
+        head_bias_ = add_parameter(1, vocab_, false, false);
+        allocate(num_layers * shape.dropout_elements());
+
+        pair_of_.resize(kinds);
+        batch_.index.resize(std::size_t(batch_size_) * seq_len_);
+        find_all_pairs();
+        for (auto [pairs, count] : {std::pair(&batch_, batch_pairs), {&all_, all_.count()}}) {
+            pairs->x.resize(std::size_t(count) * ld_);
+            pairs->projected.resize(num_layers);
+            for (int l = 0; l < num_layers; ++l) {
+                layers_[l]->allocate_projected(count, pairs->projected[l]);
+            }
+        }
+        x_.resize(std::size_t(rows) * ld_);
+        d_x_.resize(std::size_t(rows) * ld_);
+        d_memory_.resize(std::size_t(batch_pairs) * ld_);
+        logits_.resize(std::size_t(rows) * round_up(vocab_, VL));
+        batch_labels_.resize(rows);
+        softmax_.resize(std::size_t(vocab_) * VL);
+    }
+
+  protected:
+    void compute_gradient(const std::int32_t* rows, int count) override {
+        const int tokens = count * seq_len_, num_layers = int(layers_.size());
+        find_pairs(rows, count, batch_);
+        for (int j = 0; j < count; ++j) {
+            std::copy(labels(rows[j]), labels(rows[j]) + seq_len_, &batch_labels_[j * seq_len_]);
+        }
+        prepare(batch_);
+        const Memory memory = batch_.memory();
+        Dropping dropping;
+        if (has_dropout()) {
+            dropping = {draws(), int(settings_.dropped), float(settings_.mask_scale)};
+        }
+        forward(count, memory.index, batch_, true, dropping);
+
+        const float* const top = layers_.back()->output();
+        const std::ptrdiff_t ld_logits = round_up(vocab_, VL);
+        float* const workspace = scratch_.workspace.get();
+        softmax_gradient_rows(vocab_, tokens, logits_.get(), ld_logits, batch_labels_.get(),
+                              1.0f / float(tokens), logits_.get(), ld_logits, softmax_.get());
+        column_sums(tokens, vocab_, logits_.get(), ld_logits, gradient(head_bias_));
+        gemm(true, false, vocab_, d_, tokens, logits_.get(), ld_logits, top, ld_, gradient(head_),
+             ld(head_), false, workspace);
+        gemm(false, false, tokens, d_, vocab_, logits_.get(), ld_logits, weight(head_), ld(head_),
+             d_x_.get(), ld_, false, workspace);
+        std::fill(d_memory_.get(), d_memory_.get() + memory.pairs * ld_, 0.0f);
+        for (int l = num_layers - 1; l >= 0; --l) {
+            layers_[l]->backward(layer_weights(l), count, l ? layers_[l - 1]->output() : x_.get(),
+                                 memory, batch_.projected[l], d_x_.get(), d_memory_.get());
+        }
+        embedding_gradient(tokens);
+    }
+
+    void evaluate_rows(int first, int count, Score& score) override {
+        if (first == 0) prepare(all_);  // the weights may have changed since the last evaluation
+        const std::ptrdiff_t ld_logits = round_up(vocab_, VL);
+        forward(count, all_.memory(std::ptrdiff_t(first) * seq_len_).index, all_, false, {});
+        add_score_rows(vocab_, count * seq_len_, logits_.get(), ld_logits, labels(first), score,
+                       softmax_.get());
+    }
+
+  private:
+    int add_layer_parameters(const LayerShape& shape) {
+        const int first = add_parameter(3 * d_, d_, true, true);
+        add_parameter(1, 3 * d_, false, false);
+        add_parameter(d_, d_, true, true);
+        add_parameter(1, d_, false, false);
+        add_parameter(3 * d_, d_, true, true);
+        add_parameter(1, 3 * d_, false, false);
+        add_parameter(d_, d_, true, true);
+        add_parameter(1, d_, false, false);
+        add_parameter(shape.d_ff, d_, true, true);
+        add_parameter(1, shape.d_ff, false, false);
+        add_parameter(d_, shape.d_ff, false, true);
+        for (int i = 0; i < 7; ++i) add_parameter(1, d_, false, false);  // its bias, three norms
+        return first;
+    }
+
+    LayerWeights layer_weights(int layer) const {
+        LayerWeights p;
+        for (int i = 0; i < LAYER_PARAMETERS; ++i) {
+            const int index = layer_parameters_[layer] + i;
+            p.w[i] = weight(index), p.g[i] = gradient(index), p.ld[i] = ld(index);
+        }
+        return p;
+    }
+
+    // Pairs in the order of their first appearance.
+    void find_pairs(const std::int32_t* rows, int count, PairSet& to) {
+        std::fill(pair_of_.get(), pair_of_.get() + pair_of_.size(), -1);
+        to.positions.clear(), to.tokens.clear();
+        for (int j = 0; j < count; ++j) {
+            const std::int32_t* input = inputs(rows ? rows[j] : j);
+            for (int t = 0; t < seq_len_; ++t) {
+                std::int32_t& pair = pair_of_[std::size_t(t) * vocab_ + input[t]];
+                if (pair < 0) {
+                    pair = to.count();
+                    to.positions.push_back(t), to.tokens.push_back(input[t]);
+                }
+                to.index[std::size_t(j) * seq_len_ + t] = pair;
+            }
+        }
+    }
+
+    void find_all_pairs() {
+        all_.index.resize(std::size_t(settings_.n) * seq_len_);
+        find_pairs(nullptr, int(settings_.n), all_);
+    }
+
+    // Embeds the pairs and lets every layer project them.
+    void prepare(PairSet& pairs) {
+        for (int i = 0; i < pairs.count(); ++i) {
+            const float* token = weight(token_embedding_) + pairs.tokens[i] * ld_;
+            const float* position = weight(position_embedding_) + pairs.positions[i] * ld_;
+            float* to = pairs.x.get() + i * ld_;
+            for (int j = 0; j < ld_; ++j) to[j] = token[j] + position[j];
+        }
+        for (std::size_t l = 0; l < layers_.size(); ++l) {
+            layers_[l]->project(layer_weights(int(l)), pairs.memory(), pairs.projected[l]);
+        }
+    }
+
+    // Leaves logits_ (count * T, vocab).
+    void forward(int count, const std::int32_t* index, const PairSet& pairs, bool training,
+                 const Dropping& dropping) {
+        const int tokens = count * seq_len_;
+        for (int r = 0; r < tokens; ++r) {
+            const float* from = pairs.x.get() + index[r] * ld_;
+            std::copy(from, from + ld_, x_.get() + r * ld_);
+        }
+        const float* x = x_.get();
+        Dropping own = dropping;
+        for (std::size_t l = 0; l < layers_.size(); ++l) {
+            x = layers_[l]->forward(layer_weights(int(l)), count, x, index, pairs.projected[l],
+                                    training, own, batch_size_);
+            if (own.draws) own.draws += layers_[l]->dropout_elements() * batch_size_;
+        }
+        gemm(false, true, tokens, vocab_, d_, x, ld_, weight(head_), ld(head_), logits_.get(),
+             round_up(vocab_, VL), false, scratch_.workspace.get(),
+             {nullptr, weight(head_bias_)});
+    }
+
+    // The first layer's input is the memory too; both gradients go to the pairs' two embeddings.
+    void embedding_gradient(int tokens) {
+        for (int r = 0; r < tokens; ++r) {
+            const float* from = d_x_.get() + r * ld_;
+            float* to = d_memory_.get() + batch_.index[r] * ld_;
+            for (int j = 0; j < ld_; ++j) to[j] += from[j];
+        }
+        float *const token = gradient(token_embedding_), *const position = gradient(position_embedding_);
+        std::fill(token, token + vocab_ * ld_, 0.0f);
+        std::fill(position, position + seq_len_ * ld_, 0.0f);
+        for (int i = 0; i < batch_.count(); ++i) {
+            const float* from = d_memory_.get() + i * ld_;
+            for (int j = 0; j < ld_; ++j) {
+                token[batch_.tokens[i] * ld_ + j] += from[j];
+                position[batch_.positions[i] * ld_ + j] += from[j];
+            }
+        }
+    }
+
+    const int d_;
+    const std::ptrdiff_t ld_;
+    const int mappings_;
+    int token_embedding_, position_embedding_, head_, head_bias_;
+    std::vector<int> layer_parameters_;
+    std::vector<std::unique_ptr<DecoderLayer>> layers_;
+    LayerScratch scratch_;
+    PairSet batch_, all_;
+    Buffer<std::int32_t> pair_of_, batch_labels_;
+    Buffer<float> x_, d_x_, d_memory_, logits_, softmax_;
+};
+
+}  // namespace native
+
+extern "C" native::Model* transformer_create(const native::Settings* settings,
+                                             const std::int64_t* shape, const std::int64_t* inputs,
+                                             const std::int64_t* labels) {
+    const native::LayerShape layer{int(settings->seq_len), int(shape[0]), int(shape[1]),
+                                   int(shape[2]), false, shape[4] != 0};
+    try {
+        return new native::Transformer(*settings, layer, int(shape[3]), inputs, labels);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}

@@ -1,0 +1,306 @@
+// One post-norm decoder layer: self-attention, cross-attention to the memory, feed-forward block.
+//
+// The memory is the embedded input, which depends on (position, token) alone: a batch holds few
+// distinct rows of it ("pairs"). Whatever is a function of one such row, every layer's memory keys
+// and values and the first layer's queries, keys and values, is computed once per pair and found
+// through an index; its gradients are summed per pair before they meet a weight.
+#pragma once
+
+#include "attention_narrow.h"
+#include "attention_wide.h"
+
+namespace native {
+
+// A layer's parameters in the module's order.
+enum LayerParameter {
+    SELF_IN, SELF_IN_BIAS, SELF_OUT, SELF_OUT_BIAS, CROSS_IN, CROSS_IN_BIAS, CROSS_OUT,
+    CROSS_OUT_BIAS, UP, UP_BIAS, DOWN, DOWN_BIAS, NORM1, NORM1_BIAS, NORM2, NORM2_BIAS, NORM3,
+    NORM3_BIAS, LAYER_PARAMETERS
+};
+
+// Stored (in, out), except DOWN, which is (d_ff as columns): see Parameter.
+struct LayerWeights {
+    const float* w[LAYER_PARAMETERS];
+    float* g[LAYER_PARAMETERS];
+    std::ptrdiff_t ld[LAYER_PARAMETERS];
+};
+
+struct LayerShape {
+    int seq_len, hidden_size, d_ff, heads;
+    bool first, interleaved;  // interleaved: the column order of NarrowAttention
+
+    int ld() const { return round_up(hidden_size, VL); }
+    std::ptrdiff_t dropout_elements() const {
+        return std::ptrdiff_t(seq_len) * (2 * heads * seq_len + 3 * hidden_size + d_ff);
+    }
+    std::unique_ptr<Attention> attention(bool causal) const {
+        const AttentionShape shape{seq_len, heads, hidden_size / heads, causal};
+        if (interleaved) return std::make_unique<NarrowAttention>(shape);
+        return std::make_unique<WideAttention>(shape);
+    }
+};
+
+// The distinct (position, token) pairs of some mappings.
+struct Memory {
+    int pairs;
+    const float* x;             // (pairs, ld): embedded
+    const std::int32_t* index;  // (mappings * T,): pair of each token
+};
+
+// What a layer makes of the memory alone.
+struct Projected {
+    Buffer<float> qkv;  // (pairs, 3 hidden_size): first layer only
+    Buffer<float> kv;   // (pairs, 2 hidden_size)
+};
+
+// Room that the layers use in turn.
+struct LayerScratch {
+    Buffer<float> branch, d_mixed;       // (rows, ld)
+    Buffer<float> turned, turned_other;  // (hidden_size, rows)
+    Buffer<float> d_qkv;                 // (max(rows, pairs), 3 hidden_size)
+    Buffer<float> d_kv;                  // (pairs, 2 hidden_size)
+    Buffer<float> hidden;                // (rows, block of d_ff)
+    Buffer<float> workspace;
+};
+
+class DecoderLayer {
+  public:
+    DecoderLayer(const LayerShape& shape, int mappings, LayerScratch& scratch)
+        : s_(shape),
+          d_(shape.hidden_size),
+          ld_(shape.ld()),
+          ld_qkv_(round_up(3 * d_, VL)),
+          ld_kv_(round_up(2 * d_, VL)),
+          ld_ff_(round_up(shape.d_ff, VL)),
+          block_(ff_block(mappings * shape.seq_len)),
+          self_(shape.attention(true)),
+          cross_(shape.attention(false)),
+          scratch_(scratch) {
+        const std::size_t rows = std::size_t(mappings) * s_.seq_len, wide = rows * ld_;
+        if (!shape.first) qkv_.resize(rows * ld_qkv_);
+        for (Buffer<float>* b : {&mixed1_, &x1_, &unit1_, &query_, &mixed2_, &x2_, &unit2_,
+                                 &output_, &unit3_}) {
+            b->resize(wide);
+        }
+        for (Buffer<float>* b : {&inverse1_, &inverse2_, &inverse3_}) b->resize(rows);
+        saved1_.resize(self_->saved_size(mappings));
+        saved2_.resize(cross_->saved_size(mappings));
+        hidden_.resize(rows * ld_ff_);
+    }
+
+    // Columns of the feed-forward block that are worked on at a time: with their rows about a
+    // third of a 512 KiB L2 cache.
+    static int ff_block(int rows) {
+        return std::clamp(round_up(40960 / rows, NR), 4 * NR, 32 * NR);
+    }
+
+    static void allocate_scratch(const LayerShape& shape, int rows, int pairs, LayerScratch& to) {
+        const std::size_t wide = std::size_t(rows) * shape.ld();
+        const int d = shape.hidden_size;
+        for (Buffer<float>* b : {&to.branch, &to.d_mixed}) b->resize(wide);
+        for (Buffer<float>* b : {&to.turned, &to.turned_other}) {
+            b->resize(std::size_t(d) * round_up(rows, VL));
+        }
+        to.d_qkv.resize(std::size_t(std::max(rows, pairs)) * round_up(3 * d, VL));
+        to.d_kv.resize(std::size_t(pairs) * round_up(2 * d, VL));
+        to.hidden.resize(std::size_t(rows) * ff_block(rows));
+        to.workspace.resize(GEMM_WORKSPACE);
+    }
+
+    void allocate_projected(int pairs, Projected& to) const {
+        if (s_.first) to.qkv.resize(std::size_t(pairs) * ld_qkv_);
+        to.kv.resize(std::size_t(pairs) * ld_kv_);
+    }
+
+    void project(const LayerWeights& p, const Memory& memory, Projected& to) const {
+        if (s_.first) {
+            multiply(memory.pairs, 3 * d_, d_, memory.x, ld_, p.w[SELF_IN], p.ld[SELF_IN],
+                     to.qkv.get(), ld_qkv_, p.w[SELF_IN_BIAS]);
+        }
+        multiply(memory.pairs, 2 * d_, d_, memory.x, ld_, p.w[CROSS_IN] + d_, p.ld[CROSS_IN],
+                 to.kv.get(), ld_kv_, p.w[CROSS_IN_BIAS] + d_);
+    }
+
+    // Returns the layer's output (mappings * T, ld) for x of the same shape; it lives until the
+    // next call. Without `draws` nothing is dropped and nothing kept for a backward pass.
+    // `draws` are the layer's, for batch_size mappings.
+    const float* forward(const LayerWeights& p, int mappings, const float* x,
+                         const std::int32_t* index, const Projected& memory, bool training,
+                         const Dropping& dropping, int batch_size) {
+        const int rows = mappings * s_.seq_len;
+        float* const branch = scratch_.branch.get();
+        set_sites(dropping, batch_size);
+        if (!s_.first) {
+            multiply(rows, 3 * d_, d_, x, ld_, p.w[SELF_IN], p.ld[SELF_IN], qkv_.get(), ld_qkv_,
+                     p.w[SELF_IN_BIAS]);
+        }
+        const Operand q = self_rows(memory, index, 0), k = self_rows(memory, index, 1);
+        self_->forward(mappings, q, k, self_rows(memory, index, 2), sites_[0],
+                       training ? saved1_.get() : nullptr, mixed1_.get(), ld_);
+        multiply(rows, d_, d_, mixed1_.get(), ld_, p.w[SELF_OUT], p.ld[SELF_OUT], branch, ld_,
+                 p.w[SELF_OUT_BIAS]);
+        add_norm(rows, d_, ld_, x, branch, sites_[1], p.w[NORM1], p.w[NORM1_BIAS], unit1_.get(),
+                 inverse1_.get(), x1_.get());
+
+        multiply(rows, d_, d_, x1_.get(), ld_, p.w[CROSS_IN], p.ld[CROSS_IN], query_.get(), ld_,
+                 p.w[CROSS_IN_BIAS]);
+        cross_->forward(mappings, {query_.get(), ld_}, memory_rows(memory, index, 0),
+                        memory_rows(memory, index, 1), sites_[2],
+                        training ? saved2_.get() : nullptr, mixed2_.get(), ld_);
+        multiply(rows, d_, d_, mixed2_.get(), ld_, p.w[CROSS_OUT], p.ld[CROSS_OUT], branch, ld_,
+                 p.w[CROSS_OUT_BIAS]);
+        add_norm(rows, d_, ld_, x1_.get(), branch, sites_[3], p.w[NORM2], p.w[NORM2_BIAS],
+                 unit2_.get(), inverse2_.get(), x2_.get());
+
+        feed_forward(p, rows, training);
+        add_norm(rows, d_, ld_, x2_.get(), branch, sites_[5], p.w[NORM3], p.w[NORM3_BIAS],
+                 unit3_.get(), inverse3_.get(), output_.get());
+        return output_.get();
+    }
+
+    // Sets the layer's gradients. `d_x` (mappings * T, ld) holds that of the output and receives
+    // that of x, without the way through queries, keys and values if the layer is the first: this
+    // one goes to `d_memory` (pairs, ld) with the way through memory keys and values, both added.
+    void backward(const LayerWeights& p, int mappings, const float* x, const Memory& memory,
+                  const Projected& projected, float* d_x, float* d_memory) {
+        const int rows = mappings * s_.seq_len;
+        float *const branch = scratch_.branch.get(), *const d_mixed = scratch_.d_mixed.get();
+        float *const d_qkv = scratch_.d_qkv.get(), *const d_kv = scratch_.d_kv.get();
+        add_norm_backward(rows, d_, ld_, sites_[5], p.w[NORM3], unit3_.get(), inverse3_.get(), d_x,
+                          branch, p.g[NORM3], p.g[NORM3_BIAS], p.g[DOWN_BIAS]);
+        feed_forward_backward(p, rows, d_x);
+
+        add_norm_backward(rows, d_, ld_, sites_[3], p.w[NORM2], unit2_.get(), inverse2_.get(), d_x,
+                          branch, p.g[NORM2], p.g[NORM2_BIAS], p.g[CROSS_OUT_BIAS]);
+        linear_backward(rows, d_, mixed2_.get(), branch, ld_, p, CROSS_OUT, 0, d_mixed, false);
+        std::fill(d_kv, d_kv + std::ptrdiff_t(memory.pairs) * ld_kv_, 0.0f);
+        const Operand d_query{d_qkv, ld_};
+        cross_->backward(mappings, {query_.get(), ld_}, memory_rows(projected, memory.index, 0),
+                         memory_rows(projected, memory.index, 1), sites_[2].scale, saved2_.get(),
+                         mixed2_.get(), d_mixed, ld_, d_query, {d_kv, ld_kv_, memory.index},
+                         {d_kv + d_, ld_kv_, memory.index});
+        column_sums(rows, d_, d_qkv, ld_, p.g[CROSS_IN_BIAS]);
+        linear_backward(rows, d_, x1_.get(), d_qkv, ld_, p, CROSS_IN, 0, d_x, true);
+        column_sums(memory.pairs, 2 * d_, d_kv, ld_kv_, p.g[CROSS_IN_BIAS] + d_);
+        linear_backward(memory.pairs, 2 * d_, memory.x, d_kv, ld_kv_, p, CROSS_IN, d_, d_memory,
+                        true);
+
+        add_norm_backward(rows, d_, ld_, sites_[1], p.w[NORM1], unit1_.get(), inverse1_.get(), d_x,
+                          branch, p.g[NORM1], p.g[NORM1_BIAS], p.g[SELF_OUT_BIAS]);
+        linear_backward(rows, d_, mixed1_.get(), branch, ld_, p, SELF_OUT, 0, d_mixed, false);
+        const int qkv_rows = s_.first ? memory.pairs : rows;
+        const std::int32_t* const index = s_.first ? memory.index : nullptr;
+        if (s_.first) std::fill(d_qkv, d_qkv + std::ptrdiff_t(qkv_rows) * ld_qkv_, 0.0f);
+        const Operand q = self_rows(projected, memory.index, 0);
+        const Operand k = self_rows(projected, memory.index, 1);
+        self_->backward(mappings, q, k, self_rows(projected, memory.index, 2), sites_[0].scale,
+                        saved1_.get(), mixed1_.get(), d_mixed, ld_, {d_qkv, ld_qkv_, index},
+                        {d_qkv + d_, ld_qkv_, index}, {d_qkv + 2 * d_, ld_qkv_, index});
+        column_sums(qkv_rows, 3 * d_, d_qkv, ld_qkv_, p.g[SELF_IN_BIAS]);
+        linear_backward(qkv_rows, 3 * d_, s_.first ? memory.x : x, d_qkv, ld_qkv_, p, SELF_IN, 0,
+                        s_.first ? d_memory : d_x, true);
+    }
+
+    const float* output() const { return output_.get(); }
+    std::ptrdiff_t dropout_elements() const { return s_.dropout_elements(); }
+
+  private:
+    void multiply(int m, int n, int k, const float* a, std::ptrdiff_t lda, const float* b,
+                  std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc, const float* bias) const {
+        gemm(false, false, m, n, k, a, lda, b, ldb, c, ldc, false, scratch_.workspace.get(),
+             {nullptr, bias});
+    }
+
+    // For y (rows, out) = x W, with W the columns of a weight from `column` on: the gradients of
+    // these columns, and of x, which is set or added to.
+    void linear_backward(int rows, int out, const float* x, const float* d_y, std::ptrdiff_t ld_y,
+                         const LayerWeights& p, int weight, int column, float* d_x,
+                         bool accumulate) const {
+        const std::ptrdiff_t ld = p.ld[weight];
+        gemm(true, false, d_, out, rows, x, ld_, d_y, ld_y, p.g[weight] + column, ld, false,
+             scratch_.workspace.get());
+        gemm(false, true, rows, d_, out, d_y, ld_y, p.w[weight] + column, ld, d_x, ld_, accumulate,
+             scratch_.workspace.get());
+    }
+
+    // Queries, keys and values of the self-attention are parts 0, 1 and 2 of a row.
+    Operand self_rows(const Projected& memory, const std::int32_t* index, int part) const {
+        if (s_.first) return {memory.qkv.get() + part * d_, ld_qkv_, index};
+        return {qkv_.get() + part * d_, ld_qkv_};
+    }
+
+    Operand memory_rows(const Projected& memory, const std::int32_t* index, int part) const {
+        return {memory.kv.get() + part * d_, ld_kv_, index};
+    }
+
+    // Sites in the module's order: self-attention, behind it, cross-attention, behind it, inside
+    // the feed-forward block, behind it.
+    void set_sites(const Dropping& dropping, int batch_size) {
+        const std::ptrdiff_t T = s_.seq_len, rows = T * batch_size;
+        const std::ptrdiff_t attention = rows * s_.heads * T;
+        const std::ptrdiff_t sizes[6] = {attention,  rows * d_,      attention,
+                                         rows * d_, rows * s_.d_ff, rows * d_};
+        const std::uint16_t* draws = dropping.draws;
+        for (int i = 0; i < 6; ++i) {
+            sites_[i] = {draws, dropping.dropped, dropping.scale};
+            if (draws) draws += sizes[i];
+        }
+    }
+
+    // branch = linear2(dropout(relu(linear1(x2)))), some columns of d_ff at a time.
+    void feed_forward(const LayerWeights& p, int rows, bool training) {
+        for (int j = 0; j < s_.d_ff; j += block_) {
+            const int width = std::min(block_, s_.d_ff - j);
+            float* const hidden = training ? hidden_.get() + j : scratch_.hidden.get();
+            const std::ptrdiff_t ld = training ? ld_ff_ : block_;
+            gemm(false, false, rows, width, d_, x2_.get(), ld_, p.w[UP] + j, p.ld[UP], hidden, ld,
+                 false, scratch_.workspace.get(), {nullptr, p.w[UP_BIAS] + j, true});
+            if (sites_[4].draws) {
+                Dropping site = sites_[4];
+                site.draws += j;
+                drop(rows, width, hidden, ld, site, s_.d_ff);
+            }
+            gemm(false, true, rows, d_, width, hidden, ld, p.w[DOWN] + j, p.ld[DOWN],
+                 scratch_.branch.get(), ld_, j > 0, scratch_.workspace.get(),
+                 {nullptr, j == 0 ? p.w[DOWN_BIAS] : nullptr});
+        }
+    }
+
+    // From the gradient of branch; d_x is added to.
+    void feed_forward_backward(const LayerWeights& p, int rows, float* d_x) {
+        float *const d_hidden = scratch_.hidden.get(), *const workspace = scratch_.workspace.get();
+        const float* const d_branch = scratch_.branch.get();
+        // Turned once here rather than for every block in gemm().
+        float *const turned_x = scratch_.turned.get(), *const turned_d = scratch_.turned_other.get();
+        const std::ptrdiff_t ld_turned = round_up(rows, VL);
+        transpose(rows, d_, x2_.get(), ld_, turned_x, ld_turned);
+        transpose(rows, d_, d_branch, ld_, turned_d, ld_turned);
+        for (int j = 0; j < s_.d_ff; j += block_) {
+            const int width = std::min(block_, s_.d_ff - j);
+            const float* const hidden = hidden_.get() + j;
+            gemm(false, false, rows, width, d_, d_branch, ld_, p.w[DOWN] + j, p.ld[DOWN], d_hidden,
+                 block_, false, workspace);
+            drop_relu_backward(rows, width, hidden, ld_ff_, sites_[4].scale, d_hidden, block_,
+                               p.g[UP_BIAS] + j);
+            gemm(false, false, d_, width, rows, turned_d, ld_turned, hidden, ld_ff_,
+                 p.g[DOWN] + j, p.ld[DOWN], false, workspace);
+            gemm(false, false, d_, width, rows, turned_x, ld_turned, d_hidden, block_,
+                 p.g[UP] + j, p.ld[UP], false, workspace);
+            gemm(false, true, rows, d_, width, d_hidden, block_, p.w[UP] + j, p.ld[UP], d_x, ld_,
+                 true, workspace);
+        }
+    }
+
+    const LayerShape s_;
+    const int d_;
+    const std::ptrdiff_t ld_, ld_qkv_, ld_kv_, ld_ff_;
+    const int block_;
+    const std::unique_ptr<Attention> self_, cross_;
+    LayerScratch& scratch_;
+    Dropping sites_[6];
+    Buffer<float> qkv_, saved1_, mixed1_, unit1_, inverse1_, x1_;
+    Buffer<float> query_, saved2_, mixed2_, unit2_, inverse2_, x2_;
+    Buffer<float> hidden_, unit3_, inverse3_, output_;
+};
+
+}  // namespace native
