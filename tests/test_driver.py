@@ -27,9 +27,10 @@ class InstantWorkers:
     def has_idle(self):
         return len(self.running) < self.count
 
-    def submit(self, probe):
-        assert probe not in self.running
-        self.running.append(probe)
+    def submit(self, job):
+        assert not set(job) & set(self.running)
+        assert len({(p.architecture, p.protocol) for p in job}) == 1
+        self.running += job
 
     def wait(self, timeout):
         if self.dies_after is not None and len(self.trained) >= self.dies_after:

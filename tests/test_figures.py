@@ -1,14 +1,17 @@
 """The figures and tables, from result CSVs made up for the tests."""
 
 import math
+import runpy
 import statistics
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from scripts import ROOT, run_script
 
@@ -80,10 +83,10 @@ def drawn(axes, *words):
         if isinstance(container, ErrorbarContainer)
         and all(word in container.get_label() for word in words)
     ]
-    x, y = line.lines[0].get_data()
+    x, y = line.lines[0].get_data(orig=False)
     bars = [bar.get_segments() for bar in line.lines[2]][-1]
     halves = [(bar[1][1] - bar[0][1]) / 2 if len(bar) else math.nan for bar in bars]
-    return np.asarray(x), np.asarray(y), np.asarray(halves)
+    return x, y, np.array(halves)
 
 
 def crosses(axes):
@@ -300,43 +303,43 @@ def test_a_file_that_is_no_text_and_one_that_is_a_folder(tmp_path):
         comparison_table("mlp", tmp_path)
 
 
-def test_saved_files_are_equal_when_the_figures_are(partial, tmp_path_factory):
-    folders = [tmp_path_factory.mktemp("saved") / "figures" for _ in range(2)]
-    for folder in folders:
-        paths = figures.save(figures.mlp_depth_figure(partial), "depth", folder)
-        assert [path.name for path in paths] == ["depth.png", "depth.pdf"]
-        assert paths[0].read_bytes().startswith(b"\x89PNG")
-        assert paths[1].read_bytes().startswith(b"%PDF")
-    for name in ("depth.png", "depth.pdf"):
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+def test_saved_files_hold_no_dates(tmp_path):
+    for folder in ("one", "two"):
+        paths = figures.save(Figure(), "empty", tmp_path / folder)
+        assert [path.name for path in paths] == ["empty.png", "empty.pdf"]
+        time.sleep(1.1)  # a date in the file would be another one by now
+    png, pdf = ((tmp_path / "one" / f"empty.{kind}").read_bytes() for kind in ("png", "pdf"))
+    assert png.startswith(b"\x89PNG")
+    assert pdf.startswith(b"%PDF")
+    for path, content in zip(paths, (png, pdf), strict=True):
+        assert path.read_bytes() == content
 
 
-def test_the_script_writes_every_figure(partial, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    ended = run_script(SCRIPT, "--results-dir", partial, cwd=elsewhere)
-    assert ended.returncode == 0, ended.stderr
+def test_figures_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "figures").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write to .*figures"):
+        figures.save(Figure(), "empty", tmp_path / "figures")
+
+
+def test_the_script_writes_every_figure(partial, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--results-dir", str(partial)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
     expected = {partial / "figures" / f"{name}.{kind}" for name in NAMES for kind in ("png", "pdf")}
-    assert {Path(line) for line in ended.stdout.splitlines()} == expected
+    assert {Path(line) for line in capsys.readouterr().out.splitlines()} == expected
     assert set((partial / "figures").iterdir()) == expected
-    assert not list(elsewhere.iterdir())
 
 
-def test_bad_input_ends_the_script_in_one_line(tmp_path, monkeypatch, capsys):
-    import runpy
-
-    (tmp_path / "mlp_results.csv").write_text("nonsense\n")
-    missing = tmp_path / "missing"
-    for folder, word in ((tmp_path, "mlp_results.csv"), (missing, "no results folder")):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--results-dir", str(folder)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        assert end.value.code == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.count("\n") == 1
-        assert word in captured.err
-    assert not missing.exists()
-    assert not (tmp_path / "figures").exists()
+@pytest.mark.parametrize(
+    ("folder", "word"), [("missing", "no results folder"), (".", "mlp_results.csv")]
+)
+def test_bad_input_ends_the_script_in_one_line(tmp_path, folder, word):
+    malformed = tmp_path / "mlp_results.csv"
+    malformed.write_text("nonsense\n")
+    ended = run_script(SCRIPT, "--results-dir", folder, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.count("\n") == 1
+    assert word in ended.stderr
+    assert list(tmp_path.iterdir()) == [malformed]
 
 
 def test_the_notebook_runs_from_any_folder(partial, tmp_path_factory):

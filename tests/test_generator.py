@@ -101,14 +101,14 @@ def test_smaller_is_a_prefix_of_larger(vocab_size, seq_len):
 @pytest.mark.parametrize("first_draw", [1, 2, 1024])
 def test_every_arrangement_is_as_likely(first_draw, monkeypatch):
     monkeypatch.setattr(synthetic_generator, "FIRST_DRAW", first_draw)
-    drawn = (generate_mappings(2, 2, 2, seed) for seed in range(4_800))
+    drawn = (generate_mappings(2, 2, 2, seed) for seed in range(2_400))
     counts = Counter(mappings.inputs.tobytes() + mappings.labels.tobytes() for mappings in drawn)
     assert len(counts) == 24  # 4 sequences in every order: who is in, on which side, with whom
     assert chisquare(list(counts.values())).pvalue > 1e-3
 
 
 def test_every_row_is_uniform_where_drawing_ends_and_shuffling_begins():
-    runs, space = 2_000, 2**10  # 1024 draws find about 650 sequences, the rest is shuffled
+    runs, space = 1_200, 2**10  # 1024 draws find about 650 sequences, the rest is shuffled
     powers = 2 ** np.arange(9, -1, -1)
     codes = np.array(
         [

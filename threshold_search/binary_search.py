@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from threshold_search.driver import SearchState, drive
@@ -20,9 +21,11 @@ from threshold_search.records import MODELS
 from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
 from threshold_search.workers import Workers
 from training.cli import Parser, non_negative_int, positive_int, run
+from training.engine import fallback_note
 from training.errors import UserError
 from training.flags import add_engine_flags, add_protocol_flags, resolve_device
 
+CUDA_JOB_SIZE = 64  # models trained together
 BAR = (
     "{percentage:3.0f}%|{bar}| {n:.1f}/{total} searches "
     "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -43,16 +46,19 @@ def main() -> None:
             raise UserError(f"give --params, or {sizes}")
     searches = searches_from(args)
     device = resolve_device(args.device)
+    if note := fallback_note(args.engine, device):  # compiles, so that the workers need not
+        print(note, file=sys.stderr)
     models = tuple(dict.fromkeys(search.architecture.model for search in searches))
     variant = "" if args.engine == "fast" else f" engine={args.engine}"
     variant += "" if device == "cpu" else f" device={device}"
     with ResultsFolder(args.results_dir, models, variant) as folder:
         try:
             with (
-                Workers(args.workers, device, args.engine) as workers,
+                Workers(args.workers or _default_workers(device), device, args.engine) as workers,
                 _Progress(len(searches)) as progress,
             ):
-                states = drive(searches, folder, workers, progress.show)
+                job_size = CUDA_JOB_SIZE if device == "cuda" else 1
+                states = drive(searches, folder, workers, progress.show, job_size)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"interrupted; every finished probe is in {folder.folder}, "
@@ -61,6 +67,12 @@ def main() -> None:
     from threshold_search.report import summary_table
 
     print(summary_table(states, folder))
+
+
+def _default_workers(device: str) -> int:
+    if device != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _parse() -> argparse.Namespace:
@@ -116,10 +128,7 @@ def _parse() -> argparse.Namespace:
         "--workers",
         type=positive_int,
         metavar="N",
-        default=len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        help="processes, one thread each; the default is the number of cores",
+        help="processes, one thread each (default: one per core, one in all on a GPU)",
     )
     parser.add_argument(
         "--results-dir",

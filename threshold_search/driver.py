@@ -101,17 +101,23 @@ class SearchState:
         }
 
 
+def _kind(probe: Probe) -> tuple[Architecture, Protocol]:
+    return probe.architecture, probe.protocol
+
+
 def drive(
     searches: list[Search],
     folder: ResultsFolder,
     workers: Workers,
     on_progress: Callable[[list[SearchState]], None] = lambda states: None,
+    job_size: int = 1,
 ) -> list[SearchState]:
     """Run all ``searches`` to their end, reusing every probe the log has; return their states.
 
     Configurations are taken in order, so that results appear one by one. Within one, the search
     with the most probes to come goes first, which lets the repeats end at about the same time.
-    Equal probes of different searches train once.
+    Equal probes of different searches train once. A job takes up to ``job_size`` ready probes of
+    one configuration.
     """
     states = [SearchState(search) for search in searches]
     rank: dict[tuple, int] = {}
@@ -131,12 +137,12 @@ def drive(
     while unfinished := [state for state in states if state.bounds is None]:
         unfinished.sort(key=lambda state: (rank[state.search.configuration], -state.remaining))
         running = set(workers.running)
-        for state in unfinished:
-            if not workers.has_idle:
-                break
-            if state.probe not in running:
-                workers.submit(state.probe)
-                running.add(state.probe)
+        ready = list(dict.fromkeys(s.probe for s in unfinished if s.probe not in running))
+        while ready and workers.has_idle:
+            first = ready[0]
+            alike = [p for p in ready if _kind(p) == _kind(first)][:job_size]
+            workers.submit(alike)
+            ready = [p for p in ready if p not in alike]
         for probe, outcome in workers.wait(PROGRESS_SECONDS):
             folder.logs[probe.architecture.model].append(probe, outcome)
             for state in unfinished:

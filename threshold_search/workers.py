@@ -1,4 +1,7 @@
-"""Worker processes: stateless, one probe at a time, one thread each."""
+"""Worker processes: stateless, one job at a time, one thread each.
+
+A job is one probe, or on a GPU several of one architecture that train together.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,21 @@ LOSSES_ALLOWED = 3
 
 
 def _serve(connection: Connection, device: str, engine: str) -> None:
-    """Answer probes with outcomes until the driver closes the connection or dies."""
+    """Answer each job with its outcomes until the driver closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     import torch
 
-    from training.engine import train_probe
+    from training.engine import train_probes
 
     torch.set_num_threads(1)
     while True:
         try:
-            probe = connection.recv()
+            job = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            answer: object = train_probe(probe, device, engine)[0]
+            answer: object = train_probes(job, device, engine)
         except Exception:
             answer = traceback.format_exc()
         connection.send(answer)
@@ -53,7 +56,7 @@ def _exit_with_driver() -> None:
 class _Worker:
     process: multiprocessing.process.BaseProcess
     connection: Connection
-    probe: Probe | None = None
+    job: list[Probe] | None = None
 
 
 class Workers:
@@ -62,10 +65,10 @@ class Workers:
     def __init__(self, count: int, device: str = "cpu", engine: str = "fast") -> None:
         self._count, self._device, self._engine = count, device, engine
         self._workers: list[_Worker] = []
-        self._losses: Counter[Probe] = Counter()
+        self._losses: Counter[Probe] = Counter()  # by the first probe of a job
 
     def __enter__(self) -> Self:
-        """Start nothing yet: a process starts with the first probe it gets."""
+        """Start nothing yet: a process starts with the first job it gets."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,28 +82,28 @@ class Workers:
 
     @property
     def has_idle(self) -> bool:
-        """Whether a probe could start now."""
-        return sum(w.probe is not None for w in self._workers) < self._count
+        """Whether a job could start now."""
+        return sum(w.job is not None for w in self._workers) < self._count
 
     @property
     def running(self) -> list[Probe]:
         """The probes being trained."""
-        return [w.probe for w in self._workers if w.probe is not None]
+        return [probe for w in self._workers for probe in w.job or []]
 
-    def submit(self, probe: Probe) -> None:
-        """Hand ``probe`` to an idle worker."""
-        worker = next((w for w in self._workers if w.probe is None), None)
+    def submit(self, job: list[Probe]) -> None:
+        """Hand ``job``, probes of one architecture and protocol, to an idle worker."""
+        worker = next((w for w in self._workers if w.job is None), None)
         if worker is None:
             worker = self._start()
-        worker.probe = probe
+        worker.job = job
         try:
-            worker.connection.send(probe)
+            worker.connection.send(job)
         except OSError:
             self._replace(worker)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome]]:
         """Return the probes that finished within ``timeout`` seconds, at the first one."""
-        by_connection = {w.connection: w for w in self._workers if w.probe is not None}
+        by_connection = {w.connection: w for w in self._workers if w.job is not None}
         finished = []
         for connection in wait(list(by_connection), timeout):
             worker = by_connection[connection]
@@ -109,10 +112,10 @@ class Workers:
             except (EOFError, OSError):
                 self._replace(worker)
                 continue
-            if not isinstance(answer, Outcome):
-                raise RuntimeError(f"{worker.probe} failed:\n{answer}")
-            finished.append((worker.probe, answer))
-            worker.probe = None
+            if not isinstance(answer, list):
+                raise RuntimeError(f"{worker.job} failed:\n{answer}")
+            finished += zip(worker.job, answer, strict=True)
+            worker.job = None
         return finished
 
     def _start(self) -> _Worker:
@@ -127,8 +130,8 @@ class Workers:
         return worker
 
     def _replace(self, dead: _Worker) -> None:
-        """Give a dead worker's probe to a new one."""
-        probe = dead.probe
+        """Give a dead worker's job to a new one."""
+        probe = dead.job[0]
         dead.process.kill()
         dead.process.join()
         dead.connection.close()
@@ -139,4 +142,4 @@ class Workers:
                 f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.name} on "
                 f"{probe.n} sequences (out of memory?)"
             )
-        self.submit(probe)
+        self.submit(dead.job)

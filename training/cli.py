@@ -83,11 +83,9 @@ def write_atomically(path: Path, writer: Callable[[BinaryIO], object]) -> None:
     """Let ``writer`` fill a temporary file beside ``path``, then rename it into place."""
     path = Path(path)
     require_writable(path)
+    temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    try:
         with os.fdopen(descriptor, "wb") as file:
             writer(file)
             file.flush()
@@ -96,6 +94,9 @@ def write_atomically(path: Path, writer: Callable[[BinaryIO], object]) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException as error:
+        if temporary is not None:
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
         raise

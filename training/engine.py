@@ -7,7 +7,7 @@ stacked tensors on CUDA and on a CPU without a C++ compiler (stacked.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -48,13 +48,11 @@ def train_probe(
     return outcome, trainer.weights(0)
 
 
-def train_probes(probes: list[Probe], device: str, engine: str) -> Iterator[Outcome]:
-    """Yield the outcomes of ``probes`` (one architecture and protocol) in their order."""
+def train_probes(probes: list[Probe], device: str, engine: str) -> list[Outcome]:
+    """Return the outcomes of ``probes`` (one architecture and protocol) in their order."""
     if engine == "fast" and device == "cuda":
-        yield from StackedTrainer(probes, device, host_masks=False).run()
-        return
-    for probe in probes:
-        yield train_probe(probe, device, engine)[0]
+        return StackedTrainer(probes, device, host_masks=False).run()
+    return [train_probe(probe, device, engine)[0] for probe in probes]
 
 
 def _train_native(probe: Probe, on_epoch: OnEpoch | None) -> tuple[Outcome, Weights]:

@@ -26,6 +26,7 @@ from training.stopping import Stopping
 from training.streams import ProbeStreams
 
 EVALUATION_ROWS = 1024
+ROW_BLOCK = 32
 
 
 @dataclass
@@ -87,7 +88,9 @@ class StackedTrainer:
 
     def _init_data(self, probes: list[Probe], streams: list[ProbeStreams]) -> None:
         vocab_size, seq_len = self.architecture.vocab_size, self.architecture.seq_len
-        shape = (len(probes), max(p.n for p in probes), seq_len)
+        # Whole blocks of rows: a product of very few rows rounds unlike one of many.
+        padded = math.ceil(max(p.n for p in probes) / ROW_BLOCK) * ROW_BLOCK
+        shape = (len(probes), padded, seq_len)
         inputs, labels = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, (probe, stream) in enumerate(zip(probes, streams, strict=True)):
             data = generate_mappings(probe.n, vocab_size, seq_len, stream.data)
