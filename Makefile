@@ -18,7 +18,8 @@ test: .venv/installed-for-tests
 	$(BIN)/pytest
 
 notebook: .venv/installed
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace visualizations/plots.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False visualizations/plots.ipynb
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

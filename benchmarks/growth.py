@@ -1,0 +1,107 @@
+"""How the cost of an epoch grows with the number of sequences and with the parameters.
+
+    python benchmarks/growth.py
+
+Times training epochs (evaluation included) of the fast engine, one thread, for the one-layer MLP
+and the d_ff = 4 * d_model transformer: over N at one size, over sizes at one N. Prints the table,
+writes results/benchmarks/growth.csv and the figure results/figures/growth.png and .pdf.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import matplotlib.pyplot as plt
+import torch
+from machine import FOLDER, report
+
+from dataset.synthetic_generator import generate_mappings
+from mlp_experiments.mlp_utils import MLPArchitecture
+from training.cli import Parser, run
+from training.engine import NATIVE_MODELS
+from training.probe import build_model
+from training.probe_types import Architecture, Probe
+from training.protocol import Protocol
+from training.streams import ProbeStreams
+from transformer_experiments.transformer_utils import TransformerArchitecture
+from visualizations.figures import save
+
+SIZES_N = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+WIDTHS = (12, 25, 49, 99, 199, 447, 895)
+DIMENSIONS = (16, 32, 64, 128)
+FIXED_N = {"mlp": 512, "transformer": 64}
+ROUNDS = 5
+
+
+def seconds_per_epoch(architecture: Architecture, n: int) -> float:
+    """Return the best time of one epoch and its evaluation."""
+    probe = Probe(architecture, Protocol.paper(architecture.model), 0, 0, n)
+    streams = ProbeStreams(0, 0, n)
+    data = generate_mappings(n, seed=streams.data)
+    masks = streams.dropout_masks(probe.protocol.dropout)
+    model = NATIVE_MODELS[architecture.model](
+        build_model(probe, streams), data.inputs, data.labels, probe.protocol, masks
+    )
+    orders = streams.batch_orders(n)
+    best = math.inf
+    for _ in range(ROUNDS):
+        order = next(orders)
+        start = time.perf_counter()
+        model.train_epoch(order)
+        model.evaluate()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def measure(varied: str, architecture: Architecture, n: int) -> dict:
+    """Return one row of the table."""
+    return {
+        "varied": varied,
+        "model": architecture.model,
+        "configuration": architecture.name,
+        "num_parameters": architecture.num_parameters,
+        "n": n,
+        "seconds_per_epoch": seconds_per_epoch(architecture, n),
+    }
+
+
+def draw(rows: list[dict]) -> plt.Figure:
+    """Return the figure: left over N, right over parameters, both axes logarithmic."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    panels = (("n", "sequences N"), ("num_parameters", "parameters"))
+    for axis, (varied, label) in zip(axes, panels, strict=True):
+        for model, marker, line in (("mlp", "o", "-"), ("transformer", "s", "--")):
+            chosen = [r for r in rows if r["varied"] == varied and r["model"] == model]
+            fixed = chosen[0]["configuration"] if varied == "n" else f"N = {chosen[0]['n']}"
+            axis.plot(
+                [r[varied] for r in chosen],
+                [r["seconds_per_epoch"] for r in chosen],
+                line,
+                marker=marker,
+                label=f"{model}, {fixed}",
+            )
+        axis.set(xscale="log", yscale="log", xlabel=label)
+        axis.legend()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("time per epoch (s, one CPU thread)")
+    return figure
+
+
+def main() -> None:
+    """Measure, print, write, draw."""
+    Parser(__doc__).parse_args()
+    torch.set_num_threads(1)
+    mlp, transformer = MLPArchitecture(49, 1), TransformerArchitecture(32, 380, 4, 1)
+    rows = [measure("n", a, n) for a in (mlp, transformer) for n in SIZES_N]
+    rows += [measure("num_parameters", MLPArchitecture(w, 1), FIXED_N["mlp"]) for w in WIDTHS]
+    rows += [
+        measure("num_parameters", TransformerArchitecture(d, 4 * d, 4, 1), FIXED_N["transformer"])
+        for d in DIMENSIONS
+    ]
+    report(rows, "growth")
+    save(draw(rows), "growth", FOLDER.parent / "figures")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,62 @@
+"""What every benchmark states and needs: hardware, versions, the sgemm rate, its CSV."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from training.native.build import find_compiler
+
+FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
+
+
+def hardware() -> dict[str, str | int]:
+    """Return the CPU, its cores and the versions that matter for a time."""
+    import os
+
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return {
+        "cpu": name,
+        "cores": os.cpu_count() or 1,
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "compiler": Path(find_compiler() or "none").name,
+    }
+
+
+def sgemm_rate(size: int = 1024, trials: int = 5) -> float:
+    """Return the best rate of a square float32 product by one thread, FLOP per second."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    out = torch.empty(size, size)
+    best = min(_seconds(lambda: torch.mm(a, b, out=out)) for _ in range(trials))
+    return 2 * size**3 / best
+
+
+def _seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def report(rows: list[dict], name: str) -> None:
+    """Print the table and write it, with hardware and versions, to results/benchmarks/NAME.csv."""
+    table = pd.DataFrame(rows)
+    facts = hardware()
+    print(", ".join(f"{k} {v}" for k, v in facts.items()))
+    print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}"))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{name}.csv"
+    table.assign(**facts).to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    print(f"wrote {path}")

@@ -1,0 +1,161 @@
+"""Time of one optimiser step: the reference loop, the fast engine, and the arithmetic's floor.
+
+    python benchmarks/step_times.py
+    python benchmarks/step_times.py --rounds 9        (steadier on a noisy machine)
+
+Per model and step, one thread, batch 32, everything included (batch selection, masks, forward,
+backward, clipping, AdamW). Five MLPs train in turn, one transformer alone. The engines take turns
+in every round and the fastest round of each counts. The floor is 6 * batch * parameters FLOP for
+an MLP, times T for a transformer, at this machine's measured sgemm rate. Prints the table and
+writes results/benchmarks/step_times.csv.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from machine import report, sgemm_rate
+
+from dataset.synthetic_generator import generate_mappings
+from mlp_experiments.mlp_utils import MLPArchitecture
+from training.cli import Parser, positive_int, run
+from training.engine import NATIVE_MODELS
+from training.loop import train
+from training.native.build import load_library, why_unavailable
+from training.probe import build_model
+from training.probe_types import Architecture, Probe
+from training.protocol import Protocol
+from training.stacked import StackedTrainer
+from training.streams import ProbeStreams
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+CONFIGURATIONS: list[tuple[Architecture, int]] = [
+    (MLPArchitecture(49, 1), 5),
+    (MLPArchitecture(33, 4), 5),
+    (MLPArchitecture(149, 1), 5),
+    (MLPArchitecture(447, 1), 5),
+    (TransformerArchitecture(32, 380, 4, 1), 1),
+    (TransformerArchitecture(64, 768, 32, 1), 1),
+    (TransformerArchitecture(128, 1550, 64, 1), 1),
+    (TransformerArchitecture(128, 175, 1, 3), 1),
+]
+SEQUENCES = 512
+WARM_EPOCHS = 3  # of the reference loop; the first one also allocates the optimiser's state
+STEPS = math.ceil(SEQUENCES / 32)  # of one epoch
+
+
+def probes_of(architecture: Architecture, models: int, epochs: int) -> list[Probe]:
+    """Return probes that train for ``epochs`` epochs whatever happens."""
+    protocol = Protocol.paper(architecture.model, max_epochs=epochs, patience=epochs + 1)
+    return [Probe(architecture, protocol, 0, repeat, SEQUENCES) for repeat in range(models)]
+
+
+def reference(probe: Probe) -> Callable[[], float]:
+    """Return a function that trains with the reference loop: seconds per step, best epoch."""
+    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
+    data = generate_mappings(probe.n, seed=streams.data)
+    inputs, labels = torch.from_numpy(data.inputs), torch.from_numpy(data.labels)
+    module = build_model(probe, streams)
+    orders = streams.batch_orders(probe.n)
+    masks = streams.dropout_masks(probe.protocol.dropout)
+
+    def epoch() -> float:
+        seconds, start = [], 0.0
+
+        def evaluation_starts(module: torch.nn.Module, _) -> None:
+            if not module.training and len(seconds) < WARM_EPOCHS:
+                seconds.append(time.perf_counter() - start)
+
+        def epoch_ends(_) -> None:
+            nonlocal start
+            start = time.perf_counter()
+
+        hook = module.register_forward_pre_hook(evaluation_starts)
+        epoch_ends(None)
+        train(module, inputs, labels, probe.protocol, orders, masks, epoch_ends)
+        hook.remove()
+        return min(seconds) / STEPS
+
+    return epoch
+
+
+def native(probes: list[Probe]) -> Callable[[], float]:
+    """Return a function that trains one epoch of every probe in turn: seconds per step."""
+    models = []
+    for probe in probes:
+        streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
+        data = generate_mappings(probe.n, seed=streams.data)
+        masks = streams.dropout_masks(probe.protocol.dropout)
+        kind = NATIVE_MODELS[probe.architecture.model]
+        module = build_model(probe, streams)
+        model = kind(module, data.inputs, data.labels, probe.protocol, masks)
+        models.append((model, streams.batch_orders(probe.n)))
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        for model, orders in models:
+            model.train_epoch(next(orders))
+        return (time.perf_counter() - start) / STEPS / len(models)
+
+    return epoch
+
+
+def stacked(probes: list[Probe]) -> Callable[[], float]:
+    """Return a function that trains one epoch of all probes stacked: seconds per step."""
+    trainer = StackedTrainer(probes)
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        trainer._start_round()
+        trainer._run_round()
+        return (time.perf_counter() - start) / STEPS / len(probes)
+
+    return epoch
+
+
+def main() -> None:
+    """Measure, print and write the table."""
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--rounds", type=positive_int, metavar="N", default=5, help="times every engine is measured"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for architecture, models in CONFIGURATIONS:
+        probes = probes_of(architecture, models, 500)
+        engines = {"reference": reference(probes_of(architecture, 1, WARM_EPOCHS)[0])}
+        engines["torch_fallback"] = stacked(probes)
+        if load_library() is not None:
+            engines["fast"] = native(probes)
+        else:
+            print(why_unavailable())
+        best = dict.fromkeys(engines, math.inf)
+        rate = 0.0
+        for _ in range(args.rounds):
+            for name, epoch in engines.items():
+                best[name] = min(best[name], epoch())
+            rate = max(rate, sgemm_rate(trials=1))
+        tokens = 32 * (1 if architecture.model == "mlp" else architecture.seq_len)
+        floor = 6 * tokens * architecture.num_parameters / rate
+        fast = best.get("fast", best["torch_fallback"])
+        rows.append(
+            {
+                "model": architecture.model,
+                "configuration": architecture.name,
+                "models": models,
+                **{f"{name}_us": 1e6 * seconds for name, seconds in best.items()},
+                "floor_us": 1e6 * floor,
+                "speedup": best["reference"] / fast,
+                "share_of_floor": floor / fast,
+                "sgemm_gflops": rate / 1e9,
+            }
+        )
+    report(rows, "step_times")
+
+
+if __name__ == "__main__":
+    run(main)
