@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,7 @@ def test_mlp_equals_sequential(num_layers):
     torch.manual_seed(0)  # the same start, too
     widths = [20] + [12] * num_layers + [20]
     layers: list[nn.Module] = []
-    for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
+    for wide, narrow in itertools.pairwise(widths):
         layers += [nn.Linear(wide, narrow), nn.ReLU()]
     theirs = nn.Sequential(*layers[:-1])
 
@@ -288,7 +289,7 @@ def test_budget_with_one_dimension_fixed(params, num_heads, num_layers, fixed):
 
 def test_budget_between_two_sizes_names_the_nearest():
     # With d_ff fixed only d_model is free, and it moves in steps of the heads.
-    with pytest.raises(UserError, match="the nearest has [0-9]+$") as error:
+    with pytest.raises(UserError, match=r"the nearest has [0-9]+$") as error:
         budgets.architecture_for_budget(60_000, 4, 3, d_ff=64)
     nearest = int(str(error.value).rsplit(" ", 1)[1])
     shape = budgets.architecture_for_budget(nearest, 4, 3, d_ff=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
@@ -102,7 +103,7 @@ def test_labels_differ_for_every_field_and_value():
 def test_bad_values_are_user_errors(name, values):
     flag = "--" + name.replace("_", "-")
     for value in values:
-        with pytest.raises(UserError, match=f"^{flag} must be .*, got {value}$"):
+        with pytest.raises(UserError, match=rf"^{flag} must be .*, got {re.escape(str(value))}$"):
             Protocol.paper("mlp", **{name: value})
 
 

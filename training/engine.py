@@ -15,13 +15,14 @@ from dataset.synthetic_generator import generate_mappings
 from training.loop import EpochRecord
 from training.native.build import load_library, why_unavailable
 from training.native.mlp import NativeMLP
+from training.native.transformer import NativeTransformer
 from training.probe import build_model, run_probe
 from training.probe_types import Outcome, Probe
 from training.stacked import StackedTrainer
 from training.stopping import Stopping
 from training.streams import ProbeStreams
 
-NATIVE_MODELS = {"mlp": NativeMLP}
+NATIVE_MODELS = {"mlp": NativeMLP, "transformer": NativeTransformer}
 
 OnEpoch = Callable[[EpochRecord], None]
 Weights = dict[str, Tensor]
@@ -41,7 +42,7 @@ def train_probe(
     if engine == "reference" or device == "mps":  # stacked.py needs float64, which MPS lacks
         outcome, model = run_probe(probe, device, on_epoch)
         return outcome, model.state_dict()
-    if device == "cpu" and probe.architecture.model in NATIVE_MODELS and load_library() is not None:
+    if device == "cpu" and load_library() is not None:
         return _train_native(probe, on_epoch)
     trainer = StackedTrainer([probe], device, host_masks=device == "cpu")
     outcome = trainer.run(lambda _, record: on_epoch(record) if on_epoch else None)[0]

@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -89,7 +90,7 @@ def _library() -> Path:
 def _key(compiler: str) -> str:
     """Return a name for what decides the machine code: sources, compiler, flags and CPU."""
     digest = hashlib.sha256()
-    parts = [compiler, _output([compiler, "--version"]), _cpu(), *FLAGS]
+    parts = [compiler, *_run([[compiler, "--version"]]), _cpu(), *FLAGS]
     for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")]):
         parts += [path.name, path.read_text(encoding="utf-8")]
     for part in parts:
@@ -113,20 +114,30 @@ def _compile(compiler: str, target: Path) -> None:
     Two processes may do this at the same time: each renames a complete library into place.
     """
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-        running, objects = [], []
-        for source in sorted(SOURCES.glob("*.cpp")):
-            objects.append(str(Path(folder) / f"{source.stem}.o"))
-            command = [compiler, *FLAGS, "-c", str(source), "-o", objects[-1]]
-            running.append(_start(command))
-        for process in running:
-            _finish(process)
+        sources = sorted(SOURCES.glob("*.cpp"))
+        objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
+        pairs = zip(sources, objects, strict=True)
+        _run([[compiler, *FLAGS, "-c", str(source), "-o", object_] for source, object_ in pairs])
         library = str(Path(folder) / "library.so")
-        _finish(_start([compiler, *FLAGS, "-shared", *objects, "-o", library]))
+        _run([[compiler, *FLAGS, "-shared", *objects, "-o", library]])
         os.replace(library, target)
 
 
-def _output(command: list[str]) -> str:
-    return _finish(_start(command))
+def _run(commands: list[list[str]]) -> list[str]:
+    """Run ``commands`` at the same time and return their outputs.
+
+    Raises :class:`_Unavailable` if one fails; none is left running, whatever happens.
+    """
+    running: list[subprocess.Popen[str]] = []
+    try:
+        running += map(_start, commands)
+        return [_finish(process) for process in running]
+    finally:
+        for process in running:
+            if process.returncode is None:
+                # A compiler is a driver with children of its own; the group holds them all.
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
 
 def _start(command: list[str]) -> subprocess.Popen[str]:
@@ -137,16 +148,14 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,
     )
 
 
 def _finish(process: subprocess.Popen[str]) -> str:
-    """Return the output of ``process``; raise :class:`_Unavailable` if it failed."""
     try:
         output, _ = process.communicate(timeout=COMPILE_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         raise _Unavailable(f"compiling took more than {COMPILE_SECONDS} seconds") from None
     if process.returncode != 0:
         lines = [line for line in output.splitlines() if "error" in line] or output.splitlines()
