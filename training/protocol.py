@@ -37,10 +37,13 @@ class Protocol:
     dropout: float = _setting(0.0, "probability of zeroing an activation in training")
 
     def __post_init__(self) -> None:
-        """Refuse values no run could use."""
+        """Refuse values no run could use; make equal settings look equal in :meth:`label`."""
+        for f in fields(self):
+            kind = type(f.default)
+            object.__setattr__(self, f.name, kind(getattr(self, f.name)))
         self._require(self.vocab_size >= 2, "vocab_size", "at least 2")
         self._require(self.seq_len >= 1, "seq_len", "at least 1")
-        self._require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0")
+        self._require(0 < self.learning_rate <= 1e10, "learning_rate", "above 0 and at most 1e10")
         self._require(0 <= self.weight_decay < float("inf"), "weight_decay", "0 or more")
         self._require(0 <= self.beta1 < 1, "beta1", "in [0, 1)")
         self._require(0 <= self.beta2 < 1, "beta2", "in [0, 1)")

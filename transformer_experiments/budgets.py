@@ -60,7 +60,7 @@ def architecture_for_budget(
         )
     if hidden_size is None:
         # 8 * d^2 parameters per layer are attention alone, so no larger d can fit.
-        largest = math.isqrt(params // (8 * num_layers)) + num_heads
+        largest = math.isqrt(max(params, 0) // (8 * num_layers)) + num_heads
         sizes = range(num_heads, largest + 1, num_heads)
     else:
         sizes = [hidden_size]
@@ -68,7 +68,9 @@ def architecture_for_budget(
         TransformerArchitecture(size, width, num_heads, num_layers, **task)
         for size in sizes
         for width in (
-            [d_ff] if d_ff else [_feed_forward(params, size, num_heads, num_layers, task)]
+            [d_ff]
+            if d_ff is not None
+            else [_feed_forward(params, size, num_heads, num_layers, task)]
         )
     ]
     fitting = [c for c in candidates if abs(c.num_parameters - params) <= TOLERANCE * params]

@@ -1,0 +1,191 @@
+"""The pieces of the compiled library, each against NumPy or torch."""
+
+import ctypes
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from training.native.build import load_library
+
+pytestmark = pytest.mark.skipif(load_library() is None, reason="no compiled library")
+
+
+def pointer(array):
+    return ctypes.c_void_p(None if array is None else array.ctypes.data)
+
+
+def call(name, *arguments, result=None):
+    function = getattr(load_library(), name)
+    function.restype = result
+    return function(*arguments)
+
+
+def gemm(trans_a, trans_b, a, b, c, accumulate=False, row_bias=None, column_bias=None, relu=False):
+    """Multiply by the library, into ``c``; matrices may be views of rows with a longer stride."""
+    m, n = c.shape
+    k = a.shape[0] if trans_a else a.shape[1]
+    strides = [x.strides[0] // 4 for x in (a, b, c)]
+    call(
+        *("test_gemm", trans_a, trans_b, m, n, k, pointer(a), strides[0], pointer(b), strides[1]),
+        *(pointer(c), strides[2], accumulate, pointer(row_bias), pointer(column_bias), relu),
+    )
+
+
+def matrix(rng, rows, columns, padding=0):
+    return rng.standard_normal((rows, columns + padding)).astype(np.float32)[:, :columns]
+
+
+SHAPES = [
+    *[(32, 49, 100), (32, 100, 49), (100, 32, 49), (320, 128, 155), (128, 155, 320), (320, 32, 32)],
+    *[(1, 1, 1), (5, 17, 3), (7, 15, 1), (13, 8, 16), (6, 16, 8), (12, 32, 64), (1, 40, 300)],
+    *[(33, 1, 257), (65, 47, 512), (385, 31, 33), (800, 9, 5), (3, 3, 0), (64, 200, 600)],
+]
+
+
+@pytest.mark.parametrize("trans_a", [False, True])
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_gemm_agrees_with_numpy_in_double(trans_a, trans_b, padding):
+    rng = np.random.default_rng(0)
+    for m, n, k in SHAPES:
+        a = matrix(rng, k, m, padding) if trans_a else matrix(rng, m, k, padding)
+        b = matrix(rng, n, k, padding) if trans_b else matrix(rng, k, n, padding)
+        c, start = matrix(rng, m, n), matrix(rng, m, n)
+        product = (a.T if trans_a else a).astype(float) @ (b.T if trans_b else b).astype(float)
+        scale = np.sqrt(max(k, 1))
+        gemm(trans_a, trans_b, a, b, c)
+        np.testing.assert_allclose(c / scale, product / scale, atol=2e-6)
+        added = start.copy()
+        gemm(trans_a, trans_b, a, b, added, accumulate=True)
+        np.testing.assert_allclose(added / scale, (product + start) / scale, atol=2e-6)
+
+
+def test_gemm_writes_nothing_outside_its_matrix():
+    rng = np.random.default_rng(1)
+    whole = np.full((40, 60), 7, np.float32)
+    gemm(False, False, matrix(rng, 33, 20), matrix(rng, 20, 41), whole[2:35, 5:46])
+    outside = np.ones_like(whole, dtype=bool)
+    outside[2:35, 5:46] = False
+    assert (whole[outside] == 7).all()
+    assert (whole[2:35, 5:46] != 7).all()
+
+
+@pytest.mark.parametrize("shape", [(32, 48, 20), (33, 41, 300)])
+def test_gemm_adds_biases_and_applies_relu_last(shape):
+    m, n, k = shape
+    rng = np.random.default_rng(2)
+    a, b, c = matrix(rng, m, k), matrix(rng, k, n), matrix(rng, m, n)
+    row_bias, column_bias = matrix(rng, 1, m)[0].copy(), matrix(rng, 1, n)[0].copy()
+    row_bias[0] = np.nan
+    gemm(False, False, a, b, c, row_bias=row_bias, column_bias=column_bias, relu=True)
+    expected = a.astype(float) @ b + row_bias[:, None] + column_bias
+    np.testing.assert_allclose(c[1:], np.maximum(expected[1:], 0), atol=2e-5)
+    assert np.isnan(c[0]).all()
+
+
+def test_gemm_rows_do_not_depend_on_what_else_is_in_memory():
+    rng = np.random.default_rng(3)
+    a, b = matrix(rng, 32, 100), matrix(rng, 100, 49)
+    first, second = np.empty((32, 49), np.float32), np.empty((35, 60), np.float32)
+    gemm(False, False, a, b, first)
+    gemm(False, False, a, b, second[3:, 11:])
+    assert (first == second[3:, 11:]).all()
+
+
+def test_exp_and_log():
+    x = np.concatenate([np.linspace(-87, 88, 200_000), [0, -1e-30, 1e-30, -100, -np.inf, np.nan]])
+    x = np.resize(x.astype(np.float32), 200_064)
+    exp_x, unused, log_y = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    call("test_exp_log", ctypes.c_int64(x.size), *map(pointer, (x, exp_x, unused)))
+    exact = np.exp(x.astype(float))
+    normal = x > -87.3
+    np.testing.assert_allclose(exp_x[normal], exact[normal], rtol=2e-7)
+    assert (exp_x[x < -87.3] == 0).all()
+    assert np.isnan(exp_x[np.isnan(x)]).all()
+
+    y = np.where(np.isnan(x), x, exact).astype(np.float32)
+    y[y < 2e-38] = 1
+    call("test_exp_log", ctypes.c_int64(y.size), *map(pointer, (y, unused, log_y)))
+    np.testing.assert_allclose(log_y, np.log(y.astype(float)), rtol=2e-7, atol=6e-8)
+
+
+@pytest.mark.parametrize(("vocab", "tokens"), [(10, 320), (2, 5), (3, 17), (37, 8)])
+def test_loss_and_gradient_agree_with_torch(vocab, tokens):
+    generator = torch.Generator().manual_seed(vocab)
+    logits = torch.randn(tokens, vocab, generator=generator) * 5
+    logits[0] = 1.0  # a tie: the first of the highest counts
+    labels = torch.randint(vocab, (tokens,), generator=generator)
+    loss, correct, gradient = score(logits, labels)
+
+    exact = logits.double().requires_grad_()
+    reference = F.cross_entropy(exact, labels, reduction="sum")
+    (reference * 0.25).backward()
+    assert loss == pytest.approx(reference.item(), rel=1e-6)
+    assert correct == int((logits.argmax(-1) == labels).sum())
+    np.testing.assert_allclose(gradient, exact.grad.numpy(), atol=1e-7)
+
+
+def test_a_token_with_a_nan_logit_is_wrong():
+    logits = torch.zeros(20, 4)
+    logits[:, 1] = 5.0
+    logits[3, 2] = torch.nan
+    logits[4, 1] = torch.nan
+    loss, correct, _ = score(logits, torch.ones(20, dtype=torch.int64))
+    assert np.isnan(loss)
+    assert correct == 18
+
+
+def score(logits, labels):
+    logits, labels = logits.numpy().copy(), labels.numpy().astype(np.int32)
+    gradient = np.empty_like(logits)
+    loss, correct = ctypes.c_double(), ctypes.c_int64()
+    tokens, vocab = logits.shape
+    call(
+        *("test_loss", vocab, tokens, pointer(logits), pointer(labels), ctypes.c_float(0.25)),
+        *(pointer(gradient), ctypes.byref(loss), ctypes.byref(correct)),
+    )
+    return loss.value, correct.value, gradient
+
+
+@pytest.mark.parametrize("beta1", [0.9, 0.0])
+def test_adamw_follows_torch(beta1):
+    rng = np.random.default_rng(4)
+    p = rng.standard_normal(1003).astype(np.float32)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    theirs = torch.nn.Parameter(torch.from_numpy(p.copy()))
+    optimizer = torch.optim.AdamW([theirs], betas=(beta1, 0.999), weight_decay=0.3)
+    for step in range(1, 101):
+        learning_rate = 0.01 * (100 - step) / 100
+        g = (rng.standard_normal(p.size) * 10.0 ** rng.integers(-9, 2, p.size)).astype(np.float32)
+        g[:10] = 0
+        optimizer.param_groups[0]["lr"] = learning_rate
+        theirs.grad = torch.from_numpy(g * np.float32(0.5))
+        optimizer.step()
+        scalars = map(ctypes.c_double, (learning_rate, 0.3, beta1, 0.999, 1e-8))
+        call(
+            *("test_adamw", ctypes.c_int64(p.size), ctypes.c_int64(step), *scalars),
+            *(ctypes.c_float(0.5), pointer(p), pointer(g), pointer(m), pointer(v)),
+        )
+    np.testing.assert_allclose(p, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+    state = optimizer.state[theirs]
+    np.testing.assert_allclose(m, state["exp_avg"].numpy(), rtol=1e-4, atol=1e-12)
+    np.testing.assert_allclose(v, state["exp_avg_sq"].numpy(), rtol=1e-5, atol=1e-25)
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 513, 100_003])
+def test_sum_of_squares(size):
+    x = np.random.default_rng(5).standard_normal(size).astype(np.float32)
+    total = call("test_sum_of_squares", ctypes.c_int64(size), pointer(x), result=ctypes.c_double)
+    assert total == pytest.approx((x.astype(float) ** 2).sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("skipped", [0, 5])
+def test_sfc64_continues_numpys_stream(skipped):
+    bits = np.random.SFC64(np.random.SeedSequence(6))
+    bits.random_raw(skipped)
+    state = bits.state["state"]["state"].copy()
+    draws = np.empty(4000, np.uint16)
+    call("test_sfc64", pointer(state), ctypes.c_int64(draws.size), pointer(draws))
+    assert (draws == bits.random_raw(1000).view(np.uint16)).all()
