@@ -252,7 +252,7 @@ struct AdamW {
         const float keep = decays ? k.decay : 1.0f;
         for (std::ptrdiff_t i = 0; i < count; ++i) {
             const float gradient = g[i] * clip;
-            m[i] += (gradient - m[i]) * k.new1;
+            m[i] = m[i] * k.beta1 + gradient * k.new1;
             v[i] = v[i] * k.beta2 + gradient * gradient * k.new2;
             const float denominator = std::sqrt(v[i]) * k.root_scale + k.epsilon;
             p[i] = p[i] * keep - k.step_size * m[i] / denominator;

@@ -105,39 +105,48 @@ def train_with_trainer(
     protocol: Protocol,
     batch_orders: Iterator[np.ndarray],
     folder: Path,
+    **changes: object,
 ) -> OracleRun:
-    """Train a copy of ``model`` with the Trainer; checkpoints go to ``folder``."""
+    """Train a copy of ``model`` with the Trainer; checkpoints go to ``folder``.
+
+    ``changes`` replace fields of its TrainingArguments.
+    """
     early_stopping = EarlyStoppingCallback(protocol.patience, protocol.min_delta)
     sampler = GivenOrders(batch_orders, len(inputs))
     data = Mappings(inputs, labels)
     trainer = OrderedTrainer(
         WithLoss(copy.deepcopy(model)),
         TrainingArguments(
-            output_dir=str(folder),
-            use_cpu=True,
-            optim="adamw_torch",
-            learning_rate=protocol.learning_rate,
-            weight_decay=protocol.weight_decay,
-            adam_beta1=protocol.beta1,
-            adam_beta2=protocol.beta2,
-            adam_epsilon=protocol.epsilon,
-            max_grad_norm=protocol.grad_clip,
-            lr_scheduler_type="linear",
-            num_train_epochs=protocol.max_epochs,
-            per_device_train_batch_size=protocol.batch_size,
-            per_device_eval_batch_size=protocol.batch_size,
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            logging_strategy="epoch",
-            load_best_model_at_end=True,
-            metric_for_best_model="loss",
-            greater_is_better=False,
-            save_total_limit=1,
-            save_only_model=True,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            report_to="none",
-            disable_tqdm=True,
+            **{
+                **dict(
+                    output_dir=str(folder),
+                    use_cpu=True,
+                    optim="adamw_torch",
+                    learning_rate=protocol.learning_rate,
+                    weight_decay=protocol.weight_decay,
+                    adam_beta1=protocol.beta1,
+                    adam_beta2=protocol.beta2,
+                    adam_epsilon=protocol.epsilon,
+                    max_grad_norm=protocol.grad_clip,
+                    lr_scheduler_type="linear",
+                    num_train_epochs=protocol.max_epochs,
+                    per_device_train_batch_size=protocol.batch_size,
+                    per_device_eval_batch_size=protocol.batch_size,
+                    eval_strategy="epoch",
+                    save_strategy="epoch",
+                    logging_strategy="epoch",
+                    load_best_model_at_end=True,
+                    metric_for_best_model="loss",
+                    greater_is_better=False,
+                    save_total_limit=1,
+                    save_only_model=True,
+                    remove_unused_columns=False,
+                    label_names=["labels"],
+                    report_to="none",
+                    disable_tqdm=True,
+                ),
+                **changes,
+            }
         ),
         train_dataset=data,
         eval_dataset=data,

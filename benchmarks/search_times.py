@@ -1,0 +1,166 @@
+"""Whole threshold searches: the fast engine against ``transformers.Trainer``.
+
+    python benchmarks/search_times.py                 (about half an hour)
+    python benchmarks/search_times.py --only 49x1
+
+The Trainer runs as the published experiment did: evaluation in batches of 8 and a full checkpoint
+on disk after every epoch, deleted after the probe. One search per configuration, one thread; both
+sides draw the same data and initial weights. The engine's time includes compiling it anew. Then one
+search command with one worker and with two. Needs the packages of requirements-test.txt. Prints the
+tables and writes results/benchmarks/search_times.csv and worker_times.csv.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from machine import report
+
+from dataset.synthetic_generator import generate_mappings
+from mlp_experiments.mlp_utils import MLPArchitecture
+from threshold_search import binary_search
+from threshold_search.search import Bounds, search_sizes
+from training.cli import Parser, run
+from training.probe import build_model
+from training.probe_types import Architecture, Probe
+from training.protocol import Protocol
+from training.streams import ProbeStreams
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+CONFIGURATIONS: list[Architecture] = [
+    MLPArchitecture(49, 1),
+    MLPArchitecture(447, 1),
+    TransformerArchitecture(32, 380, 4, 1),
+]
+PUBLISHED_SETTINGS = {
+    "optim": "adamw_torch_fused",  # the default of today's transformers
+    "per_device_eval_batch_size": 8,
+    "save_total_limit": None,
+    "save_only_model": False,
+}
+WORKER_COMMAND = ["--model", "mlp", "--params", "30000", "--layers", "1", "2"]
+
+
+def timed_search(memorizes: Callable[[int], bool]) -> tuple[float, int, Bounds]:
+    """Run one search; return (seconds, probes, where it ended)."""
+    start, probes = time.perf_counter(), 0
+    sizes = search_sizes(10**9)
+    size = next(sizes)
+    while True:
+        probes += 1
+        try:
+            size = sizes.send(memorizes(size))
+        except StopIteration as end:
+            return time.perf_counter() - start, probes, end.value
+
+
+def trainer_memorizes(architecture: Architecture) -> Callable[[int], bool]:
+    """Return the verdict of the Trainer on n sequences."""
+    from trainer_oracle import train_with_trainer
+
+    def memorizes(n: int) -> bool:
+        probe = Probe(architecture, Protocol.paper(architecture.model), 0, 0, n)
+        streams = ProbeStreams(0, 0, n)
+        data = generate_mappings(n, seed=streams.data)
+        with tempfile.TemporaryDirectory() as folder:
+            result = train_with_trainer(
+                build_model(probe, streams),
+                torch.from_numpy(data.inputs),
+                torch.from_numpy(data.labels),
+                probe.protocol,
+                streams.batch_orders(n),
+                Path(folder),
+                **PUBLISHED_SETTINGS,
+            ).result
+        return result.memorized
+
+    return memorizes
+
+
+def engine_memorizes(architecture: Architecture) -> Callable[[int], bool]:
+    """Return the verdict of the fast engine on n sequences."""
+    from training.engine import train_probe
+
+    protocol = Protocol.paper(architecture.model)
+    return lambda n: train_probe(Probe(architecture, protocol, 0, 0, n))[0].memorized
+
+
+def compile_seconds() -> float:
+    """Return the time to compile the engine, into a cache of this process's own."""
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+    from training.native.build import load_library
+
+    start = time.perf_counter()
+    load_library()
+    return time.perf_counter() - start
+
+
+def worker_seconds(workers: int) -> float:
+    """Return the time of a whole search command with ``workers`` processes, start included."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        subprocess.run(
+            [
+                sys.executable,
+                binary_search.__file__,
+                *WORKER_COMMAND,
+                "--workers",
+                str(workers),
+                "--results-dir",
+                folder,
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure, print and write the tables."""
+    parser = Parser(__doc__)
+    parser.add_argument("--only", metavar="NAME", help="one configuration, such as 49x1")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    compiling = compile_seconds()
+    rows = []
+    for architecture in CONFIGURATIONS:
+        if args.only and args.only != architecture.name:
+            continue
+        seconds, probes, bounds = timed_search(engine_memorizes(architecture))
+        trainer_seconds, trainer_probes, trainer_bounds = timed_search(
+            trainer_memorizes(architecture)
+        )
+        rows.append(
+            {
+                "model": architecture.model,
+                "configuration": architecture.name,
+                "trainer_seconds": trainer_seconds,
+                "trainer_probes": trainer_probes,
+                "trainer_first_failure": trainer_bounds.first_failure,
+                "engine_seconds": seconds,
+                "engine_probes": probes,
+                "engine_first_failure": bounds.first_failure,
+                "compile_seconds": compiling,
+                "speedup": trainer_seconds / (seconds + compiling),
+                "speedup_compiled": trainer_seconds / seconds,
+            }
+        )
+        print(rows[-1], file=sys.stderr)
+    report(rows, "search_times")
+    if args.only:
+        return
+    one, two = worker_seconds(1), worker_seconds(2)
+    command = " ".join(WORKER_COMMAND)
+    row = {"command": command, "one_worker_seconds": one, "two_workers_seconds": two}
+    report([{**row, "speedup": one / two}], "worker_times")
+
+
+if __name__ == "__main__":
+    run(main)
