@@ -105,6 +105,7 @@ def compile_seconds() -> float:
 def worker_seconds(workers: int) -> float:
     """Return the time of a whole search command with ``workers`` processes, start included."""
     with tempfile.TemporaryDirectory() as folder:
+        flags = ["--workers", str(workers), "--results-dir", folder]
         start = time.perf_counter()
         subprocess.run(
             [

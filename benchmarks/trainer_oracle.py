@@ -32,6 +32,7 @@ class WithLoss(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the mean cross-entropy and the logits (B, T, V)."""
         logits = self.model(tokens)  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
         return {"loss": loss, "logits": logits}
@@ -80,11 +81,13 @@ class StopWhenPerfect(TrainerCallback):
     """Ends the training at the first evaluation without a wrong token."""
 
     def on_evaluate(self, args, state, control, metrics, **kwargs) -> None:
+        """Look at the accuracy just measured."""
         if metrics["eval_accuracy"] == 1.0:
             control.should_training_stop = True
 
 
 def token_accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Return the share of correct tokens."""
     correct = prediction.predictions.argmax(-1) == prediction.label_ids
     return {"accuracy": float(correct.mean())}
 
@@ -114,40 +117,36 @@ def train_with_trainer(
     early_stopping = EarlyStoppingCallback(protocol.patience, protocol.min_delta)
     sampler = GivenOrders(batch_orders, len(inputs))
     data = Mappings(inputs, labels)
+    settings = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "optim": "adamw_torch",
+        "learning_rate": protocol.learning_rate,
+        "weight_decay": protocol.weight_decay,
+        "adam_beta1": protocol.beta1,
+        "adam_beta2": protocol.beta2,
+        "adam_epsilon": protocol.epsilon,
+        "max_grad_norm": protocol.grad_clip,
+        "lr_scheduler_type": "linear",
+        "num_train_epochs": protocol.max_epochs,
+        "per_device_train_batch_size": protocol.batch_size,
+        "per_device_eval_batch_size": protocol.batch_size,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "logging_strategy": "epoch",
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "greater_is_better": False,
+        "save_total_limit": 1,
+        "save_only_model": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
     trainer = OrderedTrainer(
         WithLoss(copy.deepcopy(model)),
-        TrainingArguments(
-            **{
-                **dict(
-                    output_dir=str(folder),
-                    use_cpu=True,
-                    optim="adamw_torch",
-                    learning_rate=protocol.learning_rate,
-                    weight_decay=protocol.weight_decay,
-                    adam_beta1=protocol.beta1,
-                    adam_beta2=protocol.beta2,
-                    adam_epsilon=protocol.epsilon,
-                    max_grad_norm=protocol.grad_clip,
-                    lr_scheduler_type="linear",
-                    num_train_epochs=protocol.max_epochs,
-                    per_device_train_batch_size=protocol.batch_size,
-                    per_device_eval_batch_size=protocol.batch_size,
-                    eval_strategy="epoch",
-                    save_strategy="epoch",
-                    logging_strategy="epoch",
-                    load_best_model_at_end=True,
-                    metric_for_best_model="loss",
-                    greater_is_better=False,
-                    save_total_limit=1,
-                    save_only_model=True,
-                    remove_unused_columns=False,
-                    label_names=["labels"],
-                    report_to="none",
-                    disable_tqdm=True,
-                ),
-                **changes,
-            }
-        ),
+        TrainingArguments(**{**settings, **changes}),
         train_dataset=data,
         eval_dataset=data,
         compute_metrics=token_accuracy,
