@@ -108,15 +108,7 @@ def worker_seconds(workers: int) -> float:
         flags = ["--workers", str(workers), "--results-dir", folder]
         start = time.perf_counter()
         subprocess.run(
-            [
-                sys.executable,
-                binary_search.__file__,
-                *WORKER_COMMAND,
-                "--workers",
-                str(workers),
-                "--results-dir",
-                folder,
-            ],
+            [sys.executable, binary_search.__file__, *WORKER_COMMAND, *flags],
             check=True,
             stdout=subprocess.DEVNULL,
         )

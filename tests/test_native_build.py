@@ -1,0 +1,139 @@
+"""Building the compiled library: caching, races, and every way it can fail."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from training.native import build
+
+pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
+
+TINY = 'extern "C" int answer() { return 42; }\n'
+
+
+@pytest.fixture(autouse=True)
+def sources(tmp_path, monkeypatch):
+    """A tiny library in place of the real one, and an empty cache."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "tiny.cpp").write_text(TINY)
+    monkeypatch.setattr(build, "SOURCES", folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    forget()
+    yield folder
+    forget()
+
+
+def forget():
+    """What a new process knows: nothing."""
+    build._load.cache_clear()
+
+
+def built():
+    return sorted(path.name for path in build.cache_folder().glob("*"))
+
+
+def assert_unavailable(*words):
+    assert build.load_library() is None
+    reason = build.why_unavailable()
+    assert all(word in reason for word in words), reason
+    assert "\n" not in reason
+
+
+def test_build_and_load():
+    assert build.load_library().answer() == 42
+    assert build.why_unavailable() is None
+    assert len(built()) == 1
+
+
+def test_a_cache_hit_does_not_compile(monkeypatch):
+    build.load_library()
+    forget()
+    monkeypatch.setattr(build, "_compile", None)
+    assert build.load_library().answer() == 42
+
+
+def test_changed_sources_and_flags_make_another_library(sources, monkeypatch):
+    build.load_library()
+    (sources / "tiny.cpp").write_text(TINY.replace("42", "43"))
+    forget()
+    assert build.load_library().answer() == 43
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DOTHER"))
+    forget()
+    assert build.load_library().answer() == 43
+    assert len(built()) == 3
+
+
+def test_two_processes_may_build_at_once(sources):
+    program = (
+        "import sys, pathlib; from training.native import build; "
+        f"build.SOURCES = pathlib.Path({str(sources)!r}); "
+        "sys.exit(build.load_library().answer() != 42)"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    assert len(built()) == 1
+
+
+def test_the_compiler_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv(build.NO_COMPILER_VARIABLE, "1")
+    assert_unavailable(build.NO_COMPILER_VARIABLE)
+
+
+def test_no_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert_unavailable("no C++ compiler")
+
+
+def test_a_failing_compilation_leaves_nothing_behind(sources):
+    (sources / "broken.cpp").write_text("int f() { return nothing; }\n")
+    assert_unavailable("compiling failed", "broken.cpp")
+    assert built() == []
+
+
+def test_an_unusable_cache_folder(tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    assert_unavailable("cannot be built or loaded")
+
+
+def test_a_library_that_cannot_be_loaded():
+    build.load_library()
+    forget()
+    (build.cache_folder() / built()[0]).write_text("not a library")
+    assert_unavailable("cannot be built or loaded")
+
+
+def test_a_compiler_that_hangs_is_stopped_with_its_children(tmp_path, monkeypatch):
+    child = tmp_path / "child"
+    compiler = tmp_path / "slow-c++"
+    compiler.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exit 0\nsleep 60 & echo $! > {child}; wait\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(build, "COMPILE_SECONDS", 1)
+    start = time.monotonic()
+    assert_unavailable("more than 1 seconds")
+    assert time.monotonic() - start < 30
+    assert built() == []
+    assert is_gone(int(child.read_text()))
+
+
+def is_gone(process_id):
+    """Whether a killed process ends within a few seconds; one nobody reaped counts as gone."""
+    for _ in range(50):
+        try:
+            os.kill(process_id, 0)
+        except ProcessLookupError:
+            return True
+        state = subprocess.run(
+            ["ps", "-o", "stat=", "-p", str(process_id)], capture_output=True, text=True
+        )
+        if state.stdout.strip().startswith("Z"):
+            return True
+        time.sleep(0.1)
+    return False

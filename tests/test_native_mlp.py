@@ -1,0 +1,173 @@
+"""The compiled MLP against the reference loop, from the same weights and streams."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.synthetic_generator import generate_mappings
+from mlp_experiments.mlp_utils import MLPArchitecture
+from training.loop import evaluate, train
+from training.native.build import load_library
+from training.native.mlp import NativeMLP
+from training.probe import build_model
+from training.probe_types import Probe
+from training.protocol import Protocol
+from training.streams import ProbeStreams
+
+pytestmark = pytest.mark.skipif(load_library() is None, reason="no compiled library")
+
+
+class Run:
+    """A probe's pieces: module, data, and fresh streams on request."""
+
+    def __init__(self, architecture, n, **changes):
+        # Patience: only a perfect accuracy or the horizon ends these runs.
+        self.protocol = Protocol.paper("mlp", **{"max_epochs": 50, "patience": 999, **changes})
+        self.n = n
+        probe = Probe(architecture, self.protocol, 1, 2, n)
+        streams = self.streams()
+        task = architecture
+        data = generate_mappings(n, task.vocab_size, task.seq_len, streams.data)
+        self.inputs, self.labels = data.inputs, data.labels
+        self.module = build_model(probe, streams)
+
+    def streams(self):
+        return ProbeStreams(1, 2, self.n)
+
+    def masks(self):
+        return self.streams().dropout_masks(self.protocol.dropout)
+
+    def native(self):
+        return NativeMLP(self.module, self.inputs, self.labels, self.protocol, self.masks())
+
+    def reference(self):
+        """Train a copy of the module by the reference loop; return it and its epoch records."""
+        module, records = copy.deepcopy(self.module), []
+        data = torch.from_numpy(self.inputs), torch.from_numpy(self.labels)
+        orders = self.streams().batch_orders(self.n)
+        train(module, *data, self.protocol, orders, self.masks(), records.append)
+        return module, records
+
+
+def mlp(hidden_size, num_layers, **task):
+    return MLPArchitecture(hidden_size, num_layers, **task)
+
+
+CASES = [
+    *[(mlp(49, 1), n, {}) for n in (2, 33, 128, 250, 600)],
+    *[(mlp(0, 0), n, {}) for n in (2, 77, 150, 300, 610)],
+    *[(mlp(33, 4), n, {}) for n in (3, 40, 96, 133, 301)],
+    (mlp(49, 1), 90, {"grad_clip": 0.0}),
+    (mlp(33, 4), 90, {"grad_clip": 0.01, "weight_decay": 0.5}),
+    (mlp(49, 1), 100, {"dropout": 0.1}),
+    (mlp(33, 4), 75, {"dropout": 0.1}),
+    (mlp(149, 1), 100, {}),
+    (mlp(447, 1), 64, {}),
+    (mlp(7, 2), 30, {"batch_size": 7}),
+    (mlp(16, 2), 30, {"batch_size": 64, "dropout": 0.5}),
+    (mlp(12, 1, vocab_size=3, seq_len=5), 50, {"vocab_size": 3, "seq_len": 5}),
+    (mlp(300, 2, vocab_size=37, seq_len=2), 50, {"vocab_size": 37, "seq_len": 2}),
+]
+
+
+def name(value):
+    if isinstance(value, MLPArchitecture):
+        return value.name
+    return ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else None
+
+
+@pytest.mark.parametrize(("architecture", "n", "changes"), CASES, ids=name)
+def test_epochs_follow_the_reference_loop(architecture, n, changes):
+    run = Run(architecture, n, **changes)
+    _, records = run.reference()
+    native, orders = run.native(), run.streams().batch_orders(n)
+    for record in records:
+        native.train_epoch(next(orders))
+        loss, accuracy = native.evaluate()
+        assert loss == pytest.approx(record.loss, rel=1e-4), f"epoch {record.epoch}"
+        assert accuracy == pytest.approx(record.accuracy, abs=1.5 / run.inputs.size)
+        assert native.learning_rate == record.learning_rate
+
+
+def test_weights_arrive_and_leave_unchanged():
+    for architecture in (mlp(49, 1), mlp(0, 0), mlp(33, 3)):
+        run = Run(architecture, 5)
+        state = run.native().state_dict()
+        assert list(state) == [name for name, _ in run.module.named_parameters()]
+        assert all(torch.equal(state[k], v) for k, v in run.module.state_dict().items())
+
+
+def test_training_leaves_the_module_alone_and_state_dict_fits_it():
+    run = Run(mlp(49, 1), 45)
+    before = copy.deepcopy(run.module.state_dict())
+    native = run.native()
+    native.train_epoch(np.arange(45))
+    assert all(torch.equal(before[k], v) for k, v in run.module.state_dict().items())
+    run.module.load_state_dict(native.state_dict())
+    loss, accuracy = evaluate(
+        run.module, torch.from_numpy(run.inputs), torch.from_numpy(run.labels)
+    )
+    assert native.evaluate() == (pytest.approx(loss, rel=1e-6), accuracy)
+
+
+def test_copied_weights_can_be_restored():
+    native = Run(mlp(33, 4), 40).native()
+    native.train_epoch(np.arange(40))
+    best, score = native.weights(), native.evaluate()
+    native.train_epoch(np.arange(40))
+    assert native.evaluate() != score
+    native.load_weights(best)
+    assert native.evaluate() == score
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_model_does_not_know_its_neighbours(dropout):
+    runs = [Run(mlp(49, 1), n, dropout=dropout) for n in (45, 64, 70)]
+
+    def losses(models):
+        orders = [run.streams().batch_orders(run.n) for run in runs]
+        for _ in range(5):
+            for model, order in zip(models, orders, strict=True):
+                model.train_epoch(next(order))
+        return [model.evaluate() for model in models]
+
+    together = losses([run.native() for run in runs])
+    assert together == losses([run.native() for run in runs])
+    alone = runs[1].native()
+    orders = runs[1].streams().batch_orders(64)
+    for _ in range(5):
+        alone.train_epoch(next(orders))
+    assert alone.evaluate() == together[1]
+
+
+def test_a_diverged_model_is_nan_and_wrong():
+    run = Run(mlp(49, 1), 40, learning_rate=1e30)
+    native = run.native()
+    for _ in range(3):
+        native.train_epoch(np.arange(40))
+    loss, accuracy = native.evaluate()
+    assert np.isnan(loss)
+    assert accuracy == 0.0
+
+
+def test_what_does_not_fit_is_refused():
+    run = Run(mlp(49, 1), 40)
+    native = run.native()
+    with pytest.raises(ValueError, match="shape"):
+        native.train_epoch(np.arange(39))
+    for wrong in (-1, 40):
+        with pytest.raises(ValueError, match="from 0 to 39"):
+            native.train_epoch(np.full(40, wrong))
+    for inputs, labels in (
+        (run.inputs + 1, run.labels),
+        (run.inputs, run.labels - 1),
+        (run.inputs[:-1], run.labels),
+        (run.inputs[:, :9], run.labels[:, :9]),
+        (run.inputs[:0], run.labels[:0]),
+    ):
+        with pytest.raises(ValueError):
+            NativeMLP(run.module, inputs, labels, run.protocol)
+    with pytest.raises(ValueError, match="mask stream"):
+        NativeMLP(run.module, run.inputs, run.labels, Protocol.paper("mlp", dropout=0.1))
