@@ -8,12 +8,16 @@ import pandas as pd
 import pytest
 from scripts import BINARY_SEARCH, ROOT, command, results_without_seconds, run_script
 
-# Small networks, few epochs: some twenty seconds of work in some hundred real probes.
-QUICK = "--model mlp --hidden-size 24 --layers 1 2 --repeats 3 --max-epochs 100 --patience 10"
+# Some seconds of work in some hundred real probes.
+QUICK = "--model mlp --params 10000 --layers 2 3"
 
 
-def search(folder, *flags, workers=2):
-    return ["--results-dir", folder, "--workers", workers, *QUICK.split(), *flags]
+def search(folder, workers=2, repeats=3):
+    return ["--results-dir", folder, "--workers", workers, *QUICK.split(), "--repeats", repeats]
+
+
+def probes_without_seconds(folder):
+    return set(results_without_seconds(folder / "mlp_probes.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,13 @@ def test_one_worker_or_two(uninterrupted, tmp_path):
     assert ended.returncode == 0, ended.stderr
     name = "mlp_results.csv"
     assert results_without_seconds(tmp_path / name) == results_without_seconds(uninterrupted / name)
+    assert probes_without_seconds(tmp_path) == probes_without_seconds(uninterrupted)
+
+
+def test_more_repeats_leave_the_others_as_they_are(uninterrupted, tmp_path):
+    ended = run_script(BINARY_SEARCH, *search(tmp_path, repeats=5), cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert probes_without_seconds(uninterrupted) < probes_without_seconds(tmp_path)
 
 
 def wait_for_rows(log, count, process):
@@ -60,6 +71,7 @@ def test_killed_and_resumed(uninterrupted, tmp_path):
     ended = run_script(BINARY_SEARCH, *search(tmp_path), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert log.read_bytes().startswith(before)
+    assert probes_without_seconds(tmp_path) == probes_without_seconds(uninterrupted)
     probes = pd.read_csv(log)
     identity = list(probes.columns[: probes.columns.get_loc("n") + 1])
     assert not probes.duplicated(identity).any(), "a finished probe was repeated"
@@ -109,7 +121,7 @@ def test_a_logged_probe_can_be_trained_again(uninterrupted):
 
     row = pd.read_csv(uninterrupted / "mlp_probes.csv").iloc[-1]
     flags = [f"--num-sequences={row.n}", f"--repeat={row['repeat']}", f"--layers={row.num_layers}"]
-    flags += ["--hidden-size=24", "--max-epochs=100", "--patience=10", "--json"]
+    flags += ["--params=10000", "--json"]
     script = ROOT / "mlp_experiments" / "train_mlp.py"
     ended = run_script(script, *flags, cwd=uninterrupted)
     assert ended.returncode == 0, ended.stderr

@@ -101,9 +101,7 @@ def test_an_unusable_cache_folder(tmp_path):
 
 
 def test_a_library_that_cannot_be_loaded():
-    build.load_library()
-    forget()
-    (build.cache_folder() / built()[0]).write_text("not a library")
+    build._library().write_text("not a library")
     assert_unavailable("cannot be built or loaded")
 
 

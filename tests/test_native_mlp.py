@@ -87,7 +87,8 @@ def test_epochs_follow_the_reference_loop(architecture, n, changes):
         native.train_epoch(next(orders))
         loss, accuracy = native.evaluate()
         assert loss == pytest.approx(record.loss, rel=1e-4), f"epoch {record.epoch}"
-        assert accuracy == pytest.approx(record.accuracy, abs=1.5 / run.inputs.size)
+        # Rounding may decide which of two nearly equal logits is the higher.
+        assert accuracy == pytest.approx(record.accuracy, abs=0.002 + 0.5 / run.inputs.size)
         assert native.learning_rate == record.learning_rate
 
 
@@ -143,7 +144,7 @@ def test_a_model_does_not_know_its_neighbours(dropout):
 
 
 def test_a_diverged_model_is_nan_and_wrong():
-    run = Run(mlp(49, 1), 40, learning_rate=1e30)
+    run = Run(mlp(49, 1), 40, learning_rate=1e10)
     native = run.native()
     for _ in range(3):
         native.train_epoch(np.arange(40))
