@@ -55,14 +55,18 @@ def mlp(hidden_size, num_layers, **task):
     return MLPArchitecture(hidden_size, num_layers, **task)
 
 
+# At the paper's learning rate and depth 4, float32 and float64 runs of the reference loop itself
+# part by more than 1e-4 (one ReLU decided by rounding is enough); a tenth of it keeps them close.
+GENTLE = {"learning_rate": 1e-3}
+
 CASES = [
     *[(mlp(49, 1), n, {}) for n in (2, 33, 128, 250, 600)],
     *[(mlp(0, 0), n, {}) for n in (2, 77, 150, 300, 610)],
-    *[(mlp(33, 4), n, {}) for n in (3, 40, 96, 133, 301)],
+    *[(mlp(33, 4), n, GENTLE) for n in (3, 40, 65, 96, 133)],
     (mlp(49, 1), 90, {"grad_clip": 0.0}),
-    (mlp(33, 4), 90, {"grad_clip": 0.01, "weight_decay": 0.5}),
+    (mlp(33, 4), 90, {"grad_clip": 0.01, "weight_decay": 0.5, **GENTLE}),
     (mlp(49, 1), 100, {"dropout": 0.1}),
-    (mlp(33, 4), 75, {"dropout": 0.1}),
+    (mlp(33, 4), 75, {"dropout": 0.1, **GENTLE}),
     (mlp(149, 1), 100, {}),
     (mlp(447, 1), 64, {}),
     (mlp(7, 2), 30, {"batch_size": 7}),

@@ -57,6 +57,10 @@ class MaskStream:
         self._bits = np.random.SFC64(seed)
         self.dropped, self.scale = uint16_rate(rate)
 
+    def state(self) -> list[int]:
+        """Return the generator's four 64-bit words, for code that goes on drawing elsewhere."""
+        return self._bits.state["state"]["state"].tolist()
+
     def draw(self, count: int) -> np.ndarray:
         """Return the next ``count`` 16-bit draws, (count,) uint16, from whole 64-bit words."""
         words = self._bits.random_raw((count + 3) // 4)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from mlp_experiments.mlp_utils import MLP
 from training.native.model import NativeModel
+
+if TYPE_CHECKING:
+    from mlp_experiments.mlp_utils import MLP
 
 
 class NativeMLP(NativeModel):

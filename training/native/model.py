@@ -163,7 +163,7 @@ def _settings(
             raise ValueError("a protocol with dropout needs a mask stream")
         settings.has_dropout = 1
         settings.dropped, settings.mask_scale = masks.dropped, masks.scale
-        settings.mask_state[:] = masks._bits.state["state"]["state"].tolist()
+        settings.mask_state[:] = masks.state()
     return settings
 
 

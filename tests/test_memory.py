@@ -1,0 +1,43 @@
+"""The largest published configuration, sixteen models at once, fits in 4 GB."""
+
+import subprocess
+import sys
+
+import pytest
+
+from training.native.build import load_library
+
+SIXTEEN = """
+import math, resource
+from training.probe_types import Probe
+from training.protocol import Protocol
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+protocol = Protocol.paper("transformer", max_epochs=1)
+architecture = TransformerArchitecture(128, 175, 64, 3)  # 537,751 parameters
+probes = [Probe(architecture, protocol, 0, repeat, 64) for repeat in range(16)]
+{train}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+STACKED = "from training.stacked import StackedTrainer; StackedTrainer(probes).run()"
+NATIVE = """
+from test_engine import trainer_of
+pairs = [trainer_of(probe) for probe in probes]
+for model, orders in pairs:
+    model.train_epoch(next(orders))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+@pytest.mark.parametrize("train", [STACKED, NATIVE], ids=["stacked", "native"])
+def test_sixteen_models_stay_below_4_gigabytes(train):
+    if train is NATIVE and load_library() is None:
+        pytest.skip("no C++ compiler")
+    program = SIXTEEN.format(train=train)
+    folder = __file__.rsplit("/", 1)[0]
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) < 4e9
+    print(int(ended.stdout))
