@@ -26,9 +26,8 @@ inline eight_draws interleave_high(eight_draws a, eight_draws b) {
 #endif
 }
 
-// to (columns, rows) = transpose of from (rows, columns).
-inline void transpose_draws(int rows, int columns, const std::uint16_t* from, std::uint16_t* to,
-                            std::ptrdiff_t ld_to) {
+// to[j * VL + i] = from[i * columns + j] for rows i < `rows` <= VL.
+inline void transpose_draws(int rows, int columns, const std::uint16_t* from, std::uint16_t* to) {
     const int block_rows = columns < 8 ? 0 : rows / 8 * 8;
     for (int i = 0; i < block_rows; i += 8) {
         // The last block of columns may repeat some of the one before.
@@ -44,11 +43,11 @@ inline void transpose_draws(int rows, int columns, const std::uint16_t* from, st
                 }
                 for (int r = 0; r < 8; ++r) x[r] = y[r];
             }
-            for (int r = 0; r < 8; ++r) std::memcpy(to + (j + r) * ld_to + i, &x[r], 16);
+            for (int r = 0; r < 8; ++r) std::memcpy(to + (j + r) * VL + i, &x[r], 16);
         }
     }
     for (int i = block_rows; i < rows; ++i) {
-        for (int j = 0; j < columns; ++j) to[j * ld_to + i] = from[i * columns + j];
+        for (int j = 0; j < columns; ++j) to[j * VL + i] = from[i * columns + j];
     }
 }
 
@@ -59,44 +58,46 @@ class NarrowAttention final : public Attention {
     explicit NarrowAttention(const AttentionShape& shape)
         : s_(shape),
           group_(std::max(1, VL / shape.heads)),
-          lanes_(round_up(group_ * shape.heads, VL)),
-          part_(std::ptrdiff_t(shape.seq_len) * shape.head_dim * lanes_),
-          unit_saved_(std::ptrdiff_t(shape.seq_len) * (shape.seq_len + 1) * lanes_),
-          scratch_(8 * part_ + unit_saved_),
-          d_scores_(std::ptrdiff_t(shape.seq_len) * shape.seq_len * VL),
-          draws_(std::ptrdiff_t(shape.seq_len) * shape.seq_len * lanes_) {}
+          blocks_(round_up(group_ * shape.heads, VL) / VL),
+          pairs_(shape.seq_len * shape.seq_len),
+          part_(std::ptrdiff_t(shape.seq_len) * shape.head_dim * VL),
+          block_saved_(std::ptrdiff_t(shape.seq_len) * (shape.seq_len + 1) * VL),
+          parts_(PARTS * part_ * blocks_),
+          unsaved_(block_saved_),
+          d_scores_(std::ptrdiff_t(pairs_) * VL),
+          draws_(std::ptrdiff_t(pairs_) * VL) {}
 
     std::ptrdiff_t saved_size(int mappings) const override {
-        return (mappings + group_ - 1) / group_ * unit_saved_;
+        return (mappings + group_ - 1) / group_ * blocks_ * block_saved_;
     }
 
     void forward(int mappings, const Operand& q, const Operand& k, const Operand& v,
                  const Dropping& dropping, float* saved, float* out,
                  std::ptrdiff_t ld_out) override {
         const float temperature = 1 / std::sqrt(float(s_.head_dim));
-        const int squares = s_.seq_len * s_.seq_len;
+        const std::uint16_t* draws = dropping.draws;
         for (int first = 0; first < mappings; first += group_) {
-            const int count = std::min(group_, mappings - first);
-            gather(q, first, count, temperature, part(0));
-            gather(k, first, count, 1, part(1));
-            gather(v, first, count, 1, part(2));
-            if (dropping.draws) {
-                transpose_draws(count * s_.heads, squares,
-                                dropping.draws + std::ptrdiff_t(first) * s_.heads * squares,
-                                draws_.get(), lanes_);
-            }
-            float* const weights = saved ? saved : scratch_.get() + 8 * part_;
-            for (int lane = 0; lane < lanes_; lane += VL) {
+            const int count = std::min(group_, mappings - first), heads = count * s_.heads;
+            gather(q, first, count, temperature, Q);
+            gather(k, first, count, 1, K);
+            gather(v, first, count, 1, V);
+            for (int block = 0; block < blocks_; ++block) {
+                float* const weights = saved ? saved : unsaved_.get();
+                const int lanes = std::min(VL, heads - block * VL);
+                if (draws) {
+                    transpose_draws(lanes, pairs_, draws, draws_.get());
+                    draws += lanes * pairs_;
+                }
                 with_head_dim([&](auto dim) {
-                    if (dropping.draws) {
-                        forward_lanes<dim.value, true>(lane, dropping, weights);
+                    if (draws) {
+                        forward_lanes<dim.value, true>(block, dropping, weights);
                     } else {
-                        forward_lanes<dim.value, false>(lane, dropping, weights);
+                        forward_lanes<dim.value, false>(block, dropping, weights);
                     }
                 });
+                if (saved) saved += block_saved_;
             }
-            scatter(part(3), first, count, 1, {out, ld_out});
-            if (saved) saved += unit_saved_;
+            scatter(OUT, first, count, 1, {out, ld_out});
         }
     }
 
@@ -105,29 +106,30 @@ class NarrowAttention final : public Attention {
                   std::ptrdiff_t ld_out, const Operand& d_q, const Operand& d_k,
                   const Operand& d_v) override {
         const float temperature = 1 / std::sqrt(float(s_.head_dim));
-        const Operand o{const_cast<float*>(out), ld_out};
-        const Operand d_o{const_cast<float*>(d_out), ld_out};
         for (int first = 0; first < mappings; first += group_) {
             const int count = std::min(group_, mappings - first);
-            gather(q, first, count, temperature, part(0));
-            gather(k, first, count, 1, part(1));
-            gather(v, first, count, 1, part(2));
-            gather(o, first, count, 1, part(3));
-            gather(d_o, first, count, 1, part(4));
-            for (int lane = 0; lane < lanes_; lane += VL) {
+            gather(q, first, count, temperature, Q);
+            gather(k, first, count, 1, K);
+            gather(v, first, count, 1, V);
+            gather({const_cast<float*>(out), ld_out}, first, count, 1, OUT);
+            gather({const_cast<float*>(d_out), ld_out}, first, count, 1, D_OUT);
+            for (int block = 0; block < blocks_; ++block) {
                 with_head_dim(
-                    [&](auto dim) { backward_lanes<dim.value>(lane, mask_scale, saved); });
+                    [&](auto dim) { backward_lanes<dim.value>(block, mask_scale, saved); });
+                saved += block_saved_;
             }
-            scatter(part(5), first, count, temperature, d_q);
-            scatter(part(6), first, count, 1, d_k);
-            scatter(part(7), first, count, 1, d_v);
-            saved += unit_saved_;
+            scatter(D_Q, first, count, temperature, d_q);
+            scatter(D_K, first, count, 1, d_k);
+            scatter(D_V, first, count, 1, d_v);
         }
     }
 
   private:
+    // Matrices of a group of mappings, each (blocks of lanes, T, head_dim, VL).
+    enum Part { Q, K, V, OUT, D_OUT, D_Q, D_K, D_V, PARTS };
+
     template <int N>
-    struct Dim {
+    struct Int {
         static constexpr int value = N;
     };
 
@@ -135,174 +137,163 @@ class NarrowAttention final : public Attention {
     template <class F>
     void with_head_dim(const F& f) const {
         switch (s_.head_dim) {
-            case 1: return f(Dim<1>());
-            case 2: return f(Dim<2>());
-            case 4: return f(Dim<4>());
-            case 8: return f(Dim<8>());
-            default: return f(Dim<0>());
+            case 1: return f(Int<1>());
+            case 2: return f(Int<2>());
+            case 4: return f(Int<4>());
+            case 8: return f(Int<8>());
+            default: return f(Int<0>());
         }
     }
 
-    // q, k, v, output, then gradients of output, q, k, v: each (T, head_dim, lanes) of a group.
-    float* part(int i) const { return scratch_.get() + i * part_; }
+    float* part(Part i, int block) const { return parts_.get() + (i * blocks_ + block) * part_; }
 
+    // Calls copy(run in a row of x, the same heads in lanes) with pointers to runs of one type, as
+    // long as the heads allow, for all of x's elements.
     template <class Copy>
-    void each_run(const Operand& x, float* lanes, int first, int count, const Copy& copy) const {
-        const int heads = s_.heads;
-        for (int g = 0; g < count; ++g) {
-            for (int t = 0; t < s_.seq_len; ++t) {
-                float* const row = x.row(std::ptrdiff_t(first + g) * s_.seq_len + t);
-                float* const to = lanes + std::ptrdiff_t(t) * s_.head_dim * lanes_ + g * heads;
+    void each_run(const Operand& x, Part to, int first, int count, const Copy& copy) const {
+        with_head_dim([&](auto size) {
+            const int heads = s_.heads, dim = size.value ? size.value : s_.head_dim;
+            const std::ptrdiff_t first_row = std::ptrdiff_t(first) * s_.seq_len;
+            for (int r = 0, mapping = 0, position = 0; mapping < count; ++r) {
+                float* const row = x.row(first_row + r);
+                float* const lanes = part(to, 0) + position * dim * VL + mapping * heads;
+                if (++position == s_.seq_len) position = 0, ++mapping;
                 if (heads % VL == 0) {
-                    for (int e = 0; e < s_.head_dim; ++e) {
-                        for (int h = 0; h < heads; h += VL) {
-                            copy(row + e * heads + h, to + e * lanes_ + h, Dim<VL>());
+                    for (int h = 0; h < heads; h += VL) {
+                        float* const block = lanes + h / VL * part_;
+                        for (int e = 0; e < dim; ++e) {
+                            copy(as<loose_vec>(row + e * heads + h), as<loose_vec>(block + e * VL));
                         }
                     }
                 } else if (heads == 4) {
-                    for (int e = 0; e < s_.head_dim; ++e) {
-                        copy(row + e * 4, to + e * lanes_, Dim<4>());
+                    for (int e = 0; e < dim; ++e) {
+                        copy(as<loose_quad>(row + e * 4), as<loose_quad>(lanes + e * VL));
                     }
                 } else {
-                    for (int e = 0; e < s_.head_dim; ++e) {
-                        for (int h = 0; h < heads; ++h) {
-                            copy(row + e * heads + h, to + e * lanes_ + h, Dim<1>());
-                        }
+                    for (int h = 0; h < heads; ++h) {
+                        float* const lane = lanes + h / VL * (part_ - VL) + h;
+                        for (int e = 0; e < dim; ++e) copy(row + e * heads + h, lane + e * VL);
                     }
                 }
             }
-        }
-    }
-
-    // to = factor * the rows of `count` mappings from `first` on.
-    void gather(const Operand& from, int first, int count, float factor, float* to) const {
-        each_run(from, to, first, count, [factor](const float* row, float* lanes, auto width) {
-            for (int i = 0; i < width.value; ++i) lanes[i] = row[i] * factor;
         });
     }
 
-    void scatter(float* from, int first, int count, float factor, const Operand& to) const {
-        if (to.index) {
-            each_run(to, from, first, count, [factor](float* row, const float* lanes, auto width) {
-                for (int i = 0; i < width.value; ++i) row[i] += lanes[i] * factor;
-            });
+    template <class Run>
+    static Run* as(float* p) {
+        return reinterpret_cast<Run*>(p);
+    }
+
+    void gather(const Operand& x, int first, int count, float factor, Part to) const {
+        each_run(x, to, first, count, [=](auto* run, auto* lanes) { *lanes = *run * factor; });
+    }
+
+    // Rows without an index are overwritten, others added to.
+    void scatter(Part from, int first, int count, float factor, const Operand& x) const {
+        if (x.index) {
+            each_run(x, from, first, count, [=](auto* run, auto* lanes) { *run += *lanes * factor; });
         } else {
-            each_run(to, from, first, count, [factor](float* row, const float* lanes, auto width) {
-                for (int i = 0; i < width.value; ++i) row[i] = lanes[i] * factor;
-            });
+            each_run(x, from, first, count, [=](auto* run, auto* lanes) { *run = *lanes * factor; });
         }
     }
 
-    // Unnormalised weights exp(score - highest) of query i, key j lie at (i * T + j) * lanes in
-    // `saved`, with their sign set if dropped; behind them 1 / their sum per query.
+    // `saved` gets the weights exp(score - highest) of query i, key j at (i * T + j) * VL, not
+    // normalised, with their sign set if dropped; behind them 1 / their sum per query.
     template <int DIM, bool DROPS>
-    void forward_lanes(int lane, const Dropping& dropping, float* saved) const {
-        const int T = s_.seq_len, dim = DIM ? DIM : s_.head_dim;
+    [[gnu::flatten]] void forward_lanes(int block, const Dropping& dropping, float* saved) const {
         constexpr int SIZE = DIM ? DIM : MAX_HEAD_DIM;
-        const std::ptrdiff_t step = std::ptrdiff_t(dim) * lanes_;
-        const float *const k = part(1) + lane, *const v = part(2) + lane;
-        float* const inverse = saved + std::ptrdiff_t(T) * T * lanes_ + lane;
-        const int dropped = dropping.dropped;
+        const int T = s_.seq_len, dim = DIM ? DIM : s_.head_dim, dropped = dropping.dropped;
+        const float *const k = part(K, block), *const v = part(V, block);
         for (int i = 0; i < T; ++i) {
             const int visible = s_.visible(i);
-            float* const weights = saved + std::ptrdiff_t(i) * T * lanes_ + lane;
-            const std::uint16_t* const draws = draws_.get() + std::ptrdiff_t(i) * T * lanes_ + lane;
-            vec query[SIZE], mixed[SIZE];
-            for (int e = 0; e < dim; ++e) {
-                query[e] = load(part(0) + lane + i * step + e * lanes_);
-                mixed[e] = vec{};
-            }
+            const float* const q = part(Q, block) + i * dim * VL;
+            float* const out = part(OUT, block) + i * dim * VL;
+            float* const weights = saved + i * T * VL;
+            const std::uint16_t* const draws = draws_.get() + i * T * VL;
             vec highest{};
             for (int j = 0; j < visible; ++j) {
-                vec score = query[0] * load(k + j * step);
-                for (int e = 1; e < dim; ++e) score += query[e] * load(k + j * step + e * lanes_);
-                store(weights + j * lanes_, score);
+                vec score = load(q) * load(k + j * dim * VL);
+                for (int e = 1; e < dim; ++e) {
+                    score += load(q + e * VL) * load(k + (j * dim + e) * VL);
+                }
+                store(weights + j * VL, score);
                 highest = j == 0 ? score : select(score > highest, score, highest);
             }
-            vec sum{};
+            vec sum{}, mixed[SIZE] = {};
             for (int j = 0; j < visible; ++j) {
-                vec weight = exp(load(weights + j * lanes_) - highest);
+                vec weight = exp(load(weights + j * VL) - highest);
                 sum += weight;
                 vec kept = weight;
                 if (DROPS) {
-                    const ivec keep = load_draws(draws + j * lanes_) >= dropped;
+                    const ivec keep = load_draws(draws + j * VL) >= dropped;
                     kept = from_bits(keep & bits(weight));
                     weight = from_bits(bits(weight) | (~keep & SIGN_BIT));
                 }
-                store(weights + j * lanes_, weight);
-                for (int e = 0; e < dim; ++e) mixed[e] += kept * load(v + j * step + e * lanes_);
+                store(weights + j * VL, weight);
+                for (int e = 0; e < dim; ++e) mixed[e] += kept * load(v + (j * dim + e) * VL);
             }
-            const vec scale = 1.0f / sum;
-            store(inverse + i * lanes_, scale);
+            const vec inverse = 1.0f / sum;
+            store(saved + (pairs_ + i) * VL, inverse);
             for (int e = 0; e < dim; ++e) {
-                store(part(3) + lane + i * step + e * lanes_,
-                      mixed[e] * (scale * dropping.scale));
+                store(out + e * VL, mixed[e] * (inverse * dropping.scale));
             }
         }
     }
 
     template <int DIM>
-    void backward_lanes(int lane, float mask_scale, const float* saved) const {
-        const int T = s_.seq_len, dim = DIM ? DIM : s_.head_dim;
+    [[gnu::flatten]] void backward_lanes(int block, float mask_scale, const float* saved) const {
         constexpr int SIZE = DIM ? DIM : MAX_HEAD_DIM;
-        const std::ptrdiff_t step = std::ptrdiff_t(dim) * lanes_;
-        const float *const q = part(0) + lane, *const k = part(1) + lane, *const v = part(2) + lane;
-        float* const d_out = part(4) + lane;
-        const float* const inverse = saved + std::ptrdiff_t(T) * T * lanes_ + lane;
-        const float* const weights = saved + lane;
+        const int T = s_.seq_len, dim = DIM ? DIM : s_.head_dim;
+        const float *const k = part(K, block), *const v = part(V, block), *const q = part(Q, block);
+        float *const d_out = part(D_OUT, block), *const d_scores = d_scores_.get();
         for (int i = 0; i < T; ++i) {
             // The gradient of a score is p (dp - sum of p dp over the keys), where p is the
             // normalised weight, and that sum is the output's product with its gradient.
-            const vec scale = load(inverse + i * lanes_);
-            vec d_mixed[SIZE], d_query[SIZE], along{};
+            const vec inverse = load(saved + (pairs_ + i) * VL);
+            vec d_query[SIZE] = {}, along{};
             for (int e = 0; e < dim; ++e) {
-                const vec g = load(d_out + i * step + e * lanes_);
-                along += g * load(part(3) + lane + i * step + e * lanes_);
-                d_mixed[e] = g * (scale * mask_scale);
-                store(d_out + i * step + e * lanes_, d_mixed[e]);
-                d_query[e] = vec{};
+                const vec g = load(d_out + (i * dim + e) * VL);
+                along += g * load(part(OUT, block) + (i * dim + e) * VL);
+                store(d_out + (i * dim + e) * VL, g * (inverse * mask_scale));
             }
-            along *= scale;
+            along *= inverse;
             for (int j = 0; j < s_.visible(i); ++j) {
-                const ivec weight = bits(load(weights + (std::ptrdiff_t(i) * T + j) * lanes_));
+                const ivec weight = bits(load(saved + (i * T + j) * VL));
                 vec d_weight{};
                 for (int e = 0; e < dim; ++e) {
-                    d_weight += d_mixed[e] * load(v + j * step + e * lanes_);
+                    d_weight += load(d_out + (i * dim + e) * VL) * load(v + (j * dim + e) * VL);
                 }
                 d_weight = from_bits(~(weight >> 31) & bits(d_weight));
                 const vec d_score = from_bits(weight & ~SIGN_BIT) * (d_weight - along);
-                store(d_scores_.get() + (std::ptrdiff_t(i) * T + j) * VL, d_score);
+                store(d_scores + (i * T + j) * VL, d_score);
                 for (int e = 0; e < dim; ++e) {
-                    d_query[e] += d_score * load(k + j * step + e * lanes_);
+                    d_query[e] += d_score * load(k + (j * dim + e) * VL);
                 }
             }
-            for (int e = 0; e < dim; ++e) {
-                store(part(5) + lane + i * step + e * lanes_, d_query[e]);
-            }
+            for (int e = 0; e < dim; ++e) store(part(D_Q, block) + (i * dim + e) * VL, d_query[e]);
         }
         for (int j = 0; j < T; ++j) {
-            vec d_key[SIZE], d_value[SIZE];
-            for (int e = 0; e < dim; ++e) d_key[e] = d_value[e] = vec{};
+            vec d_key[SIZE] = {}, d_value[SIZE] = {};
             for (int i = s_.first_query(j); i < T; ++i) {
-                const vec d_score = load(d_scores_.get() + (std::ptrdiff_t(i) * T + j) * VL);
-                const ivec weight = bits(load(weights + (std::ptrdiff_t(i) * T + j) * lanes_));
+                const vec d_score = load(d_scores + (i * T + j) * VL);
+                const ivec weight = bits(load(saved + (i * T + j) * VL));
                 const vec kept = from_bits(~(weight >> 31) & weight);
                 for (int e = 0; e < dim; ++e) {
-                    d_key[e] += d_score * load(q + i * step + e * lanes_);
-                    d_value[e] += kept * load(d_out + i * step + e * lanes_);
+                    d_key[e] += d_score * load(q + (i * dim + e) * VL);
+                    d_value[e] += kept * load(d_out + (i * dim + e) * VL);
                 }
             }
             for (int e = 0; e < dim; ++e) {
-                store(part(6) + lane + j * step + e * lanes_, d_key[e]);
-                store(part(7) + lane + j * step + e * lanes_, d_value[e]);
+                store(part(D_K, block) + (j * dim + e) * VL, d_key[e]);
+                store(part(D_V, block) + (j * dim + e) * VL, d_value[e]);
             }
         }
     }
 
     const AttentionShape s_;
-    const int group_, lanes_;
-    const std::ptrdiff_t part_, unit_saved_;
-    Buffer<float> scratch_, d_scores_;
+    const int group_, blocks_, pairs_;
+    const std::ptrdiff_t part_, block_saved_;
+    Buffer<float> parts_, unsaved_, d_scores_;
     Buffer<std::uint16_t> draws_;
 };
 

@@ -71,8 +71,8 @@ class DecoderLayer {
           ld_(shape.ld()),
           ld_qkv_(round_up(3 * d_, VL)),
           ld_kv_(round_up(2 * d_, VL)),
-          ld_ff_(round_up(shape.d_ff, VL)),
           block_(ff_block(mappings * shape.seq_len)),
+          ld_block_(block_ + NR),
           self_(shape.attention(true)),
           cross_(shape.attention(false)),
           scratch_(scratch) {
@@ -85,7 +85,7 @@ class DecoderLayer {
         for (Buffer<float>* b : {&inverse1_, &inverse2_, &inverse3_}) b->resize(rows);
         saved1_.resize(self_->saved_size(mappings));
         saved2_.resize(cross_->saved_size(mappings));
-        hidden_.resize(rows * ld_ff_);
+        hidden_.resize(rows * ((s_.d_ff + block_ - 1) / block_) * ld_block_);
     }
 
     // Columns of the feed-forward block that are worked on at a time: with their rows about a
@@ -103,7 +103,7 @@ class DecoderLayer {
         }
         to.d_qkv.resize(std::size_t(std::max(rows, pairs)) * round_up(3 * d, VL));
         to.d_kv.resize(std::size_t(pairs) * round_up(2 * d, VL));
-        to.hidden.resize(std::size_t(rows) * ff_block(rows));
+        to.hidden.resize(std::size_t(rows) * (ff_block(rows) + NR));
         to.workspace.resize(GEMM_WORKSPACE);
     }
 
@@ -247,20 +247,25 @@ class DecoderLayer {
         }
     }
 
-    // branch = linear2(dropout(relu(linear1(x2)))), some columns of d_ff at a time.
+    // The block of hidden units that starts at column j, (rows, ld_block_).
+    float* block_of(int j, int rows) const {
+        return hidden_.get() + std::ptrdiff_t(j / block_) * rows * ld_block_;
+    }
+
+    // branch = linear2(dropout(relu(linear1(x2)))), some columns of d_ff at a time. Products take
+    // the padding along: it is 0 in the weights, and whole vectors are faster.
     void feed_forward(const LayerWeights& p, int rows, bool training) {
         for (int j = 0; j < s_.d_ff; j += block_) {
-            const int width = std::min(block_, s_.d_ff - j);
-            float* const hidden = training ? hidden_.get() + j : scratch_.hidden.get();
-            const std::ptrdiff_t ld = training ? ld_ff_ : block_;
-            gemm(false, false, rows, width, d_, x2_.get(), ld_, p.w[UP] + j, p.ld[UP], hidden, ld,
-                 false, scratch_.workspace.get(), {nullptr, p.w[UP_BIAS] + j, true});
+            const int width = std::min(block_, s_.d_ff - j), columns = round_up(width, VL);
+            float* const hidden = training ? block_of(j, rows) : scratch_.hidden.get();
+            gemm(false, false, rows, columns, d_, x2_.get(), ld_, p.w[UP] + j, p.ld[UP], hidden,
+                 ld_block_, false, scratch_.workspace.get(), {nullptr, p.w[UP_BIAS] + j, true});
             if (sites_[4].draws) {
                 Dropping site = sites_[4];
                 site.draws += j;
-                drop(rows, width, hidden, ld, site, s_.d_ff);
+                drop(rows, width, hidden, ld_block_, site, s_.d_ff);
             }
-            gemm(false, true, rows, d_, width, hidden, ld, p.w[DOWN] + j, p.ld[DOWN],
+            gemm(false, true, rows, d_, columns, hidden, ld_block_, p.w[DOWN] + j, p.ld[DOWN],
                  scratch_.branch.get(), ld_, j > 0, scratch_.workspace.get(),
                  {nullptr, j == 0 ? p.w[DOWN_BIAS] : nullptr});
         }
@@ -276,25 +281,25 @@ class DecoderLayer {
         transpose(rows, d_, x2_.get(), ld_, turned_x, ld_turned);
         transpose(rows, d_, d_branch, ld_, turned_d, ld_turned);
         for (int j = 0; j < s_.d_ff; j += block_) {
-            const int width = std::min(block_, s_.d_ff - j);
-            const float* const hidden = hidden_.get() + j;
-            gemm(false, false, rows, width, d_, d_branch, ld_, p.w[DOWN] + j, p.ld[DOWN], d_hidden,
-                 block_, false, workspace);
-            drop_relu_backward(rows, width, hidden, ld_ff_, sites_[4].scale, d_hidden, block_,
+            const int width = std::min(block_, s_.d_ff - j), columns = round_up(width, VL);
+            const float* const hidden = block_of(j, rows);
+            gemm(false, false, rows, columns, d_, d_branch, ld_, p.w[DOWN] + j, p.ld[DOWN], d_hidden,
+                 ld_block_, false, workspace);
+            drop_relu_backward(rows, width, hidden, ld_block_, sites_[4].scale, d_hidden, ld_block_,
                                p.g[UP_BIAS] + j);
-            gemm(false, false, d_, width, rows, turned_d, ld_turned, hidden, ld_ff_,
+            gemm(false, false, d_, columns, rows, turned_d, ld_turned, hidden, ld_block_,
                  p.g[DOWN] + j, p.ld[DOWN], false, workspace);
-            gemm(false, false, d_, width, rows, turned_x, ld_turned, d_hidden, block_,
+            gemm(false, false, d_, columns, rows, turned_x, ld_turned, d_hidden, ld_block_,
                  p.g[UP] + j, p.ld[UP], false, workspace);
-            gemm(false, true, rows, d_, width, d_hidden, block_, p.w[UP] + j, p.ld[UP], d_x, ld_,
+            gemm(false, true, rows, d_, columns, d_hidden, ld_block_, p.w[UP] + j, p.ld[UP], d_x, ld_,
                  true, workspace);
         }
     }
 
     const LayerShape s_;
     const int d_;
-    const std::ptrdiff_t ld_, ld_qkv_, ld_kv_, ld_ff_;
-    const int block_;
+    const std::ptrdiff_t ld_, ld_qkv_, ld_kv_;
+    const int block_, ld_block_;
     const std::unique_ptr<Attention> self_, cross_;
     LayerScratch& scratch_;
     Dropping sites_[6];

@@ -1,0 +1,220 @@
+"""The compiled transformer against autograd and the reference loop, from the same streams."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dataset.synthetic_generator import generate_mappings
+from training.dropout import draw_step_masks
+from training.loop import evaluate, train
+from training.native.build import load_library
+from training.native.transformer import NativeTransformer
+from training.probe import build_model
+from training.probe_types import Probe
+from training.protocol import Protocol
+from training.streams import ProbeStreams
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+pytestmark = pytest.mark.skipif(load_library() is None, reason="no compiled library")
+
+
+class Run:
+    """A probe's pieces: module, data, and fresh streams on request."""
+
+    def __init__(self, architecture, n, **changes):
+        # Patience: only a perfect accuracy or the horizon ends these runs.
+        changes = {"max_epochs": 50, "patience": 999, **changes}
+        self.protocol = Protocol.paper("transformer", **changes)
+        self.n = n
+        probe = Probe(architecture, self.protocol, 1, 2, n)
+        streams = self.streams()
+        task = architecture
+        data = generate_mappings(n, task.vocab_size, task.seq_len, streams.data)
+        self.inputs, self.labels = data.inputs, data.labels
+        self.module = build_model(probe, streams)
+        shake(self.module)
+
+    def streams(self):
+        return ProbeStreams(1, 2, self.n)
+
+    def masks(self):
+        return self.streams().dropout_masks(self.protocol.dropout)
+
+    def tensors(self):
+        return torch.from_numpy(self.inputs), torch.from_numpy(self.labels)
+
+    def native(self):
+        return NativeTransformer(self.module, self.inputs, self.labels, self.protocol, self.masks())
+
+    def reference(self):
+        """Train a copy of the module by the reference loop; return it and its epoch records."""
+        module, records = copy.deepcopy(self.module), []
+        orders = self.streams().batch_orders(self.n)
+        train(module, *self.tensors(), self.protocol, orders, self.masks(), records.append)
+        return module, records
+
+
+def shake(module):
+    """Move every parameter: fresh ones have equal layers, zero biases and idle norms."""
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = rng.standard_normal(tuple(parameter.shape)).astype(np.float32)
+            parameter.add_(torch.from_numpy(noise), alpha=0.05)
+
+
+def shape(hidden_size, d_ff, num_heads, num_layers, vocab_size=10, seq_len=10):
+    return TransformerArchitecture(
+        hidden_size, d_ff, num_heads, num_layers, vocab_size=vocab_size, seq_len=seq_len
+    )
+
+
+SHAPES = [
+    shape(32, 380, 4, 1),
+    shape(64, 83, 32, 3),
+    shape(128, 175, 1, 3),
+    shape(128, 140, 64, 1),
+    shape(32, 40, 8, 2),
+    shape(32, 40, 1, 1),
+    # Widths that are no multiple of a vector, every feature a head, other tasks.
+    shape(15, 7, 5, 2),
+    shape(15, 7, 15, 1, vocab_size=7, seq_len=4),
+    shape(33, 17, 1, 2, vocab_size=3, seq_len=17),
+    shape(42, 300, 2, 2, vocab_size=11, seq_len=9),
+    shape(24, 1, 2, 3, vocab_size=40, seq_len=2),
+    shape(36, 9, 12, 1, vocab_size=5, seq_len=8),
+    shape(3, 1, 3, 1, vocab_size=30, seq_len=3),
+]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("count", [8, 5])
+@pytest.mark.parametrize("architecture", SHAPES, ids=lambda a: a.name)
+def test_gradient(architecture, count, dropout):
+    # With betas of 0, AdamW steps by rate * g / (|g| + epsilon), which is solved for the gradient
+    # g here; the large numbers keep g above the rounding of the weights. 5 is a short batch.
+    rate, epsilon = 1e6, 1e4
+    run = Run(
+        *(architecture, count),
+        batch_size=8,
+        dropout=dropout,
+        learning_rate=rate,
+        epsilon=epsilon,
+        beta1=0.0,
+        beta2=0.0,
+        weight_decay=0.0,
+        grad_clip=0.0,
+    )
+    order = np.random.default_rng(3).permutation(count)
+    native = run.native()
+    before = native.state_dict()
+    native.train_epoch(order)
+    steps = {k: (before[k] - v).double() for k, v in native.state_dict().items()}
+
+    module = copy.deepcopy(run.module).train()
+    inputs, labels = (x[torch.from_numpy(order)] for x in run.tensors())
+    if dropout > 0:
+        draw_step_masks(module.dropout_sites(), run.masks(), 8, inputs.device)
+    F.cross_entropy(module(inputs).flatten(0, 1), labels.flatten()).backward()
+    largest = max(float(p.grad.abs().max()) for p in module.parameters())
+    for name, parameter in module.named_parameters():
+        gradient = steps[name] * epsilon / (rate - steps[name].abs())
+        # The tolerance is absolute: a weight's float rounds its step, 100 * g, to 6e-8 of itself.
+        np.testing.assert_allclose(
+            gradient, parameter.grad, rtol=1e-4, atol=2e-6 * largest + 4e-9, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("architecture", [*SHAPES, shape(1, 1, 1, 1)], ids=lambda a: a.name)
+def test_evaluation(architecture):
+    run = Run(architecture, 75 if architecture.seq_len > 2 else 20)
+    loss, accuracy = run.native().evaluate()
+    expected_loss, expected_accuracy = evaluate(run.module, *run.tensors())
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert accuracy == expected_accuracy
+
+
+def test_nan_logits_count_as_wrong():
+    run = Run(shape(32, 40, 4, 1), 10)
+    with torch.no_grad():
+        run.module.head.bias[3] = float("nan")
+    loss, accuracy = run.native().evaluate()
+    assert np.isnan(loss)
+    assert accuracy == evaluate(run.module, *run.tensors())[1] == 0.0
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("n", [2, 20, 33, 64, 75])
+def test_losses_of_fifty_epochs(n, dropout):
+    run = Run(shape(32, 380, 4, 1), n, dropout=dropout)
+    native, orders = run.native(), run.streams().batch_orders(n)
+    _, records = run.reference()
+    for record in records:
+        native.train_epoch(next(orders))
+        loss, accuracy = native.evaluate()
+        assert loss == pytest.approx(record.loss, rel=1e-4), f"epoch {record.epoch}"
+        # Two logits of a token may be closer than rounding.
+        assert accuracy == pytest.approx(record.accuracy, abs=1.5 / run.inputs.size)
+        assert native.learning_rate == pytest.approx(record.learning_rate, rel=1e-12)
+    assert len(records) == 50 or records[-1].accuracy == 1.0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        (shape(64, 83, 32, 3), {}),
+        (shape(128, 175, 1, 3), {}),
+        (shape(33, 17, 3, 2, vocab_size=6, seq_len=7), {"batch_size": 7, "dropout": 0.5}),
+        (shape(32, 40, 8, 2), {"grad_clip": 1e-2, "weight_decay": 1.0, "beta1": 0.5}),
+        (shape(32, 40, 1, 1), {"batch_size": 50, "grad_clip": 0.0}),
+    ],
+    ids=str,
+)
+def test_weights_after_some_epochs(architecture, changes):
+    run = Run(architecture, 40, max_epochs=3, **changes)
+    native, orders = run.native(), run.streams().batch_orders(40)
+    module, records = run.reference()
+    for record in records:
+        native.train_epoch(next(orders))
+        assert native.evaluate()[0] == pytest.approx(record.loss, rel=1e-5)
+    trained, d = native.state_dict(), architecture.hidden_size
+    for name, expected in module.state_dict().items():
+        got = trained[name]
+        if name.endswith("in_proj_bias"):
+            # A key bias has no effect, so its gradient is rounding, which AdamW makes large.
+            got, expected = (torch.cat([x[:d], x[2 * d :]]) for x in (got, expected))
+        np.testing.assert_allclose(got, expected, atol=1e-4, err_msg=name)
+
+
+def test_weights_come_and_go():
+    for architecture in SHAPES[:7]:
+        run = Run(architecture, 10)
+        native = run.native()
+        for name, value in native.state_dict().items():
+            assert torch.equal(value, run.module.state_dict()[name]), name
+        saved, score = native.weights(), native.evaluate()
+        native.train_epoch(np.arange(10))
+        assert native.evaluate() != score
+        native.load_weights(saved)
+        assert native.evaluate() == score
+
+
+@pytest.mark.parametrize("architecture", SHAPES[:5], ids=lambda a: a.name)
+def test_bits_do_not_depend_on_what_else_runs(architecture):
+    run = Run(architecture, 40)
+    alone, first, second = run.native(), run.native(), run.native()
+    other = Run(SHAPES[6], 9).native()
+    orders = list(zip(range(2), run.streams().batch_orders(40), strict=False))
+    for _, order in orders:
+        alone.train_epoch(order)
+    for _, order in orders:
+        first.train_epoch(order)
+        other.train_epoch(np.arange(9))
+        second.train_epoch(order)
+        other.evaluate()
+    assert alone.evaluate() == first.evaluate() == second.evaluate()
+    assert np.array_equal(alone.weights(), first.weights())
+    assert np.array_equal(alone.weights(), second.weights())
