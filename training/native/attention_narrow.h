@@ -191,9 +191,11 @@ class NarrowAttention final : public Attention {
     // Rows without an index are overwritten, others added to.
     void scatter(Part from, int first, int count, float factor, const Operand& x) const {
         if (x.index) {
-            each_run(x, from, first, count, [=](auto* run, auto* lanes) { *run += *lanes * factor; });
+            each_run(x, from, first, count,
+                     [=](auto* run, auto* lanes) { *run += *lanes * factor; });
         } else {
-            each_run(x, from, first, count, [=](auto* run, auto* lanes) { *run = *lanes * factor; });
+            each_run(x, from, first, count,
+                     [=](auto* run, auto* lanes) { *run = *lanes * factor; });
         }
     }
 

@@ -64,7 +64,8 @@ class WideAttention final : public Attention {
                          keys_, 1, key.data, key.ld, d_query.data + i * d_query.ld, d_query.ld);
             });
             finish(d_query, d_q, first, column);
-            const Rows d_key = target(5, d_k, first, column), d_value = target(6, d_v, first, column);
+            const Rows d_key = target(5, d_k, first, column);
+            const Rows d_value = target(6, d_v, first, column);
             blocks(T, [&](int j, int count) {
                 const int i = s_.first_query(j);
                 multiply(count, width_, T - i, scores_.get() + i * keys_ + j, 1, keys_,

@@ -90,7 +90,8 @@ struct Score {
     std::int64_t correct = 0;
 };
 
-// Add the score of class-major logits; columns up to the next multiple of VL are read. A token with a NaN logit is wrong and makes the loss NaN.
+// Add the score of class-major logits; columns up to the next multiple of VL are read. A token with
+// a NaN logit is wrong and makes the loss NaN.
 inline void add_score(int vocab, int columns, const float* logits, std::ptrdiff_t ld,
                       const std::int32_t* labels, Score& score) {
     vec loss{};
@@ -188,10 +189,12 @@ class Sfc64 {
     // `count` 16-bit draws, taken from whole words and viewed as memory, as NumPy does; `draws`
     // must have room for the last word.
     void draw(std::ptrdiff_t count, std::uint16_t* draws) {
+        Sfc64 local = *this;  // stores to `draws` cannot alias it, so its state stays in registers
         for (std::ptrdiff_t i = 0; i < count; i += 4) {
-            const std::uint64_t word = next();
+            const std::uint64_t word = local.next();
             std::memcpy(draws + i, &word, sizeof word);
         }
+        *this = local;
     }
 
   private:

@@ -193,7 +193,8 @@ class Transformer final : public Model {
             float* to = d_memory_.get() + batch_.index[r] * ld_;
             for (int j = 0; j < ld_; ++j) to[j] += from[j];
         }
-        float *const token = gradient(token_embedding_), *const position = gradient(position_embedding_);
+        float* const token = gradient(token_embedding_);
+        float* const position = gradient(position_embedding_);
         std::fill(token, token + vocab_ * ld_, 0.0f);
         std::fill(position, position + seq_len_ * ld_, 0.0f);
         for (int i = 0; i < batch_.count(); ++i) {

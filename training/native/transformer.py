@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from training.native.model import NativeModel
 from training.protocol import Protocol
 from training.streams import MaskStream
-from transformer_experiments.transformer_utils import Transformer
+
+if TYPE_CHECKING:
+    from transformer_experiments.transformer_utils import Transformer
 
 # Heads with fewer features than this are computed with other heads in the lanes of a vector.
 WIDE_HEAD_DIM = 16

@@ -276,23 +276,24 @@ class DecoderLayer {
         float *const d_hidden = scratch_.hidden.get(), *const workspace = scratch_.workspace.get();
         const float* const d_branch = scratch_.branch.get();
         // Turned once here rather than for every block in gemm().
-        float *const turned_x = scratch_.turned.get(), *const turned_d = scratch_.turned_other.get();
+        float* const turned_x = scratch_.turned.get();
+        float* const turned_d = scratch_.turned_other.get();
         const std::ptrdiff_t ld_turned = round_up(rows, VL);
         transpose(rows, d_, x2_.get(), ld_, turned_x, ld_turned);
         transpose(rows, d_, d_branch, ld_, turned_d, ld_turned);
         for (int j = 0; j < s_.d_ff; j += block_) {
             const int width = std::min(block_, s_.d_ff - j), columns = round_up(width, VL);
             const float* const hidden = block_of(j, rows);
-            gemm(false, false, rows, columns, d_, d_branch, ld_, p.w[DOWN] + j, p.ld[DOWN], d_hidden,
-                 ld_block_, false, workspace);
+            gemm(false, false, rows, columns, d_, d_branch, ld_, p.w[DOWN] + j, p.ld[DOWN],
+                 d_hidden, ld_block_, false, workspace);
             drop_relu_backward(rows, width, hidden, ld_block_, sites_[4].scale, d_hidden, ld_block_,
                                p.g[UP_BIAS] + j);
             gemm(false, false, d_, columns, rows, turned_d, ld_turned, hidden, ld_block_,
                  p.g[DOWN] + j, p.ld[DOWN], false, workspace);
             gemm(false, false, d_, columns, rows, turned_x, ld_turned, d_hidden, ld_block_,
                  p.g[UP] + j, p.ld[UP], false, workspace);
-            gemm(false, true, rows, d_, columns, d_hidden, ld_block_, p.w[UP] + j, p.ld[UP], d_x, ld_,
-                 true, workspace);
+            gemm(false, true, rows, d_, columns, d_hidden, ld_block_, p.w[UP] + j, p.ld[UP], d_x,
+                 ld_, true, workspace);
         }
     }
 
