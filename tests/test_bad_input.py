@@ -29,6 +29,8 @@ CASES = [
     (BINARY_SEARCH, "--model transformer --params 32000 --layers 0", "at least 1"),
     (BINARY_SEARCH, "--model transformer --params 32000 --layers 4", "--exact-params"),
     (BINARY_SEARCH, "--paper --params 32000", "--paper"),
+    (BINARY_SEARCH, "--paper --layers 7", "no published row"),
+    (BINARY_SEARCH, "--model mlp --params " + "9" * 400, "at most"),
     (TRAIN_MLP, "", "--params"),
     (TRAIN_MLP, "--params 0", "at least 1"),
     (TRAIN_MLP, "--params 3e4", "whole number"),
@@ -114,6 +116,12 @@ ROW = "mlp,paper,9949,49,1,0,0,2,True,1.0,0.1,5,perfect,0.1\n"
         ("mlp_probes.csv", HEADER + "mlp,paper,9949\n" + ROW, "line 2"),
         ("mlp_probes.csv", HEADER + ROW.replace("perfect", "tired"), "line 2"),
         ("mlp_probes.csv", HEADER + ROW + ROW.replace("True", "False"), "line 3"),
+        ("mlp_probes.csv", "name,score\nann,1\nbob,2", "another layout"),
+        ("mlp_probes.csv", HEADER + "mlp,paper,9949\n" + ROW[:20], "line 2"),
+        ("mlp_probes.csv", HEADER + ROW.replace("mlp", "transformer", 1), "line 2"),
+        ("mlp_probes.csv", HEADER + ROW.replace("2,True", "-4,True"), "line 2"),
+        ("mlp_probes.csv", HEADER + ROW.replace("1.0,0.1", "7.5,0.1"), "line 2"),
+        ("mlp_probes.csv", HEADER + ROW.replace("1.0,0.1", "0.9,0.1"), "line 2"),
         ("mlp_results.csv", "model,threshold\nmlp,3\n", "another layout"),
     ],
 )
@@ -124,6 +132,13 @@ def test_results_of_another_layout(name, content, clue, tmp_path, monkeypatch, c
     assert_refused(status, stdout, stderr, clue)
     assert name in stderr
     assert (tmp_path / name).read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_log_that_is_a_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mlp_probes.csv").mkdir()
+    flags = ["--model", "mlp", "--params", "10000", "--results-dir", str(tmp_path)]
+    assert_refused(*run_here(BINARY_SEARCH, flags, monkeypatch, capsys), "cannot write")
 
 
 def test_refused_in_a_process_of_its_own(tmp_path):

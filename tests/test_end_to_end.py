@@ -1,5 +1,6 @@
 """The search script as a process: kill, resume, number of workers, two drivers, Ctrl-C."""
 
+import os
 import signal
 import subprocess
 import time
@@ -57,6 +58,7 @@ def running_search(folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -79,11 +81,16 @@ def test_killed_and_resumed(uninterrupted, tmp_path):
     assert results_without_seconds(tmp_path / name) == results_without_seconds(uninterrupted / name)
 
 
-def test_ctrl_c_ends_quickly_and_says_how_to_continue(tmp_path):
+@pytest.mark.parametrize("rows", [None, 0, 2], ids=["at once", "workers start", "in training"])
+def test_ctrl_c_ends_quickly_and_says_how_to_continue(tmp_path, rows):
     process = running_search(tmp_path)
-    wait_for_rows(tmp_path / "mlp_probes.csv", 2, process)
+    if rows is None:
+        while not (tmp_path / "results.lock").exists():
+            time.sleep(0.02)
+    else:
+        wait_for_rows(tmp_path / "mlp_probes.csv", rows, process)
     start = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the driver and its workers
     _, stderr = process.communicate(timeout=20)
     assert time.monotonic() - start < 5
     assert process.returncode == 130

@@ -278,7 +278,7 @@ HEADER = result_layout("mlp").header + "\n"
         (HEADER + GOOD_ROW.format("many,8"), "line 2: threshold"),
         (HEADER + GOOD_ROW.format("7,8") + "mlp,paper,10000\n", "line 3: 3 fields"),
         (HEADER + GOOD_ROW.format("7,9"), "line 2: threshold and first_failure"),
-        (HEADER + GOOD_ROW.format("-1,0"), "line 2: threshold and first_failure"),
+        (HEADER + GOOD_ROW.format("-1,0"), "line 2: threshold"),
         (HEADER + 2 * GOOD_ROW.format("7,8"), "line 3: repeats"),
         (HEADER + GOOD_ROW.format("7,8").replace("mlp", "transformer"), "line 2: model"),
     ],

@@ -16,12 +16,10 @@ import sys
 from pathlib import Path
 
 from threshold_search.driver import SearchState, drive
-from threshold_search.grid import searches_from
 from threshold_search.records import MODELS
 from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
 from threshold_search.workers import Workers
 from training.cli import Parser, non_negative_int, positive_int, run
-from training.engine import fallback_note
 from training.errors import UserError
 from training.flags import add_engine_flags, add_protocol_flags, resolve_device
 
@@ -44,29 +42,37 @@ def main() -> None:
         if not fixed:
             sizes = "--hidden-size" if args.model == "mlp" else "--hidden-size and --d-ff"
             raise UserError(f"give --params, or {sizes}")
+    try:
+        states, folder = _search(args)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; every finished probe is in {args.results_dir}, "
+            "the same command continues from there"
+        ) from None
+    from threshold_search.report import summary_table
+
+    print(summary_table(states, folder))
+
+
+def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]:
+    # These bring torch, for which neither --help nor the start of a worker should wait.
+    from threshold_search.grid import label_notes, searches_from
+    from training.engine import fallback_note, variant_label
+
     searches = searches_from(args)
     device = resolve_device(args.device)
     if note := fallback_note(args.engine, device):  # compiles, so that the workers need not
         print(note, file=sys.stderr)
     models = tuple(dict.fromkeys(search.architecture.model for search in searches))
-    variant = "" if args.engine == "fast" else f" engine={args.engine}"
-    variant += "" if device == "cpu" else f" device={device}"
-    with ResultsFolder(args.results_dir, models, variant) as folder:
-        try:
-            with (
-                Workers(args.workers or _default_workers(device), device, args.engine) as workers,
-                _Progress(len(searches)) as progress,
-            ):
-                job_size = CUDA_JOB_SIZE if device == "cuda" else 1
-                states = drive(searches, folder, workers, progress.show, job_size)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted; every finished probe is in {folder.folder}, "
-                "the same command continues from there"
-            ) from None
-    from threshold_search.report import summary_table
-
-    print(summary_table(states, folder))
+    job_size = CUDA_JOB_SIZE if device == "cuda" else 1
+    with ResultsFolder(args.results_dir, models, variant_label(args.engine, device)) as folder:
+        for note in label_notes(searches):
+            print(note, file=sys.stderr)
+        with (
+            Workers(args.workers or _default_workers(device), device, args.engine) as workers,
+            _Progress(len(searches)) as progress,
+        ):
+            return drive(searches, folder, workers, progress.show, job_size), folder
 
 
 def _default_workers(device: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping
 
 from training.stopping import STOP_REASONS
@@ -27,25 +28,55 @@ def _stop_reason(text: str) -> str:
     return text
 
 
-def _optional_int(text: str) -> int | None:
-    return int(text) if text else None
+def _number(kind: type, smallest: float, largest: float = math.inf) -> Callable[[str], object]:
+    def parse(text: str) -> object:
+        value = kind(text)
+        if not smallest <= value <= largest:
+            raise ValueError(f"{text} is out of range")
+        return value
+
+    return parse
+
+
+_count = _number(int, 0)
+_positive = _number(int, 1)
+_seconds = _number(float, 0)
+
+
+def _optional_positive(text: str) -> int | None:
+    return _positive(text) if text else None
+
+
+def _protocol(text: str) -> str:
+    if text.split(" ")[0] != "paper":
+        raise ValueError(f"{text!r} is not a protocol")
+    return text
+
+
+def _exactly(model: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text != model:
+            raise ValueError(f"{text!r} is not {model}")
+        return text
+
+    return parse
 
 
 _PROBE_VALUES = {
-    "n": int,
+    "n": _positive,
     "memorized": _bool,
-    "accuracy": float,
+    "accuracy": _number(float, 0, 1),
     "loss": float,
-    "epochs": int,
+    "epochs": _positive,
     "stop_reason": _stop_reason,
-    "seconds": float,
+    "seconds": _seconds,
 }
 _RESULT_VALUES = {
-    "threshold": int,
-    "first_failure": _optional_int,
+    "threshold": _count,
+    "first_failure": _optional_positive,
     "max_epoch_reached": _bool,
-    "probes": int,
-    "seconds": float,
+    "probes": _positive,
+    "seconds": _seconds,
 }
 
 
@@ -71,6 +102,8 @@ class Layout:
                 values[column] = parser(text)
             except ValueError as error:
                 raise ValueError(f"{column}: {error}") from None
+        if values.get("memorized") and values["accuracy"] != 1.0:
+            raise ValueError("memorized, but accuracy is not 1")
         return values
 
     def line(self, values: Mapping[str, object]) -> str:
@@ -83,12 +116,12 @@ class Layout:
 def _layout(model: str, budget: bool, values: dict[str, Callable[[str], object]]) -> Layout:
     return Layout(
         {
-            "model": str,
-            "protocol": str,
-            **({"budget": int} if budget else {}),
-            **dict.fromkeys(ARCHITECTURE_COLUMNS[model], int),
-            "repeat": int,
-            "seed": int,
+            "model": _exactly(model),
+            "protocol": _protocol,
+            **({"budget": _positive} if budget else {}),
+            **dict.fromkeys(ARCHITECTURE_COLUMNS[model], _count),
+            "repeat": _count,
+            "seed": _count,
             **values,
         }
     )

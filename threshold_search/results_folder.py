@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import sys
 from collections.abc import Hashable
@@ -28,20 +29,29 @@ def _key(values: dict[str, object], last: str) -> Hashable:
 
 def read_rows(path: Path, layout: Layout) -> list[dict[str, object]]:
     """Return the rows of a CSV; raise :class:`UserError` for another layout or a bad row."""
-    with path.open(encoding="utf-8", newline="") as file:
-        try:
-            reader = csv.reader(file)
-            header = next(reader, None)
-            if header != layout.columns:
-                raise UserError(f"{path} has another layout: its first line is not this version's")
-            rows = []
-            for row in reader:
-                try:
-                    rows.append(layout.parse(row))
-                except ValueError as error:
-                    raise UserError(f"{path} line {reader.line_num}: {error}") from None
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{path} is not a readable CSV: {error}") from None
+    return _parse_rows(path, _content(path), layout)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _parse_rows(path: Path, content: bytes, layout: Layout) -> list[dict[str, object]]:
+    try:
+        reader = csv.reader(io.StringIO(content.decode(), newline=""))
+        if next(reader, None) != layout.columns:
+            raise UserError(f"{path} has another layout: its first line is not this version's")
+        rows = []
+        for row in reader:
+            try:
+                rows.append(layout.parse(row))
+            except ValueError as error:
+                raise UserError(f"{path} line {reader.line_num}: {error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a readable CSV: {error}") from None
     return rows
 
 
@@ -55,15 +65,21 @@ class ProbeLog:
         self.path, self.model, self._variant = path, model, variant
         self._layout = probe_layout(model)
         self._outcomes: dict[Hashable, Outcome] = {}
+        self._whole_bytes: int | None = None  # length without a torn last line, if there is one
 
     def load(self) -> None:
-        """Read the log, dropping (and reporting) a last line that a crash left unfinished."""
+        """Read the log up to a last line that a crash left unfinished; change nothing yet."""
         if not self.path.exists():
             return
-        self._drop_torn_line()
-        if self.path.stat().st_size == 0:
+        content = _content(self.path)
+        whole, newline, torn = content.rpartition(b"\n")
+        if torn and (newline or self._layout.header.encode().startswith(torn)):
+            content = whole + newline
+            self._whole_bytes = len(content)
+        if not content:
             return
-        for number, values in enumerate(read_rows(self.path, self._layout), start=2):
+        rows = _parse_rows(self.path, content, self._layout)
+        for number, values in enumerate(rows, start=2):
             key = _key(values, "n")
             columns = list(values)
             fields = {c: values[c] for c in columns[columns.index("n") + 1 :]}
@@ -72,15 +88,12 @@ class ProbeLog:
             if known.memorized != outcome.memorized:
                 raise UserError(f"{self.path} line {number}: contradicts an earlier row")
 
-    def _drop_torn_line(self) -> None:
-        content = self.path.read_bytes()
-        whole, newline, torn = content.rpartition(b"\n")
-        if not torn:
-            return
-        if not newline and not self._layout.header.encode().startswith(torn):
-            return  # not a log at all; reading it says so
-        os.truncate(self.path, len(whole) + len(newline))
-        print(f"{self.path}: dropped an unfinished last line", file=sys.stderr)
+    def repair(self) -> None:
+        """Drop (and report) the unfinished last line that :meth:`load` found."""
+        if self._whole_bytes is not None:
+            os.truncate(self.path, self._whole_bytes)
+            self._whole_bytes = None
+            print(f"{self.path}: dropped an unfinished last line", file=sys.stderr)
 
     def label(self, protocol: Protocol) -> str:
         """Return what the protocol column says of probes trained here."""
@@ -96,8 +109,11 @@ class ProbeLog:
         line = self._layout.line({**identity, **vars(outcome)})
         if not self.path.exists() or self.path.stat().st_size == 0:
             line = self._layout.header + "\n" + line
-        with self.path.open("ab", buffering=0) as file:
-            file.write(line.encode())
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                file.write(line.encode())
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}") from None
         self._outcomes[_key(identity, "n")] = outcome
 
     def _identity(self, probe: Probe) -> dict[str, object]:
@@ -148,10 +164,14 @@ class ResultsFolder:
 
     def __enter__(self) -> Self:
         """Create the folder if need be, wait for the lock, read what is there."""
+        lock_path = Path(self._lock.lock_file)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.folder, os.W_OK):
-                raise PermissionError(13, "Permission denied")
+            is_new = not lock_path.exists()
+            lock_path.open("ab").close()
+            for log in self.logs.values():
+                if log.path.exists():
+                    log.path.open("ab").close()
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
@@ -165,8 +185,12 @@ class ResultsFolder:
         try:
             for file in (*self.logs.values(), *self.results.values()):
                 file.load()
+            for log in self.logs.values():
+                log.repair()
         except BaseException:
             self._lock.release()
+            if is_new:
+                lock_path.unlink(missing_ok=True)
             raise
         return self
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
-from training.errors import WorkerLost
+from training.errors import UserError, WorkerLost
 from training.probe_types import Outcome, Probe
 
 # Fork would copy the locks of torch's thread pool in whatever state they are.
@@ -25,7 +25,6 @@ LOSSES_ALLOWED = 3
 
 def _serve(connection: Connection, device: str, engine: str) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     import torch
 
@@ -39,6 +38,10 @@ def _serve(connection: Connection, device: str, engine: str) -> None:
             return
         try:
             answer: object = train_probes(job, device, engine)
+        except UserError as error:
+            answer = error
+        except MemoryError:
+            answer = UserError(f"not enough memory to train {job[0].architecture.name}")
         except Exception:
             answer = traceback.format_exc()
         connection.send(answer)
@@ -112,6 +115,8 @@ class Workers:
             except (EOFError, OSError):
                 self._replace(worker)
                 continue
+            if isinstance(answer, UserError):
+                raise answer
             if not isinstance(answer, list):
                 raise RuntimeError(f"{worker.job} failed:\n{answer}")
             finished += zip(worker.job, answer, strict=True)
@@ -123,7 +128,10 @@ class Workers:
         process = _CONTEXT.Process(
             target=_serve, args=(theirs, self._device, self._engine), daemon=True
         )
+        # A terminal sends Ctrl-C to every process; a worker must ignore it from its first moment.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.start()
+        signal.signal(signal.SIGINT, handler)
         theirs.close()
         worker = _Worker(process, ours)
         self._workers.append(worker)

@@ -14,6 +14,7 @@ from training.errors import UserError, WorkerLost
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
+LARGEST_NUMBER = 2**63 - 1
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -21,7 +22,9 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or isinstance(action.default, bool):
-            return action.help
+            known = action.required or "default" in action.help or action.dest == "help"
+            default = "none" if action.default is None else "off"
+            return action.help if known else f"{action.help} (default: {default})"
         return super()._get_help_string(action)
 
 
@@ -63,6 +66,8 @@ def _whole_number(smallest: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if value < smallest:
             raise argparse.ArgumentTypeError(f"must be at least {smallest}, got {value}")
+        if value > LARGEST_NUMBER:
+            raise argparse.ArgumentTypeError(f"must be at most {LARGEST_NUMBER}")
         return value
 
     return parse

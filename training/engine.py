@@ -28,9 +28,27 @@ OnEpoch = Callable[[EpochRecord], None]
 Weights = dict[str, Tensor]
 
 
+def engine_used(engine: str, device: str) -> str:
+    """Return which code trains: "native", "stacked" or "reference"."""
+    if engine == "reference" or device == "mps":  # stacked.py needs float64, which MPS lacks
+        return "reference"
+    return "native" if device == "cpu" and load_library() is not None else "stacked"
+
+
+def variant_label(engine: str, device: str) -> str:
+    """Return the end of the protocol column: empty for compiled code on a CPU.
+
+    Other engines and devices round differently, so their probes are not mixed with those.
+    """
+    used = engine_used(engine, device)
+    usual = "native" if device == "cpu" else "stacked"
+    label = "" if used == usual else f" engine={used}"
+    return label + ("" if device == "cpu" else f" device={device}")
+
+
 def fallback_note(engine: str, device: str) -> str | None:
     """Return one line when the fast engine has to do without compiled code, else None."""
-    if engine == "fast" and device == "cpu" and load_library() is None:
+    if device == "cpu" and engine_used(engine, device) == "stacked":
         return f"note: {why_unavailable()}; training with torch operations instead, more slowly"
     return None
 
@@ -39,10 +57,11 @@ def train_probe(
     probe: Probe, device: str = "cpu", engine: str = "fast", on_epoch: OnEpoch | None = None
 ) -> tuple[Outcome, Weights]:
     """Train one probe; return its outcome and the weights of its lowest-loss epoch."""
-    if engine == "reference" or device == "mps":  # stacked.py needs float64, which MPS lacks
+    used = engine_used(engine, device)
+    if used == "reference":
         outcome, model = run_probe(probe, device, on_epoch)
         return outcome, model.state_dict()
-    if device == "cpu" and load_library() is not None:
+    if used == "native":
         return _train_native(probe, on_epoch)
     trainer = StackedTrainer([probe], device, host_masks=device == "cpu")
     outcome = trainer.run(lambda _, record: on_epoch(record) if on_epoch else None)[0]

@@ -77,6 +77,8 @@ def train_and_report(
     for path in (args.history, args.save):
         if path is not None:
             require_writable(path)
+    from training.engine import engine_used  # brings torch, which --help does not need
+
     device = resolve_device(args.device)
     if note:
         print(note, file=sys.stderr)
@@ -89,7 +91,7 @@ def train_and_report(
         "seed": args.seed,
         "n": args.num_sequences,
         "device": device,
-        "engine": args.engine,
+        "engine": engine_used(args.engine, device),
     }
     if args.dry_run:
         details = {**configuration, **asdict(protocol)}
