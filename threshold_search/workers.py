@@ -11,7 +11,10 @@ import signal
 import threading
 import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
@@ -25,6 +28,7 @@ LOSSES_ALLOWED = 3
 
 def _serve(connection: Connection, device: str, engine: str) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     import torch
 
@@ -60,6 +64,23 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     connection: Connection
     job: list[Probe] | None = None
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Block SIGINT: a process started here inherits that; for this one it comes afterwards.
+
+    A terminal sends Ctrl-C to every process, and what it means is the driver's to decide.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a worker ignores it once it runs
+        yield
+        return
+    resource_tracker.ensure_running()  # would unblock it again when the first process starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Workers:
@@ -128,10 +149,8 @@ class Workers:
         process = _CONTEXT.Process(
             target=_serve, args=(theirs, self._device, self._engine), daemon=True
         )
-        # A terminal sends Ctrl-C to every process; a worker must ignore it from its first moment.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        process.start()
-        signal.signal(signal.SIGINT, handler)
+        with _interrupts_held_back():
+            process.start()
         theirs.close()
         worker = _Worker(process, ours)
         self._workers.append(worker)

@@ -111,8 +111,6 @@ def _searches(model: str, folder: Path) -> pd.DataFrame:
     seen = set()
     for number, row in enumerate(rows, start=2):
         search = tuple(row[column] for column in identity)
-        if row["model"] != model:
-            raise UserError(f"{path} line {number}: model {row['model']!r} instead of {model!r}")
         if row["threshold"] < 0 or row["first_failure"] not in (None, row["threshold"] + 1):
             raise UserError(f"{path} line {number}: threshold and first_failure disagree")
         if search in seen:
