@@ -149,11 +149,11 @@ class Workers:
         process = _CONTEXT.Process(
             target=_serve, args=(theirs, self._device, self._engine), daemon=True
         )
+        worker = _Worker(process, ours)
         with _interrupts_held_back():
             process.start()
+            self._workers.append(worker)
         theirs.close()
-        worker = _Worker(process, ours)
-        self._workers.append(worker)
         return worker
 
     def _replace(self, dead: _Worker) -> None:

@@ -103,15 +103,12 @@ def _searches(model: str, folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise UserError(f"no results folder {folder}")
     path, layout = folder / f"{model}_results.csv", result_layout(model)
-    try:
-        rows = read_rows(path, layout) if path.exists() else []
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    rows = read_rows(path, layout) if path.exists() else []
     identity = layout.columns[: layout.columns.index("threshold")]
     seen = set()
     for number, row in enumerate(rows, start=2):
         search = tuple(row[column] for column in identity)
-        if row["threshold"] < 0 or row["first_failure"] not in (None, row["threshold"] + 1):
+        if row["first_failure"] not in (None, row["threshold"] + 1):
             raise UserError(f"{path} line {number}: threshold and first_failure disagree")
         if search in seen:
             raise UserError(f"{path} line {number}: repeats an earlier search")
