@@ -115,12 +115,24 @@ def worker_seconds(workers: int) -> float:
         return time.perf_counter() - start
 
 
+def compare_workers() -> None:
+    """Time the search command with one worker and with two; print and write the table."""
+    one, two = worker_seconds(1), worker_seconds(2)
+    command = " ".join(WORKER_COMMAND)
+    row = {"command": command, "one_worker_seconds": one, "two_workers_seconds": two}
+    report([{**row, "speedup": one / two}], "worker_times")
+
+
 def main() -> None:
     """Measure, print and write the tables."""
     parser = Parser(__doc__)
     parser.add_argument("--only", metavar="NAME", help="one configuration, such as 49x1")
+    parser.add_argument("--workers-only", action="store_true", help="only one worker against two")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.workers_only:
+        compare_workers()
+        return
     compiling = compile_seconds()
     rows = []
     for architecture in CONFIGURATIONS:
@@ -147,12 +159,8 @@ def main() -> None:
         )
         print(rows[-1], file=sys.stderr)
     report(rows, "search_times")
-    if args.only:
-        return
-    one, two = worker_seconds(1), worker_seconds(2)
-    command = " ".join(WORKER_COMMAND)
-    row = {"command": command, "one_worker_seconds": one, "two_workers_seconds": two}
-    report([{**row, "speedup": one / two}], "worker_times")
+    if not args.only:
+        compare_workers()
 
 
 if __name__ == "__main__":
