@@ -16,14 +16,11 @@ import matplotlib.pyplot as plt
 import torch
 from machine import FOLDER, report
 
-from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, run
-from training.engine import NATIVE_MODELS
-from training.probe import build_model
+from training.engine import start_native
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
-from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 from visualizations.figures import save
 
@@ -37,13 +34,7 @@ ROUNDS = 5
 def seconds_per_epoch(architecture: Architecture, n: int) -> float:
     """Return the best time of one epoch and its evaluation."""
     probe = Probe(architecture, Protocol.paper(architecture.model), 0, 0, n)
-    streams = ProbeStreams(0, 0, n)
-    data = generate_mappings(n, seed=streams.data)
-    masks = streams.dropout_masks(probe.protocol.dropout)
-    model = NATIVE_MODELS[architecture.model](
-        build_model(probe, streams), data.inputs, data.labels, probe.protocol, masks
-    )
-    orders = streams.batch_orders(n)
+    model, orders = start_native(probe)
     best = math.inf
     for _ in range(ROUNDS):
         order = next(orders)

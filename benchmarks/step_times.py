@@ -22,7 +22,7 @@ from machine import report, sgemm_rate
 from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, positive_int, run
-from training.engine import NATIVE_MODELS
+from training.engine import start_native
 from training.loop import train
 from training.native.build import load_library, why_unavailable
 from training.probe import build_model
@@ -84,15 +84,7 @@ def reference(probe: Probe) -> Callable[[], float]:
 
 def native(probes: list[Probe]) -> Callable[[], float]:
     """Return a function that trains one epoch of every probe in turn: seconds per step."""
-    models = []
-    for probe in probes:
-        streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
-        data = generate_mappings(probe.n, seed=streams.data)
-        masks = streams.dropout_masks(probe.protocol.dropout)
-        kind = NATIVE_MODELS[probe.architecture.model]
-        module = build_model(probe, streams)
-        model = kind(module, data.inputs, data.labels, probe.protocol, masks)
-        models.append((model, streams.batch_orders(probe.n)))
+    models = [start_native(probe) for probe in probes]
 
     def epoch() -> float:
         start = time.perf_counter()

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from scripts import BINARY_SEARCH, TRAIN_MLP, command, run_script
 
-from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.engine import NATIVE_MODELS, fallback_note, train_probe
+from training.engine import fallback_note, start_native, train_probe
 from training.native.build import load_library
-from training.probe import build_model
 from training.probe_types import Probe
 from training.protocol import Protocol
-from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 MLP = MLPArchitecture(49, 1)
@@ -54,24 +51,13 @@ def test_outcome_of_the_reference(probe):
     assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in expected.items()}
 
 
-def trainer_of(probe):
-    """Return a native model and its batch orders."""
-    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
-    data = generate_mappings(probe.n, seed=streams.data)
-    masks = streams.dropout_masks(probe.protocol.dropout)
-    kind = NATIVE_MODELS[probe.architecture.model]
-    module = build_model(probe, streams)
-    model = kind(module, data.inputs, data.labels, probe.protocol, masks)
-    return model, streams.batch_orders(probe.n)
-
-
 @needs_compiler
 @pytest.mark.parametrize("architecture", [MLP, TRANSFORMER], ids=["mlp", "transformer"])
 def test_bits_do_not_depend_on_company(architecture):
     probes = [probe_of(architecture, n, repeat) for repeat, n in enumerate((45, 64, 3))]
 
     def trained(company):
-        models = [trainer_of(probe) for probe in company]
+        models = [start_native(probe) for probe in company]
         losses = []
         for _ in range(5):
             for model, orders in models:

@@ -21,8 +21,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 STACKED = "from training.stacked import StackedTrainer; StackedTrainer(probes).run()"
 NATIVE = """
-from test_engine import trainer_of
-pairs = [trainer_of(probe) for probe in probes]
+from training.engine import start_native
+pairs = [start_native(probe) for probe in probes]
 for model, orders in pairs:
     model.train_epoch(next(orders))
 """

@@ -7,14 +7,16 @@ stacked tensors on CUDA and on a CPU without a C++ compiler (stacked.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 from torch import Tensor
 
 from dataset.synthetic_generator import generate_mappings
 from training.loop import EpochRecord
 from training.native.build import load_library, why_unavailable
 from training.native.mlp import NativeMLP
+from training.native.model import NativeModel
 from training.native.transformer import NativeTransformer
 from training.probe import build_model, run_probe
 from training.probe_types import Outcome, Probe
@@ -75,16 +77,21 @@ def train_probes(probes: list[Probe], device: str, engine: str) -> list[Outcome]
     return [train_probe(probe, device, engine)[0] for probe in probes]
 
 
-def _train_native(probe: Probe, on_epoch: OnEpoch | None) -> tuple[Outcome, Weights]:
-    start = time.perf_counter()
+def start_native(probe: Probe) -> tuple[NativeModel, Iterator[np.ndarray]]:
+    """Return the probe's compiled model before its first step, and its batch orders."""
     streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
     task, protocol = probe.architecture, probe.protocol
     data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
     masks = streams.dropout_masks(protocol.dropout)
     module = build_model(probe, streams)
     model = NATIVE_MODELS[task.model](module, data.inputs, data.labels, protocol, masks)
-    orders = streams.batch_orders(probe.n)
-    stopping, stop_reason, best = Stopping(protocol), None, None
+    return model, streams.batch_orders(probe.n)
+
+
+def _train_native(probe: Probe, on_epoch: OnEpoch | None) -> tuple[Outcome, Weights]:
+    start = time.perf_counter()
+    model, orders = start_native(probe)
+    stopping, stop_reason, best = Stopping(probe.protocol), None, None
     while stop_reason is None:
         model.train_epoch(next(orders))
         loss, accuracy = model.evaluate()
