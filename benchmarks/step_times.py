@@ -121,10 +121,10 @@ def main() -> None:
         probes = probes_of(architecture, models, 500)
         engines = {"reference": reference(probes_of(architecture, 1, WARM_EPOCHS)[0])}
         engines["torch_fallback"] = stacked(probes)
-        if load_library() is not None:
+        if load_library(architecture.model) is not None:
             engines["fast"] = native(probes)
         else:
-            print(why_unavailable())
+            print(why_unavailable(architecture.model))
         best = dict.fromkeys(engines, math.inf)
         rate = 0.0
         for _ in range(args.rounds):

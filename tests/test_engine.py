@@ -18,7 +18,7 @@ from transformer_experiments.transformer_utils import TransformerArchitecture
 MLP = MLPArchitecture(49, 1)
 TRANSFORMER = TransformerArchitecture(32, 380, 4, 1)
 
-needs_compiler = pytest.mark.skipif(load_library() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(load_library("mlp") is None, reason="no C++ compiler")
 
 
 def probe_of(architecture, n, repeat=0, **changes):
@@ -80,8 +80,8 @@ def test_the_same_probe_gives_the_same_bits(engine):
 
 
 def test_fallback_note_is_only_for_the_fast_engine_on_a_cpu():
-    assert fallback_note("reference", "cpu") is None
-    assert fallback_note("fast", "cuda") is None
+    assert fallback_note("reference", "cpu", "mlp") is None
+    assert fallback_note("fast", "cuda", "mlp") is None
 
 
 def test_without_a_compiler(tmp_path):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from training.native import build
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
 
+ROOT = Path(__file__).parent.parent
+MODELS = sorted(build.LIBRARIES)
 TINY = 'extern "C" int answer() { return 42; }\n'
 
 
@@ -21,6 +24,7 @@ def sources(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "tiny.cpp").write_text(TINY)
     monkeypatch.setattr(build, "SOURCES", folder)
+    monkeypatch.setattr(build, "LIBRARIES", {"tiny": ("tiny",)})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     forget()
     yield folder
@@ -37,33 +41,33 @@ def built():
 
 
 def assert_unavailable(*words):
-    assert build.load_library() is None
-    reason = build.why_unavailable()
+    assert build.load_library("tiny") is None
+    reason = build.why_unavailable("tiny")
     assert all(word in reason for word in words), reason
     assert "\n" not in reason
 
 
 def test_build_and_load():
-    assert build.load_library().answer() == 42
-    assert build.why_unavailable() is None
+    assert build.load_library("tiny").answer() == 42
+    assert build.why_unavailable("tiny") is None
     assert len(built()) == 1
 
 
 def test_a_cache_hit_does_not_compile(monkeypatch):
-    build.load_library()
+    build.load_library("tiny")
     forget()
     monkeypatch.setattr(build, "_compile", None)
-    assert build.load_library().answer() == 42
+    assert build.load_library("tiny").answer() == 42
 
 
 def test_changed_sources_and_flags_make_another_library(sources, monkeypatch):
-    build.load_library()
+    build.load_library("tiny")
     (sources / "tiny.cpp").write_text(TINY.replace("42", "43"))
     forget()
-    assert build.load_library().answer() == 43
+    assert build.load_library("tiny").answer() == 43
     monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DOTHER"))
     forget()
-    assert build.load_library().answer() == 43
+    assert build.load_library("tiny").answer() == 43
     assert len(built()) == 3
 
 
@@ -71,11 +75,19 @@ def test_two_processes_may_build_at_once(sources):
     program = (
         "import sys, pathlib; from training.native import build; "
         f"build.SOURCES = pathlib.Path({str(sources)!r}); "
-        "sys.exit(build.load_library().answer() != 42)"
+        "build.LIBRARIES = {'tiny': ('tiny',)}; "
+        "sys.exit(build.load_library('tiny').answer() != 42)"
     )
     running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
     assert [process.wait(timeout=60) for process in running] == [0, 0]
     assert len(built()) == 1
+
+
+def test_installing_compiles_for_every_model(tmp_path):
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "lib")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert [name.split("-")[0] for name in built()] == MODELS
 
 
 def test_the_compiler_can_be_switched_off(monkeypatch):
@@ -90,8 +102,8 @@ def test_no_compiler(monkeypatch):
 
 
 def test_a_failing_compilation_leaves_nothing_behind(sources):
-    (sources / "broken.cpp").write_text("int f() { return nothing; }\n")
-    assert_unavailable("compiling failed", "broken.cpp")
+    (sources / "tiny.cpp").write_text("int f() { return nothing; }\n")
+    assert_unavailable("compiling failed", "tiny.cpp")
     assert built() == []
 
 
@@ -101,7 +113,7 @@ def test_an_unusable_cache_folder(tmp_path):
 
 
 def test_a_library_that_cannot_be_loaded():
-    build._library().write_text("not a library")
+    build._library("tiny").write_text("not a library")
     assert_unavailable("cannot be built or loaded")
 
 

@@ -16,7 +16,7 @@ from training.probe_types import Probe
 from training.protocol import Protocol
 from training.streams import ProbeStreams
 
-pytestmark = pytest.mark.skipif(load_library() is None, reason="no compiled library")
+pytestmark = pytest.mark.skipif(load_library("mlp") is None, reason="no compiled library")
 
 
 class Run:

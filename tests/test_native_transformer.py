@@ -18,7 +18,7 @@ from training.protocol import Protocol
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
-pytestmark = pytest.mark.skipif(load_library() is None, reason="no compiled library")
+pytestmark = pytest.mark.skipif(load_library("transformer") is None, reason="no compiled library")
 
 
 class Run:

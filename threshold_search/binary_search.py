@@ -61,11 +61,14 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
 
     searches = searches_from(args)
     device = resolve_device(args.device)
-    if note := fallback_note(args.engine, device):  # compiles, so that the workers need not
-        print(note, file=sys.stderr)
     models = tuple(dict.fromkeys(search.architecture.model for search in searches))
+    # Compiles, so that the workers need not.
+    notes = [fallback_note(args.engine, device, model) for model in models]
+    for note in filter(None, dict.fromkeys(notes)):
+        print(note, file=sys.stderr)
+    variants = {model: variant_label(args.engine, device, model) for model in models}
     job_size = CUDA_JOB_SIZE if device == "cuda" else 1
-    with ResultsFolder(args.results_dir, models, variant_label(args.engine, device)) as folder:
+    with ResultsFolder(args.results_dir, variants) as folder:
         for note in label_notes(searches):
             print(note, file=sys.stderr)
         with (

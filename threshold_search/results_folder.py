@@ -12,7 +12,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from threshold_search.records import MODELS, Layout, probe_layout, result_layout
+from threshold_search.records import Layout, probe_layout, result_layout
 from training.cli import write_atomically
 from training.errors import UserError
 from training.probe_types import Outcome, Probe
@@ -154,13 +154,19 @@ class ResultsTable:
 
 
 class ResultsFolder:
-    """Logs and results of the given models, held under a lock while in use."""
+    """Logs and results of some models, held under a lock while in use.
 
-    def __init__(self, folder: Path, models: tuple[str, ...] = MODELS, variant: str = "") -> None:
+    ``variants`` has the models as keys and the ends of their protocol columns as values.
+    """
+
+    def __init__(self, folder: Path, variants: dict[str, str]) -> None:
         self.folder = Path(folder)
         self._lock = FileLock(self.folder / "results.lock")
-        self.logs = {m: ProbeLog(self.folder / f"{m}_probes.csv", m, variant) for m in models}
-        self.results = {m: ResultsTable(self.folder / f"{m}_results.csv", m) for m in models}
+        self.logs = {
+            model: ProbeLog(self.folder / f"{model}_probes.csv", model, variant)
+            for model, variant in variants.items()
+        }
+        self.results = {m: ResultsTable(self.folder / f"{m}_results.csv", m) for m in variants}
 
     def __enter__(self) -> Self:
         """Create the folder if need be, wait for the lock, read what is there."""

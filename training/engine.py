@@ -30,28 +30,30 @@ OnEpoch = Callable[[EpochRecord], None]
 Weights = dict[str, Tensor]
 
 
-def engine_used(engine: str, device: str) -> str:
-    """Return which code trains: "native", "stacked" or "reference"."""
+def engine_used(engine: str, device: str, model: str) -> str:
+    """Return which code trains ``model``: "native", "stacked" or "reference"."""
     if engine == "reference" or device == "mps":  # stacked.py needs float64, which MPS lacks
         return "reference"
-    return "native" if device == "cpu" and load_library() is not None else "stacked"
+    return "native" if device == "cpu" and load_library(model) is not None else "stacked"
 
 
-def variant_label(engine: str, device: str) -> str:
-    """Return the end of the protocol column: empty for compiled code on a CPU.
+def variant_label(engine: str, device: str, model: str) -> str:
+    """Return the end of the protocol column for ``model``: empty for compiled code on a CPU.
 
     Other engines and devices round differently, so their probes are not mixed with those.
     """
-    used = engine_used(engine, device)
+    used = engine_used(engine, device, model)
     usual = "native" if device == "cpu" else "stacked"
     label = "" if used == usual else f" engine={used}"
     return label + ("" if device == "cpu" else f" device={device}")
 
 
-def fallback_note(engine: str, device: str) -> str | None:
+def fallback_note(engine: str, device: str, model: str) -> str | None:
     """Return one line when the fast engine has to do without compiled code, else None."""
-    if device == "cpu" and engine_used(engine, device) == "stacked":
-        return f"note: {why_unavailable()}; training with torch operations instead, more slowly"
+    if device == "cpu" and engine_used(engine, device, model) == "stacked":
+        return (
+            f"note: {why_unavailable(model)}; training with torch operations instead, more slowly"
+        )
     return None
 
 
@@ -59,7 +61,7 @@ def train_probe(
     probe: Probe, device: str = "cpu", engine: str = "fast", on_epoch: OnEpoch | None = None
 ) -> tuple[Outcome, Weights]:
     """Train one probe; return its outcome and the weights of its lowest-loss epoch."""
-    used = engine_used(engine, device)
+    used = engine_used(engine, device, probe.architecture.model)
     if used == "reference":
         outcome, model = run_probe(probe, device, on_epoch)
         return outcome, model.state_dict()

@@ -91,7 +91,7 @@ def train_and_report(
         "seed": args.seed,
         "n": args.num_sequences,
         "device": device,
-        "engine": engine_used(args.engine, device),
+        "engine": engine_used(args.engine, device, architecture.model),
     }
     if args.dry_run:
         details = {**configuration, **asdict(protocol)}
@@ -128,7 +128,7 @@ def _train(args: argparse.Namespace, architecture, protocol: Protocol, device: s
     from training.probe_types import Probe
 
     torch.set_num_threads(args.threads)
-    if note := fallback_note(args.engine, device):
+    if note := fallback_note(args.engine, device, architecture.model):
         print(note, file=sys.stderr)
     history = []
     probe = Probe(architecture, protocol, args.seed, args.repeat, args.num_sequences)

@@ -52,6 +52,11 @@ class Attention {
                           const Operand& d_k, const Operand& d_v) = 0;
 };
 
+// For heads of at most 15 features; rows hold feature e of head h at column e * heads + h.
+std::unique_ptr<Attention> narrow_attention(const AttentionShape& shape);
+// For heads of many features; rows hold feature e of head h at column h * head_dim + e.
+std::unique_ptr<Attention> wide_attention(const AttentionShape& shape);
+
 constexpr std::int32_t SIGN_BIT = std::int32_t(0x80000000u);
 
 }  // namespace native

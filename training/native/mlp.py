@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class NativeMLP(NativeModel):
     """An :class:`mlp_experiments.mlp_utils.MLP` in training; see :class:`NativeModel`."""
 
-    create: ClassVar[str] = "mlp_create"
+    name: ClassVar[str] = "mlp"
 
     def shape(self, module: MLP) -> list[int]:
         """Return [hidden_size, num_layers]; hidden_size is 0 without hidden layers."""

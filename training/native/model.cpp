@@ -1,7 +1,7 @@
 #include "model.h"
 
 #if defined(__SSE__)
-#include <immintrin.h>
+#include <xmmintrin.h>
 #endif
 
 namespace native {

@@ -33,19 +33,19 @@ class Settings(ctypes.Structure):
 class NativeModel:
     """One model in training, held in the compiled library; it starts from a module's weights.
 
-    A subclass names the library function that makes the model (``create``, with the C signature
-    ``Model* create(const Settings*, const int64_t* shape, const int64_t* inputs, const int64_t*
-    labels)``, null when memory is short) and returns the model's numbers from :meth:`shape`. Its
-    C++ class declares the parameters in the module's ``named_parameters`` order. Everything else
-    is here: the settings, the step counter (in the library) with its horizon of max_epochs *
-    ceil(n / batch_size) steps, the weights in both layouts.
+    A subclass gives the ``name`` of its library and returns the model's numbers from :meth:`shape`.
+    The library makes the model by ``Model* NAME_create(const Settings*, const int64_t* shape, const
+    int64_t* inputs, const int64_t* labels)``, null when memory is short. Its C++ class declares the
+    parameters in the module's ``named_parameters`` order. Everything else is here: the settings,
+    the step counter (in the library) with its horizon of max_epochs * ceil(n / batch_size) steps,
+    the weights in both layouts.
 
     The object shares no memory with the module. It takes up the mask stream where it stands and
     leaves the Python object as it is. The library releases the interpreter lock while it works,
     but one object must not be used by two threads at once.
     """
 
-    create: ClassVar[str]
+    name: ClassVar[str]
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class NativeModel:
         Raises RuntimeError if the library is unavailable, MemoryError if memory is short and
         ValueError if the data do not fit the module or a needed mask stream is missing.
         """
-        library = load_library()
+        library = load_library(self.name)
         if library is None:
-            raise RuntimeError(why_unavailable())
+            raise RuntimeError(why_unavailable(self.name))
         self._library = _declare(library)
         inputs = _tokens(inputs, module.vocab_size)
         labels = _tokens(labels, module.vocab_size)
@@ -71,7 +71,7 @@ class NativeModel:
         self._n, self._tokens = len(inputs), inputs.size
         settings = _settings(module, inputs.shape, protocol, masks)
         numbers = self.shape(module)
-        make = getattr(library, self.create)
+        make = getattr(library, f"{self.name}_create")
         make.restype = ctypes.c_void_p
         make.argtypes = [ctypes.c_void_p] * 4
         self._model = make(
@@ -96,7 +96,7 @@ class NativeModel:
         self.learning_rate = math.nan  # of the last optimiser step taken
 
     def shape(self, module: nn.Module) -> list[int]:
-        """Return the whole numbers that ``create`` needs to know of the module's shape."""
+        """Return the whole numbers that the library needs to know of the module's shape."""
         raise NotImplementedError
 
     def train_epoch(self, order: np.ndarray) -> None:

@@ -28,7 +28,7 @@ class NativeTransformer(NativeModel):
     their way in and out, changes nothing else.
     """
 
-    create: ClassVar[str] = "transformer_create"
+    name: ClassVar[str] = "transformer"
 
     def __init__(
         self,

@@ -6,8 +6,7 @@
 // through an index; its gradients are summed per pair before they meet a weight.
 #pragma once
 
-#include "attention_narrow.h"
-#include "attention_wide.h"
+#include "attention.h"
 
 namespace native {
 
@@ -27,7 +26,7 @@ struct LayerWeights {
 
 struct LayerShape {
     int seq_len, hidden_size, d_ff, heads;
-    bool first, interleaved;  // interleaved: the column order of NarrowAttention
+    bool first, interleaved;  // interleaved: the column order of narrow_attention()
 
     int ld() const { return round_up(hidden_size, VL); }
     std::ptrdiff_t dropout_elements() const {
@@ -35,8 +34,7 @@ struct LayerShape {
     }
     std::unique_ptr<Attention> attention(bool causal) const {
         const AttentionShape shape{seq_len, heads, hidden_size / heads, causal};
-        if (interleaved) return std::make_unique<NarrowAttention>(shape);
-        return std::make_unique<WideAttention>(shape);
+        return interleaved ? narrow_attention(shape) : wide_attention(shape);
     }
 };
 

@@ -2,11 +2,11 @@
 // mappings where one has few), so scores, softmax and mixtures need neither sums across lanes nor
 // padding. Rows of q, k, v and the output hold feature e of head h at e * heads + h; the weights
 // around the block are stored in that order, so that the heads of a feature come as vectors.
-#pragma once
-
 #include "attention.h"
 
 namespace native {
+
+namespace {
 
 typedef std::uint16_t eight_draws __attribute__((vector_size(16)));
 
@@ -298,5 +298,11 @@ class NarrowAttention final : public Attention {
     Buffer<float> parts_, unsaved_, d_scores_;
     Buffer<std::uint16_t> draws_;
 };
+
+}  // namespace
+
+std::unique_ptr<Attention> narrow_attention(const AttentionShape& shape) {
+    return std::make_unique<NarrowAttention>(shape);
+}
 
 }  // namespace native

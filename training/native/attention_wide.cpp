@@ -1,11 +1,11 @@
 // Attention for heads with many features, in the usual order (feature e of head h at column
 // h * head_dim + e). One head of one mapping at a time; vectors run along the features, or along
 // the keys of a query.
-#pragma once
-
 #include "attention.h"
 
 namespace native {
+
+namespace {
 
 class WideAttention final : public Attention {
   public:
@@ -235,5 +235,11 @@ class WideAttention final : public Attention {
     const int keys_, width_;
     Buffer<float> rows_, turned_, scores_, weights_;
 };
+
+}  // namespace
+
+std::unique_ptr<Attention> wide_attention(const AttentionShape& shape) {
+    return std::make_unique<WideAttention>(shape);
+}
 
 }  // namespace native
