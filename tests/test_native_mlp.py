@@ -55,8 +55,8 @@ def mlp(hidden_size, num_layers, **task):
     return MLPArchitecture(hidden_size, num_layers, **task)
 
 
-# At the paper's learning rate and depth 4, float32 and float64 runs of the reference loop itself
-# part by more than 1e-4 (one ReLU decided by rounding is enough); a tenth of it keeps them close.
+# At depth 4 and the paper's learning rate a ReLU decided by rounding parts some runs (see the
+# test for it below). A tenth of it keeps all of these close.
 GENTLE = {"learning_rate": 1e-3}
 
 CASES = [
@@ -94,6 +94,26 @@ def test_epochs_follow_the_reference_loop(architecture, n, changes):
         # Rounding may decide which of two nearly equal logits is the higher.
         assert accuracy == pytest.approx(record.accuracy, abs=0.002 + 0.5 / run.inputs.size)
         assert native.learning_rate == record.learning_rate
+
+
+def test_depth_4_at_the_papers_learning_rate():
+    """At least five sizes follow for 50 epochs.
+
+    Which others meet a ReLU whose input rounds to either side of 0 depends on the processor. The
+    reference loop in float32 parts from itself in float64 as often: benchmarks/loss_agreement.py.
+    """
+    errors = []
+    for n in (2, 5, 8, 16, 24, 32, 40, 64, 96, 128):
+        run = Run(mlp(33, 4), n)
+        _, records = run.reference()
+        native, orders = run.native(), run.streams().batch_orders(n)
+        largest = 0.0
+        for record in records:
+            native.train_epoch(next(orders))
+            largest = max(largest, abs(native.evaluate()[0] / record.loss - 1))
+        errors.append(largest)
+    assert sum(error < 1e-4 for error in errors) >= 5, errors
+    assert np.median(errors) < 1e-5, errors
 
 
 def test_weights_arrive_and_leave_unchanged():
