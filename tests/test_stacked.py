@@ -1,6 +1,7 @@
 """The stacked trainer against the reference loop, and against itself in other company."""
 
 import dataclasses
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -99,6 +100,57 @@ def test_hashed_masks_have_the_rate_and_no_repeats():
         assert abs(both - 0.01) < 4 * (0.0099 / 20_001) ** 0.5
     alone = DeviceMasks([ProbeStreams(0, 2, 9).dropout_masks(0.1)], 20_001, torch.device("cpu"))
     assert torch.equal(alone.draw([True], steps[2:])[0], first[2])
+
+
+def state_of(trainer):
+    """Every tensor that a step of ``trainer`` can touch, by owner and name."""
+    owners = [trainer] if trainer._masks is None else [trainer, trainer._masks]
+    return [
+        (owner, name, value)
+        for owner in owners
+        for name, value in vars(owner).items()
+        if isinstance(value, torch.Tensor)
+    ]
+
+
+@pytest.mark.parametrize(("architecture", "sizes", "changes"), CASES)
+def test_a_step_takes_nothing_from_the_host(architecture, sizes, changes):
+    """What a captured graph needs, checked without CUDA.
+
+    Tensors of the meta device have no data: a step that looked at one or mixed it with a tensor
+    of the host would fail.
+    """
+    trainer = StackedTrainer(probes_of(architecture, sizes, changes), host_masks=False)
+    for owner, name, value in state_of(trainer):
+        setattr(owner, name, value.to("meta"))
+    trainer._step([])
+    assert {value.device.type for _, _, value in state_of(trainer)} == {"meta"}
+
+
+@pytest.mark.parametrize(("architecture", "sizes", "changes"), CASES)
+def test_the_state_stays_where_it_is(architecture, sizes, changes):
+    """A captured graph reads and writes the addresses that it was captured with."""
+    trainer = StackedTrainer(probes_of(architecture, sizes, changes, 3), host_masks=False)
+    before = [(name, value.data_ptr()) for _, name, value in state_of(trainer)]
+    trainer.run()
+    assert before == [(name, value.data_ptr()) for _, name, value in state_of(trainer)]
+
+
+def test_capturing_leaves_no_trace(monkeypatch):
+    """The steps that warm up and record a graph are undone, whatever it is that replays them."""
+    probes = probes_of(TransformerArchitecture(16, 20, 2, 1), (40, 33, 3), {}, 5)
+    expected = StackedTrainer(probes, host_masks=False).run()
+    trainer = StackedTrainer(probes, host_masks=False)
+
+    class Graph:
+        def replay(self):
+            trainer._step([])
+
+    for name in ("Stream", "current_stream", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    trainer._use_graph = True
+    assert [without_seconds(o) for o in trainer.run()] == [without_seconds(o) for o in expected]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")

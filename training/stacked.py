@@ -232,6 +232,7 @@ class StackedTrainer:
             with torch.cuda.stream(stream):
                 for _ in range(3):  # libraries allocate their workspaces before the capture
                     self._step([])
+                    self._step_in_round.zero_()  # a round may have fewer steps than these
             torch.cuda.current_stream().wait_stream(stream)
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
