@@ -82,6 +82,13 @@ def test_one_diverging_model_leaves_the_others_alone():
     assert without_seconds(healthy) == alone
 
 
+def test_products_are_exact_whatever_was_set_before():
+    torch.set_float32_matmul_precision("medium")
+    StackedTrainer(probes_of(MLPArchitecture(4, 1), (2,), {}))
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_hashed_masks_have_the_rate_and_no_repeats():
     streams = [ProbeStreams(0, repeat, 9).dropout_masks(0.1) for repeat in range(3)]
     masks = DeviceMasks(streams, 20_001, torch.device("cpu"))

@@ -51,6 +51,7 @@ class StackedTrainer:
             (p.architecture, p.protocol) == (self.architecture, self.protocol) for p in probes
         )
         self.device = torch.device(device)
+        torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16
         self.batch = self.protocol.batch_size
         self._logits = LOGITS[self.architecture.model]
         self._num_heads = self.architecture.columns().get("num_heads", 1)
