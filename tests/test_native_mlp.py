@@ -5,50 +5,15 @@ import copy
 import numpy as np
 import pytest
 import torch
+from native_runs import Run
 
-from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.loop import evaluate, train
+from training.loop import evaluate
 from training.native.build import load_library
 from training.native.mlp import NativeMLP
-from training.probe import build_model
-from training.probe_types import Probe
 from training.protocol import Protocol
-from training.streams import ProbeStreams
 
 pytestmark = pytest.mark.skipif(load_library("mlp") is None, reason="no compiled library")
-
-
-class Run:
-    """A probe's pieces: module, data, and fresh streams on request."""
-
-    def __init__(self, architecture, n, **changes):
-        # Patience: only a perfect accuracy or the horizon ends these runs.
-        self.protocol = Protocol.paper("mlp", **{"max_epochs": 50, "patience": 999, **changes})
-        self.n = n
-        probe = Probe(architecture, self.protocol, 1, 2, n)
-        streams = self.streams()
-        task = architecture
-        data = generate_mappings(n, task.vocab_size, task.seq_len, streams.data)
-        self.inputs, self.labels = data.inputs, data.labels
-        self.module = build_model(probe, streams)
-
-    def streams(self):
-        return ProbeStreams(1, 2, self.n)
-
-    def masks(self):
-        return self.streams().dropout_masks(self.protocol.dropout)
-
-    def native(self):
-        return NativeMLP(self.module, self.inputs, self.labels, self.protocol, self.masks())
-
-    def reference(self):
-        """Train a copy of the module by the reference loop; return it and its epoch records."""
-        module, records = copy.deepcopy(self.module), []
-        data = torch.from_numpy(self.inputs), torch.from_numpy(self.labels)
-        orders = self.streams().batch_orders(self.n)
-        train(module, *data, self.protocol, orders, self.masks(), records.append)
-        return module, records
 
 
 def mlp(hidden_size, num_layers, **task):
@@ -131,9 +96,7 @@ def test_training_leaves_the_module_alone_and_state_dict_fits_it():
     native.train_epoch(np.arange(45))
     assert all(torch.equal(before[k], v) for k, v in run.module.state_dict().items())
     run.module.load_state_dict(native.state_dict())
-    loss, accuracy = evaluate(
-        run.module, torch.from_numpy(run.inputs), torch.from_numpy(run.labels)
-    )
+    loss, accuracy = evaluate(run.module, *run.tensors())
     assert native.evaluate() == (pytest.approx(loss, rel=1e-6), accuracy)
 
 

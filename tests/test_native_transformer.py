@@ -5,56 +5,23 @@ import copy
 import numpy as np
 import pytest
 import torch
+from native_runs import Run
 from torch.nn import functional as F
 
-from dataset.synthetic_generator import generate_mappings
 from training.dropout import draw_step_masks
-from training.loop import evaluate, train
+from training.loop import evaluate
 from training.native.build import load_library
-from training.native.transformer import NativeTransformer
-from training.probe import build_model
-from training.probe_types import Probe
-from training.protocol import Protocol
-from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 pytestmark = pytest.mark.skipif(load_library("transformer") is None, reason="no compiled library")
 
 
-class Run:
-    """A probe's pieces: module, data, and fresh streams on request."""
+class ShakenRun(Run):
+    """A run that starts from moved parameters."""
 
     def __init__(self, architecture, n, **changes):
-        # Patience: only a perfect accuracy or the horizon ends these runs.
-        changes = {"max_epochs": 50, "patience": 999, **changes}
-        self.protocol = Protocol.paper("transformer", **changes)
-        self.n = n
-        probe = Probe(architecture, self.protocol, 1, 2, n)
-        streams = self.streams()
-        task = architecture
-        data = generate_mappings(n, task.vocab_size, task.seq_len, streams.data)
-        self.inputs, self.labels = data.inputs, data.labels
-        self.module = build_model(probe, streams)
+        super().__init__(architecture, n, **changes)
         shake(self.module)
-
-    def streams(self):
-        return ProbeStreams(1, 2, self.n)
-
-    def masks(self):
-        return self.streams().dropout_masks(self.protocol.dropout)
-
-    def tensors(self):
-        return torch.from_numpy(self.inputs), torch.from_numpy(self.labels)
-
-    def native(self):
-        return NativeTransformer(self.module, self.inputs, self.labels, self.protocol, self.masks())
-
-    def reference(self):
-        """Train a copy of the module by the reference loop; return it and its epoch records."""
-        module, records = copy.deepcopy(self.module), []
-        orders = self.streams().batch_orders(self.n)
-        train(module, *self.tensors(), self.protocol, orders, self.masks(), records.append)
-        return module, records
 
 
 def shake(module):
@@ -97,7 +64,7 @@ def test_gradient(architecture, count, dropout):
     # With betas of 0, AdamW steps by rate * g / (|g| + epsilon), which is solved for the gradient
     # g here; the large numbers keep g above the rounding of the weights. 5 is a short batch.
     rate, epsilon = 1e6, 1e4
-    run = Run(
+    run = ShakenRun(
         *(architecture, count),
         batch_size=8,
         dropout=dropout,
@@ -130,7 +97,7 @@ def test_gradient(architecture, count, dropout):
 
 @pytest.mark.parametrize("architecture", [*SHAPES, shape(1, 1, 1, 1)], ids=lambda a: a.name)
 def test_evaluation(architecture):
-    run = Run(architecture, 75 if architecture.seq_len > 2 else 20)
+    run = ShakenRun(architecture, 75 if architecture.seq_len > 2 else 20)
     loss, accuracy = run.native().evaluate()
     expected_loss, expected_accuracy = evaluate(run.module, *run.tensors())
     assert loss == pytest.approx(expected_loss, rel=1e-6)
@@ -138,7 +105,7 @@ def test_evaluation(architecture):
 
 
 def test_nan_logits_count_as_wrong():
-    run = Run(shape(32, 40, 4, 1), 10)
+    run = ShakenRun(shape(32, 40, 4, 1), 10)
     with torch.no_grad():
         run.module.head.bias[3] = float("nan")
     loss, accuracy = run.native().evaluate()
@@ -149,7 +116,7 @@ def test_nan_logits_count_as_wrong():
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("n", [2, 20, 33, 64, 75])
 def test_losses_of_fifty_epochs(n, dropout):
-    run = Run(shape(32, 380, 4, 1), n, dropout=dropout)
+    run = ShakenRun(shape(32, 380, 4, 1), n, dropout=dropout)
     native, orders = run.native(), run.streams().batch_orders(n)
     _, records = run.reference()
     for record in records:
@@ -174,7 +141,7 @@ def test_losses_of_fifty_epochs(n, dropout):
     ids=str,
 )
 def test_weights_after_some_epochs(architecture, changes):
-    run = Run(architecture, 40, max_epochs=3, **changes)
+    run = ShakenRun(architecture, 40, max_epochs=3, **changes)
     native, orders = run.native(), run.streams().batch_orders(40)
     module, records = run.reference()
     for record in records:
@@ -191,7 +158,7 @@ def test_weights_after_some_epochs(architecture, changes):
 
 def test_weights_come_and_go():
     for architecture in SHAPES[:7]:
-        run = Run(architecture, 10)
+        run = ShakenRun(architecture, 10)
         native = run.native()
         for name, value in native.state_dict().items():
             assert torch.equal(value, run.module.state_dict()[name]), name
@@ -204,9 +171,9 @@ def test_weights_come_and_go():
 
 @pytest.mark.parametrize("architecture", SHAPES[:5], ids=lambda a: a.name)
 def test_bits_do_not_depend_on_what_else_runs(architecture):
-    run = Run(architecture, 40)
+    run = ShakenRun(architecture, 40)
     alone, first, second = run.native(), run.native(), run.native()
-    other = Run(SHAPES[6], 9).native()
+    other = ShakenRun(SHAPES[6], 9).native()
     orders = list(zip(range(2), run.streams().batch_orders(40), strict=False))
     for _, order in orders:
         alone.train_epoch(order)
