@@ -20,7 +20,7 @@ from machine import report
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, positive_int, run
-from training.flags import DEVICES, resolve_device
+from training.flags import resolve_device
 from training.probe import run_probe
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
@@ -77,7 +77,9 @@ def stacked_rate(architecture: Architecture, models: int, epochs: int, device: s
 def main() -> None:
     """Measure, print and write the table."""
     parser = Parser(__doc__)
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to train")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train"
+    )
     parser.add_argument(
         "--models",
         type=positive_int,
