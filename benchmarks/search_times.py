@@ -7,7 +7,8 @@ The Trainer runs as the published experiment did: evaluation in batches of 8 and
 on disk after every epoch, deleted after the probe. One search per configuration, one thread; both
 sides draw the same data and initial weights. The engine's time includes compiling it anew. Then one
 search command with one worker and with two in turn, the fastest of three rounds each. Needs the
-packages of requirements-test.txt. Prints the tables and writes results/benchmarks/search_times.csv and worker_times.csv.
+packages of requirements-test.txt. Prints the tables and writes
+results/benchmarks/search_times.csv and worker_times.csv.
 """
 
 from __future__ import annotations
