@@ -51,6 +51,11 @@ def wait_for_rows(log, count, process):
         time.sleep(0.02)
 
 
+def listen_to_ctrl_c():
+    """Undo what the shell of a background job does: its children inherit an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def running_search(folder):
     return subprocess.Popen(
         command(BINARY_SEARCH, *search(folder)),
@@ -59,6 +64,7 @@ def running_search(folder):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=listen_to_ctrl_c,
     )
 
 
