@@ -29,7 +29,7 @@ from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[Architecture] = [
     MLPArchitecture(49, 1),
-    TransformerArchitecture(64, 768, 4, 1),
+    TransformerArchitecture(64, 768, 32, 1),
 ]
 SEQUENCES = 512
 FULL_EPOCHS = 500

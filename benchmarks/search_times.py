@@ -95,8 +95,7 @@ def engine_memorizes(architecture: Architecture) -> Callable[[int], bool]:
 
 
 def compile_seconds(model: str) -> float:
-    """Return the time to compile the engine for ``model``, into a cache of this process's own."""
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+    """Return the time to compile the engine for ``model``."""
     from training.native.build import load_library
 
     start = time.perf_counter()
@@ -126,20 +125,12 @@ def compare_workers() -> None:
     report([{**row, "speedup": one / two}], "worker_times")
 
 
-def main() -> None:
-    """Measure, print and write the tables."""
-    parser = Parser(__doc__)
-    parser.add_argument("--only", metavar="NAME", help="one configuration, such as 49x1")
-    parser.add_argument("--workers-only", action="store_true", help="only one worker against two")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.workers_only:
-        compare_workers()
-        return
+def compare_engines(only: str | None) -> None:
+    """Time whole searches, or ``only`` one; print the rows, write the table if it is whole."""
     compiling = {model: compile_seconds(model) for model in ("mlp", "transformer")}
     rows = []
     for architecture in CONFIGURATIONS:
-        if args.only and args.only != architecture.name:
+        if only and only != architecture.name:
             continue
         seconds, probes, bounds = timed_search(engine_memorizes(architecture))
         trainer_seconds, trainer_probes, trainer_bounds = timed_search(
@@ -161,9 +152,27 @@ def main() -> None:
             }
         )
         print(rows[-1], file=sys.stderr)
-    report(rows, "search_times")
-    if not args.only:
+    if not only:
+        report(rows, "search_times")
+
+
+def main() -> None:
+    """Measure, print and write the tables."""
+    parser = Parser(__doc__)
+    names = [architecture.name for architecture in CONFIGURATIONS]
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--only", choices=names, help="print one configuration's row, write nothing")
+    part.add_argument("--workers-only", action="store_true", help="only one worker against two")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.workers_only:
         compare_workers()
+        return
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        compare_engines(args.only)
+        if not args.only:
+            compare_workers()
 
 
 if __name__ == "__main__":

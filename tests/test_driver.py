@@ -1,5 +1,9 @@
 """The driver, the log and the results folder, with workers that need no training."""
 
+import os
+import signal
+import threading
+import time
 import zlib
 
 import pandas as pd
@@ -9,6 +13,7 @@ from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
 from threshold_search.driver import Search, drive
 from threshold_search.records import probe_layout, result_layout
 from threshold_search.results_folder import ResultsFolder
+from threshold_search.workers import _interrupts_held_back
 from training.probe_types import Outcome
 from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -169,3 +174,20 @@ def test_both_models_in_one_folder(tmp_path):
         drive([mlp, transformer], folder, InstantWorkers())
     assert pd.read_csv(tmp_path / "mlp_results.csv").model.tolist() == ["mlp"]
     assert pd.read_csv(tmp_path / "transformer_results.csv").model.tolist() == ["transformer"]
+
+
+def test_a_ctrl_c_waits_while_a_worker_starts():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = threading.Event()
+    # A thread that does not block the signal: the process gets it nevertheless.
+    threading.Thread(target=done.wait, daemon=True).start()
+    started = False
+    try:
+        with pytest.raises(KeyboardInterrupt), _interrupts_held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            started = True
+    finally:
+        done.set()
+        signal.signal(signal.SIGINT, before)
+    assert started

@@ -112,9 +112,27 @@ def test_an_unusable_cache_folder(tmp_path):
     assert_unavailable("cannot be built or loaded")
 
 
-def test_a_library_that_cannot_be_loaded():
+def test_a_file_that_is_no_library_is_replaced():
     build._library("tiny").write_text("not a library")
-    assert_unavailable("cannot be built or loaded")
+    assert build.load_library("tiny").answer() == 42
+
+
+def test_a_user_without_a_home_folder(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(build.Path, "home", no_home)
+    assert_unavailable("cannot be built or loaded", "home directory")
+
+
+def test_the_switch_is_off_at_0(monkeypatch):
+    monkeypatch.setenv(build.NO_COMPILER_VARIABLE, "0")
+    assert build.load_library("tiny").answer() == 42
+    forget()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert_unavailable("no C++ compiler")
 
 
 def test_a_compiler_that_hangs_is_stopped_with_its_children(tmp_path, monkeypatch):

@@ -20,8 +20,8 @@ def mlp(hidden_size, num_layers, **task):
     return MLPArchitecture(hidden_size, num_layers, **task)
 
 
-# At depth 4 and the paper's learning rate a ReLU decided by rounding parts some runs (see the
-# test for it below). A tenth of it keeps all of these close.
+# At depth 4 and the paper's learning rate rounding grows in some runs (see the test for it below).
+# A tenth of it keeps all of these close.
 GENTLE = {"learning_rate": 1e-3}
 
 CASES = [
@@ -64,8 +64,8 @@ def test_epochs_follow_the_reference_loop(architecture, n, changes):
 def test_depth_4_at_the_papers_learning_rate():
     """At least five sizes follow for 50 epochs.
 
-    Which others meet a ReLU whose input rounds to either side of 0 depends on the processor. The
-    reference loop in float32 parts from itself in float64 as often: benchmarks/loss_agreement.py.
+    In which others rounding grows depends on the processor. The reference loop in float32 parts
+    from itself in float64 as often: benchmarks/loss_agreement.py.
     """
     errors = []
     for n in (2, 5, 8, 16, 24, 32, 40, 64, 96, 128):

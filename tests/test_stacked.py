@@ -161,9 +161,10 @@ def test_capturing_leaves_no_trace(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
-def test_the_captured_graph_takes_the_same_steps():
-    probes = probes_of(MLPArchitecture(49, 1), (70, 20, 33), {}, 20)
-    with_graph, without = StackedTrainer(probes, "cuda"), StackedTrainer(probes, "cuda")
+@pytest.mark.parametrize(("architecture", "sizes", "changes"), CASES)
+def test_the_captured_graph_takes_the_same_steps(architecture, sizes, changes):
+    probes = probes_of(architecture, sizes, changes, 20)
+    with_graph, without = (StackedTrainer(probes, "cuda", host_masks=False) for _ in range(2))
     without._use_graph = False
     assert with_graph._use_graph
     for a, b in zip(with_graph.run(), without.run(), strict=True):

@@ -70,17 +70,24 @@ class _Worker:
 def _interrupts_held_back() -> Iterator[None]:
     """Block SIGINT: a process started here inherits that; for this one it comes afterwards.
 
-    A terminal sends Ctrl-C to every process, and what it means is the driver's to decide.
+    A terminal sends Ctrl-C to every process, and what it means is the driver's to decide. Another
+    thread of this process may take a signal that this thread blocks (NumPy starts some), and
+    Python would then still raise here: hence the handler.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows, where a worker ignores it once it runs
         yield
         return
     resource_tracker.ensure_running()  # would unblock it again when the first process starts
+    arrived: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, handler)
+        if arrived:
+            signal.raise_signal(signal.SIGINT)
 
 
 class Workers:
