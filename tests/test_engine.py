@@ -10,7 +10,7 @@ from scripts import BINARY_SEARCH, TRAIN_MLP, command, run_script
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.engine import fallback_note, start_native, train_probe
-from training.native.build import load_library
+from training.native.build import LIBRARIES, load_library
 from training.probe_types import Probe
 from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -108,3 +108,23 @@ def test_without_a_compiler(tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("\n") == 1  # said once, not by every worker
+
+
+@needs_compiler
+def test_a_failing_compiler_is_asked_once_for_all_workers(tmp_path):
+    calls, compiler = tmp_path / "calls", tmp_path / "failing-c++"
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\necho >> {calls}; exit 1\n')
+    compiler.chmod(0o755)
+    environment = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    search = ["--model", "mlp", "--hidden-size", 4, "--layers", 1, "--repeats", 4, "--workers", 2]
+    ended = subprocess.run(
+        command(BINARY_SEARCH, *search, "--max-size", 4, "--results-dir", tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("compiling failed") == 1
+    assert 1 <= calls.read_text().count("\n") <= len(LIBRARIES["mlp"])
+    assert "engine=stacked" in (tmp_path / "mlp_probes.csv").read_text()

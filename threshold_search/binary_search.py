@@ -57,12 +57,13 @@ def main() -> None:
 def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]:
     # These bring torch, for which neither --help nor the start of a worker should wait.
     from threshold_search.grid import label_notes, searches_from
-    from training.engine import fallback_note, variant_label
+    from training.engine import engine_used, fallback_note, variant_label
 
     searches = searches_from(args)
     device = resolve_device(args.device)
     models = tuple(dict.fromkeys(search.architecture.model for search in searches))
     # Compiles, so that the workers need not.
+    engines = {model: engine_used(args.engine, device, model) for model in models}
     notes = [fallback_note(args.engine, device, model) for model in models]
     for note in filter(None, dict.fromkeys(notes)):
         print(note, file=sys.stderr)
@@ -72,7 +73,7 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
         for note in label_notes(searches):
             print(note, file=sys.stderr)
         with (
-            Workers(args.workers or _default_workers(device), device, args.engine) as workers,
+            Workers(args.workers or _default_workers(device), device, engines) as workers,
             _Progress(len(searches)) as progress,
         ):
             return drive(searches, folder, workers, progress.show, job_size), folder

@@ -26,7 +26,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 LOSSES_ALLOWED = 3
 
 
-def _serve(connection: Connection, device: str, engine: str) -> None:
+def _serve(connection: Connection, device: str, engines: dict[str, str]) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
@@ -41,7 +41,7 @@ def _serve(connection: Connection, device: str, engine: str) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer: object = train_probes(job, device, engine)
+            answer: object = train_probes(job, device, engines[job[0].architecture.model])
         except UserError as error:
             answer = error
         except MemoryError:
@@ -93,8 +93,9 @@ def _interrupts_held_back() -> Iterator[None]:
 class Workers:
     """``count`` processes that train probes; a context manager that ends them at once on exit."""
 
-    def __init__(self, count: int, device: str = "cpu", engine: str = "fast") -> None:
-        self._count, self._device, self._engine = count, device, engine
+    def __init__(self, count: int, device: str, engines: dict[str, str]) -> None:
+        """Take ``engines`` by model, as ``engine_used`` answers: no worker finds out for itself."""
+        self._count, self._device, self._engines = count, device, engines
         self._workers: list[_Worker] = []
         self._losses: Counter[Probe] = Counter()  # by the first probe of a job
 
@@ -154,7 +155,7 @@ class Workers:
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
-            target=_serve, args=(theirs, self._device, self._engine), daemon=True
+            target=_serve, args=(theirs, self._device, self._engines), daemon=True
         )
         worker = _Worker(process, ours)
         with _interrupts_held_back():

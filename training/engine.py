@@ -31,7 +31,12 @@ Weights = dict[str, Tensor]
 
 
 def engine_used(engine: str, device: str, model: str) -> str:
-    """Return which code trains ``model``: "native", "stacked" or "reference"."""
+    """Return which code trains ``model``: "native", "stacked" or "reference".
+
+    ``engine`` is what was asked for, or such an answer itself.
+    """
+    if engine in ("native", "stacked"):
+        return engine
     if engine == "reference" or device == "mps":  # stacked.py needs float64, which MPS lacks
         return "reference"
     return "native" if device == "cpu" and load_library(model) is not None else "stacked"
@@ -74,7 +79,7 @@ def train_probe(
 
 def train_probes(probes: list[Probe], device: str, engine: str) -> list[Outcome]:
     """Return the outcomes of ``probes`` (one architecture and protocol) in their order."""
-    if engine == "fast" and device == "cuda":
+    if device == "cuda" and engine_used(engine, device, probes[0].architecture.model) == "stacked":
         return StackedTrainer(probes, device, host_masks=False).run()
     return [train_probe(probe, device, engine)[0] for probe in probes]
 
