@@ -1,5 +1,6 @@
 """Helpers that run the project's scripts as a user would."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,15 @@ def command(script, *flags):
     return [sys.executable, str(script), *map(str, flags)]
 
 
-def run_script(script, *flags, cwd, timeout=300):
-    """Run a script in a process of its own."""
+def run_script(script, *flags, cwd, timeout=300, **environment):
+    """Run a script in a process of its own, with variables added to its environment."""
     return subprocess.run(
-        command(script, *flags), cwd=cwd, capture_output=True, text=True, timeout=timeout
+        command(script, *flags),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
     )
 
 

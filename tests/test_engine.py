@@ -1,12 +1,10 @@
 """The fast engine as the search uses it: verdicts of the reference, bits that know no neighbour."""
 
 import dataclasses
-import os
-import subprocess
 
 import numpy as np
 import pytest
-from scripts import BINARY_SEARCH, TRAIN_MLP, command, run_script
+from scripts import BINARY_SEARCH, TRAIN_MLP, run_script
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.engine import fallback_note, start_native, train_probe
@@ -84,12 +82,15 @@ def test_fallback_note_is_only_for_the_fast_engine_on_a_cpu():
     assert fallback_note("fast", "cuda", "mlp") is None
 
 
+def small_search(folder, repeats):
+    flags = ["--model", "mlp", "--hidden-size", 4, "--layers", 1, "--workers", 2]
+    return [*flags, "--repeats", repeats, "--max-size", 4, "--results-dir", folder]
+
+
 def test_without_a_compiler(tmp_path):
-    environment = {**os.environ, "MEMORIZATION_NO_COMPILER": "1"}
+    environment = {"MEMORIZATION_NO_COMPILER": "1"}
     flags = ["--params", 10000, "--num-sequences", 40]
-    ended = subprocess.run(
-        command(TRAIN_MLP, *flags), cwd=tmp_path, capture_output=True, text=True, env=environment
-    )
+    ended = run_script(TRAIN_MLP, *flags, cwd=tmp_path, **environment)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("\n") == 1 and "MEMORIZATION_NO_COMPILER" in ended.stderr
     with_compiler = run_script(TRAIN_MLP, *flags, cwd=tmp_path)
@@ -98,14 +99,7 @@ def test_without_a_compiler(tmp_path):
         return [line for line in text.splitlines() if line.startswith(("memorized", "epochs"))]
 
     assert facts(ended.stdout) == facts(with_compiler.stdout)
-    search = ["--model", "mlp", "--hidden-size", 4, "--layers", 1, "--repeats", 2]
-    ended = subprocess.run(
-        command(BINARY_SEARCH, *search, "--max-size", 4, "--results-dir", tmp_path),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    ended = run_script(BINARY_SEARCH, *small_search(tmp_path, 2), cwd=tmp_path, **environment)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("\n") == 1  # said once, not by every worker
 
@@ -115,15 +109,8 @@ def test_a_failing_compiler_is_asked_once_for_all_workers(tmp_path):
     calls, compiler = tmp_path / "calls", tmp_path / "failing-c++"
     compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\necho >> {calls}; exit 1\n')
     compiler.chmod(0o755)
-    environment = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    search = ["--model", "mlp", "--hidden-size", 4, "--layers", 1, "--repeats", 4, "--workers", 2]
-    ended = subprocess.run(
-        command(BINARY_SEARCH, *search, "--max-size", 4, "--results-dir", tmp_path),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    environment = {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    ended = run_script(BINARY_SEARCH, *small_search(tmp_path, 4), cwd=tmp_path, **environment)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("compiling failed") == 1
     assert 1 <= calls.read_text().count("\n") <= len(LIBRARIES["mlp"])
