@@ -4,7 +4,7 @@ Everything else is in pyproject.toml. Without a compiler, or where a library can
 does nothing.
 """
 
-import runpy
+import sys
 from pathlib import Path
 
 from setuptools import setup
@@ -17,8 +17,10 @@ class BuildAndCompile(build_py):
     def run(self) -> None:
         """Run the command."""
         super().run()
-        build = Path(__file__).parent / "training" / "native" / "build.py"
-        runpy.run_path(str(build), run_name="__main__")
+        sys.path.insert(0, str(Path(__file__).parent))
+        from training.native.build import compile_all
+
+        compile_all()
 
 
 setup(cmdclass={"build_py": BuildAndCompile})

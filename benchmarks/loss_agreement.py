@@ -21,10 +21,9 @@ from tqdm import tqdm
 from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, positive_int, run
-from training.engine import start_native
+from training.engine import fallback_note, start_native
 from training.errors import UserError
 from training.loop import train
-from training.native.build import why_unavailable
 from training.probe import build_model
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
@@ -87,9 +86,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for model in ("mlp", "transformer"):
-        if reason := why_unavailable(model):
-            raise UserError(f"nothing to compare: {reason}")
+    if note := fallback_note("fast", "cpu", *[architecture for architecture, *_ in CONFIGURATIONS]):
+        raise UserError(f"nothing to compare: {note}")
     rows = []
     total = args.seeds * sum(len(sizes) for _, _, sizes in CONFIGURATIONS)
     with tqdm(total=total, unit="run", disable=None) as bar:

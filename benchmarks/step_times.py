@@ -22,9 +22,8 @@ from machine import report, sgemm_rate
 from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, positive_int, run
-from training.engine import start_native
+from training.engine import fallback_note, start_native
 from training.loop import train
-from training.native.build import load_library, why_unavailable
 from training.probe import build_model
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
@@ -121,10 +120,10 @@ def main() -> None:
         probes = probes_of(architecture, models, 500)
         engines = {"reference": reference(probes_of(architecture, 1, WARM_EPOCHS)[0])}
         engines["torch_fallback"] = stacked(probes)
-        if load_library(architecture.model) is not None:
-            engines["fast"] = native(probes)
+        if note := fallback_note("fast", "cpu", architecture):
+            print(note)
         else:
-            print(why_unavailable(architecture.model))
+            engines["fast"] = native(probes)
         best = dict.fromkeys(engines, math.inf)
         rate = 0.0
         for _ in range(args.rounds):

@@ -1,50 +1,18 @@
-"""The MLP of the study: the module, its parameter count, the width for a parameter budget."""
+"""The MLP's shape, its parameter count, the width for a parameter budget. Imports no torch."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from training.dropout import Dropout
 from training.errors import UserError
+
+if TYPE_CHECKING:
+    from mlp_experiments.mlp import MLP
 
 PAPER_BUDGETS = (10_000, 30_000, 90_000)
 PAPER_DEPTHS = (0, 1, 2, 3, 4, 5)
-
-
-class MLP(nn.Module):
-    """Flattened one-hot input, ``num_layers`` hidden ReLU layers, one linear output layer."""
-
-    def __init__(
-        self, vocab_size: int, seq_len: int, hidden_size: int, num_layers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.vocab_size, self.seq_len = vocab_size, seq_len
-        features = vocab_size * seq_len
-        widths = [features] + [hidden_size] * num_layers + [features]
-        self.linears = nn.ModuleList(
-            nn.Linear(wide, narrow) for wide, narrow in itertools.pairwise(widths)
-        )
-        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(num_layers))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return logits (B, T, V) for ``tokens`` (B, T) of int64."""
-        x = F.one_hot(tokens, self.vocab_size).flatten(1).to(self.linears[0].weight.dtype)
-        for linear, dropout in zip(self.linears[:-1], self.dropouts, strict=True):
-            x = dropout(F.relu(linear(x)))  # (B, h)
-        return self.linears[-1](x).view(-1, self.seq_len, self.vocab_size)
-
-    def dropout_sites(self) -> list[tuple[Dropout, int]]:
-        """Return every dropout layer with its number of elements per batch row."""
-        return [
-            (dropout, linear.out_features)
-            for dropout, linear in zip(self.dropouts, self.linears[:-1], strict=True)
-        ]
 
 
 @dataclass(frozen=True)
@@ -90,6 +58,8 @@ class MLPArchitecture:
 
     def build(self, dropout: float = 0.0) -> MLP:
         """Return a freshly initialised module (torch's defaults, torch's global generator)."""
+        from mlp_experiments.mlp import MLP  # brings torch
+
         return MLP(self.vocab_size, self.seq_len, self.hidden_size, self.num_layers, dropout)
 
 

@@ -17,7 +17,8 @@ from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import UserError
 from training.loop import parameter_groups
 from transformer_experiments import budgets
-from transformer_experiments.transformer_utils import Transformer, TransformerArchitecture
+from transformer_experiments.transformer import Transformer
+from transformer_experiments.transformer_utils import TransformerArchitecture
 
 TABLES = Path(__file__).parents[1] / "results" / "published_tables.csv"
 PUBLISHED = list(csv.DictReader(TABLES.open(newline="")))

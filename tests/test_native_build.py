@@ -9,12 +9,21 @@ from pathlib import Path
 import pytest
 
 from training.native import build
+from training.native.libraries import Library
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
 
 ROOT = Path(__file__).parent.parent
-MODELS = sorted(build.LIBRARIES)
+INSTALLED = sorted(set(build.LIBRARIES) - set(build.ONLY_FOR_TESTS))
 TINY = 'extern "C" int answer() { return 42; }\n'
+# For a process of its own, what the fixture below does here.
+PREPARED = """
+import pathlib, sys
+from training.native import build
+from training.native.libraries import Library
+build.SOURCES = pathlib.Path({sources!r})
+build.LIBRARIES = {{'tiny': Library(('tiny',))}}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +33,7 @@ def sources(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "tiny.cpp").write_text(TINY)
     monkeypatch.setattr(build, "SOURCES", folder)
-    monkeypatch.setattr(build, "LIBRARIES", {"tiny": ("tiny",)})
+    monkeypatch.setattr(build, "LIBRARIES", {"tiny": Library(("tiny",))})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     forget()
     yield folder
@@ -33,7 +42,8 @@ def sources(tmp_path, monkeypatch):
 
 def forget():
     """What a new process knows: nothing."""
-    build._load.cache_clear()
+    build._loaded.clear()
+    build._give_up()
 
 
 def built():
@@ -56,7 +66,7 @@ def test_build_and_load():
 def test_a_cache_hit_does_not_compile(monkeypatch):
     build.load_library("tiny")
     forget()
-    monkeypatch.setattr(build, "_compile", None)
+    monkeypatch.setattr(build, "_Compilation", None)
     assert build.load_library("tiny").answer() == 42
 
 
@@ -73,10 +83,8 @@ def test_changed_sources_and_flags_make_another_library(sources, monkeypatch):
 
 def test_two_processes_may_build_at_once(sources):
     program = (
-        "import sys, pathlib; from training.native import build; "
-        f"build.SOURCES = pathlib.Path({str(sources)!r}); "
-        "build.LIBRARIES = {'tiny': ('tiny',)}; "
-        "sys.exit(build.load_library('tiny').answer() != 42)"
+        PREPARED.format(sources=str(sources))
+        + "sys.exit(build.load_library('tiny').answer() != 42)"
     )
     running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
     assert [process.wait(timeout=60) for process in running] == [0, 0]
@@ -87,7 +95,7 @@ def test_installing_compiles_for_every_model(tmp_path):
     pytest.importorskip("setuptools")
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "lib")]
     subprocess.run(command, cwd=ROOT, check=True)
-    assert [name.split("-")[0] for name in built()] == MODELS
+    assert [name.split("-")[0] for name in built()] == INSTALLED
 
 
 def test_the_compiler_can_be_switched_off(monkeypatch):
@@ -112,9 +120,72 @@ def test_an_unusable_cache_folder(tmp_path):
     assert_unavailable("cannot be built or loaded")
 
 
-def test_a_file_that_is_no_library_is_replaced():
-    build._library("tiny").write_text("not a library")
+@pytest.mark.parametrize("kept", [0, 100, 5000, -1])
+def test_a_library_that_was_cut_short_is_replaced(kept):
+    build.load_library("tiny")
+    (library,) = build.cache_folder().glob("*.so")
+    whole = library.read_bytes()
+    # A new file: the old one is loaded, and a process ends when such a file shrinks.
+    library.unlink()
+    library.write_bytes(whole[:kept])
+    forget()
     assert build.load_library("tiny").answer() == 42
+    assert len(built()) == 1
+
+
+def slow_compiler(folder, seconds):
+    """A compiler that takes its time; its file `started` appears when it is asked to compile."""
+    compiler = folder / "slow-c++"
+    compiler.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exit 0\n'
+        f"echo $$ > {folder}/number; mv {folder}/number {folder}/started\n"
+        f'sleep {seconds}; exec c++ "$@"\n'
+    )
+    compiler.chmod(0o755)
+    return str(compiler)
+
+
+def test_compiling_can_start_before_it_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", slow_compiler(tmp_path, 2))
+    start = time.monotonic()
+    build.start_compiling(["tiny"])
+    build.start_compiling(["tiny"])
+    assert time.monotonic() - start < 1
+    assert build.load_library("tiny").answer() == 42
+    assert time.monotonic() - start > 2
+    assert len(built()) == 1
+
+
+def test_starting_says_nothing_that_loading_would_not(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    build.start_compiling(["tiny"])
+    assert_unavailable("cannot be built or loaded")
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(3)", "raise KeyboardInterrupt"])
+def test_a_compilation_nobody_waited_for_ends_with_the_process(
+    ending, sources, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CXX", slow_compiler(tmp_path, 60))
+    program = (
+        PREPARED.format(sources=str(sources))
+        + "build.start_compiling(['tiny'])\n"
+        + f"while not pathlib.Path({str(tmp_path / 'started')!r}).exists(): pass\n{ending}"
+    )
+    start = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert ended.returncode != 0
+    assert time.monotonic() - start < 30
+    assert is_gone(int((tmp_path / "started").read_text()))
+    assert built() == []
+
+
+def test_scripts_ask_for_the_compiler_before_they_import_what_takes_long():
+    program = (
+        "import sys, mlp_experiments.train_mlp, transformer_experiments.train_transformer;"
+        "sys.exit(bool({'numpy', 'torch'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_a_user_without_a_home_folder(monkeypatch):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from training.native.build import load_library
 
-pytestmark = pytest.mark.skipif(load_library("mlp") is None, reason="no compiled library")
+pytestmark = pytest.mark.skipif(load_library("kernels") is None, reason="no compiled library")
 
 
 def pointer(array):
@@ -17,7 +17,7 @@ def pointer(array):
 
 
 def call(name, *arguments, result=None):
-    function = getattr(load_library("mlp"), name)
+    function = getattr(load_library("kernels"), name)
     function.restype = result
     return function(*arguments)
 

@@ -13,15 +13,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 from threshold_search.driver import SearchState, drive
+from threshold_search.grid import label_notes, searches_from
 from threshold_search.records import MODELS
 from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
 from threshold_search.workers import Workers
 from training.cli import Parser, non_negative_int, positive_int, run
 from training.errors import UserError
-from training.flags import add_engine_flags, add_protocol_flags, resolve_device
+from training.flags import add_engine_flags, add_protocol_flags, resolve_device, start_engine
+from training.probe_types import Architecture
 
 CUDA_JOB_SIZE = 64  # models trained together
 BAR = (
@@ -55,19 +58,21 @@ def main() -> None:
 
 
 def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]:
-    # These bring torch, for which neither --help nor the start of a worker should wait.
-    from threshold_search.grid import label_notes, searches_from
+    searches = searches_from(args)
+    by_model: dict[str, list[Architecture]] = {}
+    for search in searches:
+        by_model.setdefault(search.architecture.model, []).append(search.architecture)
+    start_engine(args, chain.from_iterable(by_model.values()))
+    # Brings torch, for which neither --help nor the start of a worker should wait.
     from training.engine import engine_used, fallback_note, variant_label
 
-    searches = searches_from(args)
     device = resolve_device(args.device)
-    models = tuple(dict.fromkeys(search.architecture.model for search in searches))
-    # Compiles, so that the workers need not.
-    engines = {model: engine_used(args.engine, device, model) for model in models}
-    notes = [fallback_note(args.engine, device, model) for model in models]
+    # Waits for the compiler, so that the workers need not.
+    engines = {model: engine_used(args.engine, device, *all_) for model, all_ in by_model.items()}
+    notes = [fallback_note(args.engine, device, *all_) for all_ in by_model.values()]
     for note in filter(None, dict.fromkeys(notes)):
         print(note, file=sys.stderr)
-    variants = {model: variant_label(args.engine, device, model) for model in models}
+    variants = {model: variant_label(engine, device) for model, engine in engines.items()}
     job_size = CUDA_JOB_SIZE if device == "cuda" else 1
     with ResultsFolder(args.results_dir, variants) as folder:
         for note in label_notes(searches):

@@ -7,19 +7,21 @@ stacked tensors on CUDA and on a CPU without a C++ compiler (stacked.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 from torch import Tensor
 
 from dataset.synthetic_generator import generate_mappings
 from training.loop import EpochRecord
-from training.native.build import load_library, why_unavailable
+from training.native.build import load_library, start_compiling, why_unavailable
+from training.native.libraries import libraries_of
 from training.native.mlp import NativeMLP
 from training.native.model import NativeModel
 from training.native.transformer import NativeTransformer
 from training.probe import build_model, run_probe
-from training.probe_types import Outcome, Probe
+from training.probe_types import Architecture, Outcome, Probe
 from training.stacked import StackedTrainer
 from training.stopping import Stopping
 from training.streams import ProbeStreams
@@ -30,43 +32,52 @@ OnEpoch = Callable[[EpochRecord], None]
 Weights = dict[str, Tensor]
 
 
-def engine_used(engine: str, device: str, model: str) -> str:
-    """Return which code trains ``model``: "native", "stacked" or "reference".
+def engine_used(engine: str, device: str, *architectures: Architecture) -> str:
+    """Return which code trains all these: "native", "stacked" or "reference".
 
-    ``engine`` is what was asked for, or such an answer itself.
+    ``engine`` is what was asked for, or such an answer itself. The first question of a process may
+    wait for a compiler.
     """
     if engine in ("native", "stacked"):
         return engine
     if engine == "reference" or device == "mps":  # stacked.py needs float64, which MPS lacks
         return "reference"
-    return "native" if device == "cpu" and load_library(model) is not None else "stacked"
+    if device != "cpu":
+        return "stacked"
+    needed = _libraries(architectures)
+    start_compiling(needed)
+    return "stacked" if None in map(load_library, needed) else "native"
 
 
-def variant_label(engine: str, device: str, model: str) -> str:
-    """Return the end of the protocol column for ``model``: empty for compiled code on a CPU.
+def _libraries(architectures: Iterable[Architecture]) -> list[str]:
+    return list(dict.fromkeys(chain.from_iterable(map(libraries_of, architectures))))
+
+
+def variant_label(engine: str, device: str) -> str:
+    """Return the end of the protocol column for what :func:`engine_used` answered.
+
+    It is empty for compiled code on a CPU.
 
     Other engines and devices round differently, so their probes are not mixed with those.
     """
-    used = engine_used(engine, device, model)
     usual = "native" if device == "cpu" else "stacked"
-    label = "" if used == usual else f" engine={used}"
+    label = "" if engine == usual else f" engine={engine}"
     return label + ("" if device == "cpu" else f" device={device}")
 
 
-def fallback_note(engine: str, device: str, model: str) -> str | None:
+def fallback_note(engine: str, device: str, *architectures: Architecture) -> str | None:
     """Return one line when the fast engine has to do without compiled code, else None."""
-    if device == "cpu" and engine_used(engine, device, model) == "stacked":
-        return (
-            f"note: {why_unavailable(model)}; training with torch operations instead, more slowly"
-        )
-    return None
+    if device != "cpu" or engine_used(engine, device, *architectures) != "stacked":
+        return None
+    reason = next(filter(None, map(why_unavailable, _libraries(architectures))))
+    return f"note: {reason}; training with torch operations instead, more slowly"
 
 
 def train_probe(
     probe: Probe, device: str = "cpu", engine: str = "fast", on_epoch: OnEpoch | None = None
 ) -> tuple[Outcome, Weights]:
     """Train one probe; return its outcome and the weights of its lowest-loss epoch."""
-    used = engine_used(engine, device, probe.architecture.model)
+    used = engine_used(engine, device, probe.architecture)
     if used == "reference":
         outcome, model = run_probe(probe, device, on_epoch)
         return outcome, model.state_dict()
@@ -79,7 +90,7 @@ def train_probe(
 
 def train_probes(probes: list[Probe], device: str, engine: str) -> list[Outcome]:
     """Return the outcomes of ``probes`` (one architecture and protocol) in their order."""
-    if device == "cuda" and engine_used(engine, device, probes[0].architecture.model) == "stacked":
+    if device == "cuda" and engine_used(engine, device, probes[0].architecture) == "stacked":
         return StackedTrainer(probes, device, host_masks=False).run()
     return [train_probe(probe, device, engine)[0] for probe in probes]
 

@@ -11,7 +11,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from dataset.synthetic_generator import max_mappings
 from training.cli import (
     Parser,
     non_negative_int,
@@ -20,7 +19,7 @@ from training.cli import (
     write_atomically,
 )
 from training.errors import UserError
-from training.flags import add_engine_flags, resolve_device
+from training.flags import add_engine_flags, resolve_device, start_engine
 from training.protocol import Protocol
 
 
@@ -68,6 +67,9 @@ def train_and_report(
     args: argparse.Namespace, architecture, protocol: Protocol, budget: int, note: str | None
 ) -> None:
     """Train one model as the flags say and print its summary; ``note`` goes to stderr first."""
+    start_engine(args, [architecture])  # before NumPy and torch are imported, which takes as long
+    from dataset.synthetic_generator import max_mappings
+
     limit = max_mappings(architecture.vocab_size, architecture.seq_len)
     if args.num_sequences > limit:
         raise UserError(
@@ -77,7 +79,7 @@ def train_and_report(
     for path in (args.history, args.save):
         if path is not None:
             require_writable(path)
-    from training.engine import engine_used  # brings torch, which --help does not need
+    from training.engine import engine_used
 
     device = resolve_device(args.device)
     if note:
@@ -91,7 +93,7 @@ def train_and_report(
         "seed": args.seed,
         "n": args.num_sequences,
         "device": device,
-        "engine": engine_used(args.engine, device, architecture.model),
+        "engine": engine_used(args.engine, device, architecture),
     }
     if args.dry_run:
         details = {**configuration, **asdict(protocol)}
@@ -128,7 +130,7 @@ def _train(args: argparse.Namespace, architecture, protocol: Protocol, device: s
     from training.probe_types import Probe
 
     torch.set_num_threads(args.threads)
-    if note := fallback_note(args.engine, device, architecture.model):
+    if note := fallback_note(args.engine, device, architecture):
         print(note, file=sys.stderr)
     history = []
     probe = Probe(architecture, protocol, args.seed, args.repeat, args.num_sequences)

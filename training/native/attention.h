@@ -4,8 +4,6 @@
 // token) alone are stored once per such pair, and tokens find them through an index.
 #pragma once
 
-#include <cmath>
-
 #include "model.h"
 #include "passes.h"
 
@@ -52,10 +50,10 @@ class Attention {
                           const Operand& d_k, const Operand& d_v) = 0;
 };
 
-// For heads of at most 15 features; rows hold feature e of head h at column e * heads + h.
-std::unique_ptr<Attention> narrow_attention(const AttentionShape& shape);
-// For heads of many features; rows hold feature e of head h at column h * head_dim + e.
-std::unique_ptr<Attention> wide_attention(const AttentionShape& shape);
+// The `attention_create` of an attention library, which the transformer's library is handed. For
+// heads of at most 15 features attention_narrow.cpp makes one: rows hold feature e of head h at
+// column e * heads + h. For others attention_wide.cpp: the feature is at column h * head_dim + e.
+typedef Attention* AttentionFactory(const AttentionShape* shape);
 
 constexpr std::int32_t SIGN_BIT = std::int32_t(0x80000000u);
 

@@ -2,6 +2,9 @@
 // mappings where one has few), so scores, softmax and mixtures need neither sums across lanes nor
 // padding. Rows of q, k, v and the output hold feature e of head h at e * heads + h; the weights
 // around the block are stored in that order, so that the heads of a feature come as vectors.
+//
+// HEAD_DIM, a flag of the compiler, is the features of a head, or 0 for any number of them up to
+// 15, which is slower.
 #include "attention.h"
 
 namespace native {
@@ -53,8 +56,6 @@ inline void transpose_draws(int rows, int columns, const std::uint16_t* from, st
 
 class NarrowAttention final : public Attention {
   public:
-    static constexpr int MAX_HEAD_DIM = 15;
-
     explicit NarrowAttention(const AttentionShape& shape)
         : s_(shape),
           group_(std::max(1, VL / shape.heads)),
@@ -74,7 +75,7 @@ class NarrowAttention final : public Attention {
     void forward(int mappings, const Operand& q, const Operand& k, const Operand& v,
                  const Dropping& dropping, float* saved, float* out,
                  std::ptrdiff_t ld_out) override {
-        const float temperature = 1 / std::sqrt(float(s_.head_dim));
+        const float temperature = 1 / sqrt(float(s_.head_dim));
         const std::uint16_t* draws = dropping.draws;
         for (int first = 0; first < mappings; first += group_) {
             const int count = std::min(group_, mappings - first), heads = count * s_.heads;
@@ -87,14 +88,10 @@ class NarrowAttention final : public Attention {
                 if (draws) {
                     transpose_draws(lanes, pairs_, draws, draws_.get());
                     draws += lanes * pairs_;
+                    forward_lanes<true>(block, dropping, weights);
+                } else {
+                    forward_lanes<false>(block, dropping, weights);
                 }
-                with_head_dim([&](auto dim) {
-                    if (draws) {
-                        forward_lanes<dim.value, true>(block, dropping, weights);
-                    } else {
-                        forward_lanes<dim.value, false>(block, dropping, weights);
-                    }
-                });
                 if (saved) saved += block_saved_;
             }
             scatter(OUT, first, count, 1, {out, ld_out});
@@ -105,7 +102,7 @@ class NarrowAttention final : public Attention {
                   float mask_scale, const float* saved, const float* out, const float* d_out,
                   std::ptrdiff_t ld_out, const Operand& d_q, const Operand& d_k,
                   const Operand& d_v) override {
-        const float temperature = 1 / std::sqrt(float(s_.head_dim));
+        const float temperature = 1 / sqrt(float(s_.head_dim));
         for (int first = 0; first < mappings; first += group_) {
             const int count = std::min(group_, mappings - first);
             gather(q, first, count, temperature, Q);
@@ -114,8 +111,7 @@ class NarrowAttention final : public Attention {
             gather({const_cast<float*>(out), ld_out}, first, count, 1, OUT);
             gather({const_cast<float*>(d_out), ld_out}, first, count, 1, D_OUT);
             for (int block = 0; block < blocks_; ++block) {
-                with_head_dim(
-                    [&](auto dim) { backward_lanes<dim.value>(block, mask_scale, saved); });
+                backward_lanes(block, mask_scale, saved);
                 saved += block_saved_;
             }
             scatter(D_Q, first, count, temperature, d_q);
@@ -125,25 +121,12 @@ class NarrowAttention final : public Attention {
     }
 
   private:
+    static constexpr int MAX_HEAD_DIM = HEAD_DIM ? HEAD_DIM : 15;
+
     // Matrices of a group of mappings, each (blocks of lanes, T, head_dim, VL).
     enum Part { Q, K, V, OUT, D_OUT, D_Q, D_K, D_V, PARTS };
 
-    template <int N>
-    struct Int {
-        static constexpr int value = N;
-    };
-
-    // Calls f with the head's size as a constant where that is worth its code, else with 0.
-    template <class F>
-    void with_head_dim(const F& f) const {
-        switch (s_.head_dim) {
-            case 1: return f(Int<1>());
-            case 2: return f(Int<2>());
-            case 4: return f(Int<4>());
-            case 8: return f(Int<8>());
-            default: return f(Int<0>());
-        }
-    }
+    int head_dim() const { return HEAD_DIM ? HEAD_DIM : s_.head_dim; }
 
     float* part(Part i, int block) const { return parts_.get() + (i * blocks_ + block) * part_; }
 
@@ -151,32 +134,30 @@ class NarrowAttention final : public Attention {
     // long as the heads allow, for all of x's elements.
     template <class Copy>
     void each_run(const Operand& x, Part to, int first, int count, const Copy& copy) const {
-        with_head_dim([&](auto size) {
-            const int heads = s_.heads, dim = size.value ? size.value : s_.head_dim;
-            const std::ptrdiff_t first_row = std::ptrdiff_t(first) * s_.seq_len;
-            for (int r = 0, mapping = 0, position = 0; mapping < count; ++r) {
-                float* const row = x.row(first_row + r);
-                float* const lanes = part(to, 0) + position * dim * VL + mapping * heads;
-                if (++position == s_.seq_len) position = 0, ++mapping;
-                if (heads % VL == 0) {
-                    for (int h = 0; h < heads; h += VL) {
-                        float* const block = lanes + h / VL * part_;
-                        for (int e = 0; e < dim; ++e) {
-                            copy(as<loose_vec>(row + e * heads + h), as<loose_vec>(block + e * VL));
-                        }
-                    }
-                } else if (heads == 4) {
+        const int heads = s_.heads, dim = head_dim();
+        const std::ptrdiff_t first_row = std::ptrdiff_t(first) * s_.seq_len;
+        for (int r = 0, mapping = 0, position = 0; mapping < count; ++r) {
+            float* const row = x.row(first_row + r);
+            float* const lanes = part(to, 0) + position * dim * VL + mapping * heads;
+            if (++position == s_.seq_len) position = 0, ++mapping;
+            if (heads % VL == 0) {
+                for (int h = 0; h < heads; h += VL) {
+                    float* const block = lanes + h / VL * part_;
                     for (int e = 0; e < dim; ++e) {
-                        copy(as<loose_quad>(row + e * 4), as<loose_quad>(lanes + e * VL));
-                    }
-                } else {
-                    for (int h = 0; h < heads; ++h) {
-                        float* const lane = lanes + h / VL * (part_ - VL) + h;
-                        for (int e = 0; e < dim; ++e) copy(row + e * heads + h, lane + e * VL);
+                        copy(as<loose_vec>(row + e * heads + h), as<loose_vec>(block + e * VL));
                     }
                 }
+            } else if (heads == 4) {
+                for (int e = 0; e < dim; ++e) {
+                    copy(as<loose_quad>(row + e * 4), as<loose_quad>(lanes + e * VL));
+                }
+            } else {
+                for (int h = 0; h < heads; ++h) {
+                    float* const lane = lanes + h / VL * (part_ - VL) + h;
+                    for (int e = 0; e < dim; ++e) copy(row + e * heads + h, lane + e * VL);
+                }
             }
-        });
+        }
     }
 
     template <class Run>
@@ -201,10 +182,9 @@ class NarrowAttention final : public Attention {
 
     // `saved` gets the weights exp(score - highest) of query i, key j at (i * T + j) * VL, not
     // normalised, with their sign set if dropped; behind them 1 / their sum per query.
-    template <int DIM, bool DROPS>
+    template <bool DROPS>
     [[gnu::flatten]] void forward_lanes(int block, const Dropping& dropping, float* saved) const {
-        constexpr int SIZE = DIM ? DIM : MAX_HEAD_DIM;
-        const int T = s_.seq_len, dim = DIM ? DIM : s_.head_dim, dropped = dropping.dropped;
+        const int T = s_.seq_len, dim = head_dim(), dropped = dropping.dropped;
         const float *const k = part(K, block), *const v = part(V, block);
         for (int i = 0; i < T; ++i) {
             const int visible = s_.visible(i);
@@ -221,7 +201,7 @@ class NarrowAttention final : public Attention {
                 store(weights + j * VL, score);
                 highest = j == 0 ? score : select(score > highest, score, highest);
             }
-            vec sum{}, mixed[SIZE] = {};
+            vec sum{}, mixed[MAX_HEAD_DIM] = {};
             for (int j = 0; j < visible; ++j) {
                 vec weight = exp(load(weights + j * VL) - highest);
                 sum += weight;
@@ -242,17 +222,15 @@ class NarrowAttention final : public Attention {
         }
     }
 
-    template <int DIM>
     [[gnu::flatten]] void backward_lanes(int block, float mask_scale, const float* saved) const {
-        constexpr int SIZE = DIM ? DIM : MAX_HEAD_DIM;
-        const int T = s_.seq_len, dim = DIM ? DIM : s_.head_dim;
+        const int T = s_.seq_len, dim = head_dim();
         const float *const k = part(K, block), *const v = part(V, block), *const q = part(Q, block);
         float *const d_out = part(D_OUT, block), *const d_scores = d_scores_.get();
         for (int i = 0; i < T; ++i) {
             // The gradient of a score is p (dp - sum of p dp over the keys), where p is the
             // normalised weight, and that sum is the output's product with its gradient.
             const vec inverse = load(saved + (pairs_ + i) * VL);
-            vec d_query[SIZE] = {}, along{};
+            vec d_query[MAX_HEAD_DIM] = {}, along{};
             for (int e = 0; e < dim; ++e) {
                 const vec g = load(d_out + (i * dim + e) * VL);
                 along += g * load(part(OUT, block) + (i * dim + e) * VL);
@@ -275,7 +253,7 @@ class NarrowAttention final : public Attention {
             for (int e = 0; e < dim; ++e) store(part(D_Q, block) + (i * dim + e) * VL, d_query[e]);
         }
         for (int j = 0; j < T; ++j) {
-            vec d_key[SIZE] = {}, d_value[SIZE] = {};
+            vec d_key[MAX_HEAD_DIM] = {}, d_value[MAX_HEAD_DIM] = {};
             for (int i = s_.first_query(j); i < T; ++i) {
                 const vec d_score = load(d_scores + (i * T + j) * VL);
                 const ivec weight = bits(load(saved + (i * T + j) * VL));
@@ -301,8 +279,8 @@ class NarrowAttention final : public Attention {
 
 }  // namespace
 
-std::unique_ptr<Attention> narrow_attention(const AttentionShape& shape) {
-    return std::make_unique<NarrowAttention>(shape);
-}
-
 }  // namespace native
+
+extern "C" native::Attention* attention_create(const native::AttentionShape* shape) {
+    return new native::NarrowAttention(*shape);
+}

@@ -176,7 +176,7 @@ class WideAttention final : public Attention {
     // weights_ = dropout(softmax(scores_ / sqrt(head_dim))). `saved` gets them without dropout's
     // scale and with their sign set if dropped.
     void softmax(const Dropping& dropping, float* saved) const {
-        const float temperature = 1 / std::sqrt(float(s_.head_dim));
+        const float temperature = 1 / sqrt(float(s_.head_dim));
         for (int i = 0; i < s_.seq_len; ++i) {
             float* const row = weights_.get() + i * keys_;
             const float* const score = scores_.get() + i * keys_;
@@ -210,7 +210,7 @@ class WideAttention final : public Attention {
     // From the gradient of the weights after dropout, in scores_, to that of the scores; weights_
     // becomes what it was in the forward pass.
     void softmax_backward(float mask_scale, const float* saved) const {
-        const float temperature = 1 / std::sqrt(float(s_.head_dim));
+        const float temperature = 1 / sqrt(float(s_.head_dim));
         for (int i = 0; i < s_.seq_len; ++i) {
             float* const row = weights_.get() + i * keys_;
             float* const d_score = scores_.get() + i * keys_;
@@ -238,8 +238,8 @@ class WideAttention final : public Attention {
 
 }  // namespace
 
-std::unique_ptr<Attention> wide_attention(const AttentionShape& shape) {
-    return std::make_unique<WideAttention>(shape);
-}
-
 }  // namespace native
+
+extern "C" native::Attention* attention_create(const native::AttentionShape* shape) {
+    return new native::WideAttention(*shape);
+}

@@ -1,13 +1,15 @@
 """Compile the C++ sources of this folder, once per user and machine type.
 
-There is a library per model, cached in ``$XDG_CACHE_HOME`` (or ``~/.cache``)
-``/memorization-thresholds`` under a name derived from the sources, the compiler, its flags and the
-CPU; delete the folder to rebuild. Installing the project compiles both (setup.py), so that no job
-has to wait; where that did not happen, or something has changed since, the first use does.
+Libraries are cached in ``$XDG_CACHE_HOME`` (or ``~/.cache``) ``/memorization-thresholds``, under
+names derived from the sources, the compiler, its flags and the CPU, and from their own content;
+delete the folder to rebuild. Installing the project compiles all of them (setup.py), so that no job
+has to wait; where that did not happen, or something has changed since, the first use does. A script
+asks for that before it imports torch, which takes about as long. Imports no torch.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -17,7 +19,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+
+from training.native.libraries import LIBRARIES, ONLY_FOR_TESTS
 
 NO_COMPILER_VARIABLE = "MEMORIZATION_NO_COMPILER"
 SOURCES = Path(__file__).parent
@@ -33,42 +38,58 @@ FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fPIC",
+    "-shared",
 )
-# -O3 compiles longer, gemm.cpp three times as long, and makes only the narrow attention faster.
-OPTIMISE = ("-O2", "-ftree-vectorize")
-OPTIMISE_MORE = ("-O3",)
-WORTH_MORE = ("attention_narrow",)
-
-_SHARED = ("gemm", "model")
-LIBRARIES = {
-    "mlp": ("mlp", *_SHARED),
-    "transformer": ("attention_narrow", "attention_wide", "transformer", *_SHARED),
-}
 
 
 class _Unavailable(Exception):
     """Why there is no library, in one line."""
 
 
-def load_library(model: str) -> ctypes.CDLL | None:
-    """Return ``model``'s library, compiled if needed; None if this machine cannot have it."""
-    return _load(model)[0]
+# Libraries this process has asked for: each with why it is not available, or None.
+_loaded: dict[str, tuple[ctypes.CDLL | None, str | None]] = {}
 
 
-def why_unavailable(model: str) -> str | None:
-    """Return in one line why :func:`load_library` returns None; None if it does not."""
-    return _load(model)[1]
+def start_compiling(names: Iterable[str]) -> None:
+    """Have those of the libraries ``names`` that are not cached compiled, all at once; return.
 
-
-@functools.cache
-def _load(model: str) -> tuple[ctypes.CDLL | None, str | None]:
-    try:
-        path = _library(model)
+    :func:`load_library` waits for the result. What nobody has waited for when the process exits is
+    given up.
+    """
+    for name in names:
+        if name in _loaded:
+            continue
         try:
-            return ctypes.CDLL(str(path)), None
-        except OSError:  # not a library, whatever happened to it: once more
-            path.unlink()
-            return ctypes.CDLL(str(_library(model))), None
+            _cached_or_started(name)
+        except (_Unavailable, OSError, RuntimeError):
+            return  # load_library will meet it too, and keep it for why_unavailable
+
+
+def load_library(name: str) -> ctypes.CDLL | None:
+    """Return a library, compiled if needed; None if this machine cannot have it."""
+    if name not in _loaded:
+        _loaded[name] = _load(name)
+    return _loaded[name][0]
+
+
+def why_unavailable(name: str) -> str | None:
+    """Return in one line why :func:`load_library` returns None; None if it does not."""
+    load_library(name)
+    return _loaded[name][1]
+
+
+def compile_all() -> None:
+    """Fill the cache with every library that models need, as far as this machine can."""
+    needed = [name for name in LIBRARIES if name not in ONLY_FOR_TESTS]
+    start_compiling(needed)
+    for name in needed:
+        load_library(name)
+
+
+def _load(name: str) -> tuple[ctypes.CDLL | None, str | None]:
+    try:
+        path = _cached_or_started(name) or _finished(name)
+        return ctypes.CDLL(str(path)), None
     except _Unavailable as reason:
         return None, str(reason)
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home folder
@@ -93,38 +114,95 @@ def cache_folder() -> Path:
     return Path(base) / "memorization-thresholds"
 
 
-def _library(model: str) -> Path:
-    """Return the path of ``model``'s library for this machine, compiled now or earlier."""
+class _Compilation:
+    """A library that is being compiled by a process of its own."""
+
+    def __init__(self, name: str, command: list[str], stem: str) -> None:
+        self._stem, cache = stem, cache_folder()
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(dir=cache, prefix="build-")
+        # As one translation unit the sources' common headers are read once.
+        unit = Path(self._folder.name) / "library.cpp"
+        includes = [f'#include "{source}.cpp"\n' for source in LIBRARIES[name].sources]
+        unit.write_text("".join(includes), encoding="utf-8")
+        self._result = unit.with_suffix(".so")
+        self._process = _start([*command, "-I", str(SOURCES), str(unit), "-o", str(self._result)])
+
+    def finish(self) -> Path:
+        """Wait for the library and return its path in the cache.
+
+        Two processes may do this at the same time: each renames a complete library into place.
+        """
+        _output(self._process)
+        target = cache_folder() / f"{self._stem}-{_digest(self._result.read_bytes())}.so"
+        os.replace(self._result, target)
+        return target
+
+    def end(self) -> None:
+        """Leave nothing behind, whether it is finished or not."""
+        _kill(self._process)
+        self._folder.cleanup()
+
+
+_compiling: dict[str, _Compilation] = {}
+
+
+@atexit.register
+def _give_up() -> None:
+    while _compiling:
+        _compiling.popitem()[1].end()
+
+
+def _cached_or_started(name: str) -> Path | None:
+    """Return the path of a cached library; otherwise see that it is being compiled."""
+    if name in _compiling:
+        return None
     compiler = find_compiler()
     if compiler is None:
         if _is_switched_off():
             raise _Unavailable(f"{NO_COMPILER_VARIABLE} is set")
         raise _Unavailable("no C++ compiler found (c++, g++ or clang++)")
-    commands = {name: [compiler, *_flags(name), "-c"] for name in LIBRARIES[model]}
-    target = cache_folder() / f"{model}-{_key(compiler, commands)}.so"
-    if not target.exists():
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _compile(compiler, commands, target)
-    return target
+    command = [compiler, *FLAGS, *LIBRARIES[name].flags]
+    stem = f"{name}-{_key(name, command)}"
+    for path in sorted(cache_folder().glob(f"{stem}-*.so")):
+        # Loading a file that was cut short would end the process.
+        if path.stem == f"{stem}-{_digest(path.read_bytes())}":
+            return path
+        path.unlink()
+    _compiling[name] = _Compilation(name, command, stem)
+    return None
 
 
-def _flags(source: str) -> tuple[str, ...]:
-    return (*FLAGS, *(OPTIMISE_MORE if source in WORTH_MORE else OPTIMISE))
+def _finished(name: str) -> Path:
+    try:
+        return _compiling[name].finish()
+    finally:
+        _compiling.pop(name).end()
 
 
-def _key(compiler: str, commands: dict[str, list[str]]) -> str:
+def _key(name: str, command: list[str]) -> str:
     """Return a name for what decides the machine code: sources, compiler, flags and CPU."""
-    digest = hashlib.sha256()
-    parts = [*_run([[compiler, "--version"]]), _cpu()]
-    for name, command in commands.items():
-        parts += [*command, (SOURCES / f"{name}.cpp").read_text(encoding="utf-8")]
-    for path in sorted(SOURCES.glob("*.h")):
+    sources = [SOURCES / f"{source}.cpp" for source in LIBRARIES[name].sources]
+    parts = [*command, _version(command[0]), _cpu()]
+    for path in (*sources, *sorted(SOURCES.glob("*.h"))):
         parts += [path.name, path.read_text(encoding="utf-8")]
-    for part in parts:
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:24]
+    return _digest(b"".join(part.encode() + b"\0" for part in parts))
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    process = _start([compiler, "--version"])
+    try:
+        return _output(process)
+    finally:
+        _kill(process)
+
+
+@functools.cache
 def _cpu() -> str:
     """Return a text that differs between CPUs with different instructions or model."""
     wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
@@ -133,43 +211,6 @@ def _cpu() -> str:
     except OSError:
         return f"{platform.machine()} {platform.processor()} {platform.version()}"
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
-
-
-def _compile(compiler: str, commands: dict[str, list[str]], target: Path) -> None:
-    """Compile every source, all at once, link them and rename the result to ``target``.
-
-    Two processes may do this at the same time: each renames a complete library into place.
-    """
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-        objects = {name: str(Path(folder) / f"{name}.o") for name in commands}
-        _run(
-            [
-                [*command, str(SOURCES / f"{name}.cpp"), "-o", objects[name]]
-                for name, command in commands.items()
-            ]
-        )
-        library = Path(folder) / "library.so"
-        _run([[compiler, *FLAGS, "-shared", *objects.values(), "-o", str(library)]])
-        with library.open("rb") as file:
-            os.fsync(file.fileno())  # a machine that crashes now must not leave half a library
-        os.replace(library, target)
-
-
-def _run(commands: list[list[str]]) -> list[str]:
-    """Run ``commands`` at the same time and return their outputs.
-
-    Raises :class:`_Unavailable` if one fails; none is left running, whatever happens.
-    """
-    running: list[subprocess.Popen[str]] = []
-    try:
-        running += map(_start, commands)
-        return [_finish(process) for process in running]
-    finally:
-        for process in running:
-            if process.returncode is None:
-                # A compiler is a driver with children of its own; the group holds them all.
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
 
 
 def _start(command: list[str]) -> subprocess.Popen[str]:
@@ -184,7 +225,8 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def _finish(process: subprocess.Popen[str]) -> str:
+def _output(process: subprocess.Popen[str]) -> str:
+    """Return what the process prints until it ends; raise :class:`_Unavailable` if it fails."""
     try:
         output, _ = process.communicate(timeout=COMPILE_SECONDS)
     except subprocess.TimeoutExpired:
@@ -196,6 +238,8 @@ def _finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-if __name__ == "__main__":
-    for model in LIBRARIES:
-        load_library(model)
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End the process, if it has not ended, and its children: a compiler is a mere driver."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 from training.native.model import NativeModel
 
 if TYPE_CHECKING:
-    from mlp_experiments.mlp_utils import MLP
+    from mlp_experiments.mlp import MLP
 
 
 class NativeMLP(NativeModel):
-    """An :class:`mlp_experiments.mlp_utils.MLP` in training; see :class:`NativeModel`."""
+    """An :class:`mlp_experiments.mlp.MLP` in training; see :class:`NativeModel`."""
 
     name: ClassVar[str] = "mlp"
 

@@ -98,7 +98,7 @@ double Model::train_epoch(const std::int64_t* order) {
     const std::int64_t n = settings_.n;
     std::vector<std::int32_t> rows(n);
     for (std::int64_t i = 0; i < n; ++i) {
-        if (order[i] < 0 || order[i] >= n) return std::nan("");
+        if (order[i] < 0 || order[i] >= n) return __builtin_nan("");
         rows[i] = std::int32_t(order[i]);
     }
     double learning_rate = 0;
@@ -119,7 +119,7 @@ void Model::apply_gradient(double learning_rate) {
     float clip = 1;
     if (settings_.grad_clip > 0) {
         const double squares = sum_of_squares(gradients_.size(), gradients_.get());
-        clip = clip_factor(settings_.grad_clip, std::sqrt(squares));
+        clip = clip_factor(settings_.grad_clip, sqrt(squares));
     }
     const AdamW adamw(step_, learning_rate, settings_.weight_decay, settings_.beta1,
                       settings_.beta2, settings_.epsilon);
@@ -162,47 +162,5 @@ void model_import(native::Model* model, const float* from) { model->import_weigh
 void model_export(const native::Model* model, float* to) { model->export_weights(to); }
 std::int64_t model_weight_count(native::Model* model) { return model->weights().size(); }
 float* model_weights(native::Model* model) { return model->weights().get(); }
-
-// Doors to the pieces, for their tests.
-
-void test_gemm(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
-               const float* b, int ldb, float* c, int ldc, int accumulate, const float* row_bias,
-               const float* column_bias, int relu) {
-    native::Buffer<float> workspace(native::GEMM_WORKSPACE);
-    native::gemm(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc, accumulate, workspace.get(),
-                 {row_bias, column_bias, relu != 0});
-}
-
-void test_exp_log(std::int64_t count, const float* x, float* exp_x, float* log_x) {
-    for (std::int64_t i = 0; i < count; i += native::VL) {  // whole vectors only
-        native::store(exp_x + i, native::exp(native::load(x + i)));
-        native::store(log_x + i, native::log(native::load(x + i)));
-    }
-}
-
-void test_adamw(std::int64_t count, std::int64_t step, double learning_rate, double weight_decay,
-                double beta1, double beta2, double epsilon, float clip, float* p, const float* g,
-                float* m, float* v) {
-    const native::AdamW adamw(step, learning_rate, weight_decay, beta1, beta2, epsilon);
-    adamw.update(count, p, g, m, v, clip, true);
-}
-
-double test_sum_of_squares(std::int64_t count, const float* x) {
-    return native::sum_of_squares(count, x);
-}
-
-void test_sfc64(const std::uint64_t* state, std::int64_t count, std::uint16_t* draws) {
-    native::Sfc64(state).draw(count, draws);
-}
-
-void test_loss(int vocab, int tokens, const float* logits, const std::int32_t* labels, float scale,
-               float* gradient, double* loss, std::int64_t* correct) {
-    native::Buffer<float> scratch(vocab * native::VL);
-    native::Score score;
-    native::add_score_rows(vocab, tokens, logits, vocab, labels, score, scratch.get());
-    native::softmax_gradient_rows(vocab, tokens, logits, vocab, labels, scale, gradient, vocab,
-                                  scratch.get());
-    *loss = score.loss, *correct = score.correct;
-}
 
 }  // extern "C"

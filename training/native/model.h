@@ -5,11 +5,10 @@
 // beside it can change its numbers.
 #pragma once
 
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "kernels.h"
+#include "memory.h"
 
 namespace native {
 
@@ -20,28 +19,6 @@ struct Settings {
     std::int64_t has_dropout, dropped;  // 16-bit draws below `dropped` zero an element
     double mask_scale;
     std::uint64_t mask_state[4];  // SFC64
-};
-
-// An array of floats or ints that starts at 0 and lies on cache lines.
-template <class T>
-class Buffer {
-  public:
-    Buffer() = default;
-    explicit Buffer(std::size_t count) { resize(count); }
-    void resize(std::size_t count) {
-        count_ = count;
-        data_.reset(new (std::align_val_t(64)) T[count]());
-    }
-    T* get() const { return data_.get(); }
-    std::size_t size() const { return count_; }
-    T& operator[](std::size_t i) const { return data_.get()[i]; }
-
-  private:
-    struct Free {
-        void operator()(T* p) const { ::operator delete[](p, std::align_val_t(64)); }
-    };
-    std::unique_ptr<T[], Free> data_;
-    std::size_t count_ = 0;
 };
 
 // One parameter of the torch module. Stored as (rows, columns) with row stride ld, a multiple of

@@ -30,6 +30,14 @@ class Settings(ctypes.Structure):
     ]
 
 
+def available_library(name: str) -> ctypes.CDLL:
+    """Return the compiled library; raise RuntimeError if this machine cannot have it."""
+    library = load_library(name)
+    if library is None:
+        raise RuntimeError(why_unavailable(name))
+    return library
+
+
 class NativeModel:
     """One model in training, held in the compiled library; it starts from a module's weights.
 
@@ -60,10 +68,7 @@ class NativeModel:
         Raises RuntimeError if the library is unavailable, MemoryError if memory is short and
         ValueError if the data do not fit the module or a needed mask stream is missing.
         """
-        library = load_library(self.name)
-        if library is None:
-            raise RuntimeError(why_unavailable(self.name))
-        self._library = _declare(library)
+        self._library = library = _declare(available_library(self.name))
         inputs = _tokens(inputs, module.vocab_size)
         labels = _tokens(labels, module.vocab_size)
         if inputs.shape != labels.shape or len(inputs) == 0:

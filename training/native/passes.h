@@ -81,7 +81,7 @@ inline void add_norm(int rows, int columns, std::ptrdiff_t ld, const float* x, c
         }
         const vec centred = from_bits(exists & bits(load(unit + last) - mean));
         squares += centred * centred;
-        const float scale = 1 / std::sqrt(sum_lanes(squares) / columns + NORM_EPSILON);
+        const float scale = 1 / sqrt(sum_lanes(squares) / columns + NORM_EPSILON);
         for (int j = 0; j <= last; j += VL) {
             vec normal = (load(unit + j) - mean) * scale;
             if (j == last) normal = from_bits(exists & bits(normal));

@@ -20,8 +20,6 @@ struct PairSet {
     }
 };
 
-}  // namespace
-
 class Transformer final : public Model {
   public:
     Transformer(const Settings& settings, const LayerShape& shape, int num_layers,
@@ -40,7 +38,7 @@ class Transformer final : public Model {
             LayerShape own = shape;
             own.first = l == 0;
             layer_parameters_.push_back(add_layer_parameters(own));
-            layers_.push_back(std::make_unique<DecoderLayer>(own, mappings_, scratch_));
+            layers_.emplace_back(new DecoderLayer(own, mappings_, scratch_));
         }
         head_ = add_parameter(vocab_, d_, false, true);
         head_bias_ = add_parameter(1, vocab_, false, false);
@@ -211,12 +209,14 @@ class Transformer final : public Model {
     const int mappings_;
     int token_embedding_, position_embedding_, head_, head_bias_;
     std::vector<int> layer_parameters_;
-    std::vector<std::unique_ptr<DecoderLayer>> layers_;
+    std::vector<Owner<DecoderLayer>> layers_;
     LayerScratch scratch_;
     PairSet batch_, all_;
     Buffer<std::int32_t> pair_of_, batch_labels_;
     Buffer<float> x_, d_x_, d_memory_, logits_, softmax_;
 };
+
+}  // namespace
 
 }  // namespace native
 
@@ -224,7 +224,8 @@ extern "C" native::Model* transformer_create(const native::Settings* settings,
                                              const std::int64_t* shape, const std::int64_t* inputs,
                                              const std::int64_t* labels) {
     const native::LayerShape layer{int(settings->seq_len), int(shape[0]), int(shape[1]),
-                                   int(shape[2]), false, shape[4] != 0};
+                                   int(shape[2]), false, shape[4] != 0,
+                                   reinterpret_cast<native::AttentionFactory*>(shape[5])};
     try {
         return new native::Transformer(*settings, layer, int(shape[3]), inputs, labels);
     } catch (const std::bad_alloc&) {

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.native.model import NativeModel
+from training.native.libraries import WIDE_HEAD_DIM, attention_library
+from training.native.model import NativeModel, available_library
 from training.protocol import Protocol
 from training.streams import MaskStream
 
 if TYPE_CHECKING:
-    from transformer_experiments.transformer_utils import Transformer
-
-# Heads with fewer features than this are computed with other heads in the lanes of a vector.
-WIDE_HEAD_DIM = 16
+    from transformer_experiments.transformer import Transformer
 
 
 class NativeTransformer(NativeModel):
@@ -42,6 +41,7 @@ class NativeTransformer(NativeModel):
         heads, hidden_size = module.layers[0].self_attn.num_heads, module.head.in_features
         self._order = (heads, hidden_size // heads)
         self._narrow = hidden_size // heads < WIDE_HEAD_DIM
+        self._attention = available_library(attention_library(hidden_size // heads))
         module = copy.deepcopy(module)
         module.vocab_size = module.head.out_features
         module.seq_len = module.position_embedding.num_embeddings
@@ -51,13 +51,14 @@ class NativeTransformer(NativeModel):
         super().__init__(module, inputs, labels, protocol, masks)
 
     def shape(self, module: Transformer) -> list[int]:
-        """Return [hidden_size, d_ff, num_heads, num_layers, whether heads are narrow]."""
+        """Return the six whole numbers: sizes, whether heads are narrow, address of attention."""
         return [
             module.head.in_features,
             module.layers[0].linear1.out_features,
             module.layers[0].self_attn.num_heads,
             len(module.layers),
             int(self._narrow),
+            ctypes.cast(self._attention.attention_create, ctypes.c_void_p).value,
         ]
 
     def state_dict(self) -> dict[str, Tensor]:

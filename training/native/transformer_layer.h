@@ -26,15 +26,16 @@ struct LayerWeights {
 
 struct LayerShape {
     int seq_len, hidden_size, d_ff, heads;
-    bool first, interleaved;  // interleaved: the column order of narrow_attention()
+    bool first, interleaved;  // interleaved: the column order of attention_narrow.cpp
+    AttentionFactory* make_attention;
 
     int ld() const { return round_up(hidden_size, VL); }
     std::ptrdiff_t dropout_elements() const {
         return std::ptrdiff_t(seq_len) * (2 * heads * seq_len + 3 * hidden_size + d_ff);
     }
-    std::unique_ptr<Attention> attention(bool causal) const {
+    Owner<Attention> attention(bool causal) const {
         const AttentionShape shape{seq_len, heads, hidden_size / heads, causal};
-        return interleaved ? narrow_attention(shape) : wide_attention(shape);
+        return Owner<Attention>(make_attention(&shape));
     }
 };
 
@@ -299,7 +300,7 @@ class DecoderLayer {
     const int d_;
     const std::ptrdiff_t ld_, ld_qkv_, ld_kv_;
     const int block_, ld_block_;
-    const std::unique_ptr<Attention> self_, cross_;
+    const Owner<Attention> self_, cross_;
     LayerScratch& scratch_;
     Dropping sites_[6];
     Buffer<float> qkv_, saved1_, mixed1_, unit1_, inverse1_, x1_;
