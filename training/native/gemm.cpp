@@ -74,11 +74,18 @@ void tile(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const
 
 using Tile = decltype(&tile<1, 1>);
 
+// The heights a tile can have: 1, and LOW to MR. Many rows divide into the latter, with one
+// exception for MR = 6, which are 7 rows; what is lower is not worth the time to compile it.
+constexpr int LOW = MR == 6 ? 4 : MR / 2;
+
+constexpr int height_index(int rows) { return rows < LOW ? 0 : rows - LOW + 1; }
+
 template <int... I>
 constexpr std::array<Tile, sizeof...(I)> all_tiles(std::integer_sequence<int, I...>) {
-    return {tile<I / NV + 1, I % NV + 1>...};
+    return {tile<(I < NV ? 1 : I / NV + LOW - 1), I % NV + 1>...};
 }
-constexpr auto TILES = all_tiles(std::make_integer_sequence<int, MR * NV>());
+constexpr auto TILES =
+    all_tiles(std::make_integer_sequence<int, (height_index(MR) + 1) * NV>());
 
 // Columns [0, columns) of b as a panel: k rows of `width` floats, zero beyond `columns`.
 void pack_b(bool trans_b, int k, int columns, int width, const float* b, std::ptrdiff_t ldb,
@@ -134,9 +141,13 @@ void gemm(bool trans_a, bool trans_b, int m, int n, int k, const float* a, std::
                     if (end.row_bias) end.row_bias += i0 + i;
                     if (end.column_bias) end.column_bias += j;
                 }
-                TILES[(height - 1) * NV + vecs - 1](depth, a_from + i * a_row, a_row, a_k, from,
-                                                    stride, c + (i0 + i) * ldc + j, ldc, columns,
-                                                    add, end);
+                const Tile run = TILES[height_index(height) * NV + vecs - 1];
+                const int step = height < LOW ? 1 : height;
+                for (int r = i; r < i + height; r += step) {
+                    run(depth, a_from + r * a_row, a_row, a_k, from, stride,
+                        c + (i0 + r) * ldc + j, ldc, columns, add, end);
+                    if (end.row_bias) end.row_bias += step;
+                }
             };
             // A b of few rows or little use is read where it lies; a small one stays in L1 while
             // the rows of a pass by once. Otherwise each panel of b is copied once and stays.

@@ -48,7 +48,7 @@ void scatter_rows(const float* from, const std::int32_t* offsets, int count, flo
 
 // Columns are handled in blocks of at most this many vectors: the block of a 100-row weight then
 // stays in L1 while the batch goes by.
-constexpr int BLOCK = 8;
+constexpr int BLOCK = 4;
 
 template <int... I>
 constexpr std::array<decltype(&gather_rows<1>), BLOCK> gathers(std::integer_sequence<int, I...>) {
