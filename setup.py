@@ -18,9 +18,9 @@ class BuildAndCompile(build_py):
         """Run the command."""
         super().run()
         sys.path.insert(0, str(Path(__file__).parent))
-        from training.native.build import compile_all
+        from training.native.build import compile_for_models
 
-        compile_all()
+        compile_for_models()
 
 
 setup(cmdclass={"build_py": BuildAndCompile})

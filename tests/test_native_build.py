@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from scripts import TRAIN_MLP, run_script
 
 from training.native import build
 from training.native.libraries import Library
@@ -33,7 +34,9 @@ def sources(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "tiny.cpp").write_text(TINY)
     monkeypatch.setattr(build, "SOURCES", folder)
-    monkeypatch.setattr(build, "LIBRARIES", {"tiny": Library(("tiny",))})
+    (folder / "broken.cpp").write_text("int f() { return nothing; }\n")
+    libraries = {name: Library((name,)) for name in ("tiny", "broken")}
+    monkeypatch.setattr(build, "LIBRARIES", libraries)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     forget()
     yield folder
@@ -43,7 +46,7 @@ def sources(tmp_path, monkeypatch):
 def forget():
     """What a new process knows: nothing."""
     build._loaded.clear()
-    build._give_up()
+    build._end_all()
 
 
 def built():
@@ -180,12 +183,69 @@ def test_a_compilation_nobody_waited_for_ends_with_the_process(
     assert built() == []
 
 
-def test_scripts_ask_for_the_compiler_before_they_import_what_takes_long():
+def test_what_is_compiled_when_the_process_ends_is_kept(sources):
     program = (
-        "import sys, mlp_experiments.train_mlp, transformer_experiments.train_transformer;"
-        "sys.exit(bool({'numpy', 'torch'} & set(sys.modules)))"
+        PREPARED.format(sources=str(sources))
+        + "build.start_compiling(['tiny'])\nimport time\ntime.sleep(3)"
     )
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert [name.split("-")[0] for name in built()] == ["tiny"]
+
+
+def test_one_failure_ends_what_else_is_being_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", slow_compiler(tmp_path, 1))
+    assert not build.load_libraries(["broken", "tiny"])
+    assert built() == [] and build._compiling == {}
+    monkeypatch.setattr(build, "_Compilation", None)
+    assert not build.load_libraries(["broken", "tiny"])  # without another attempt
+    assert "broken.cpp" in build.why_unavailable("broken")
+
+
+def test_leftovers_of_killed_processes_are_removed():
+    for name, age in (("build-old", 10**5), ("build-new", 10)):
+        folder = build.cache_folder() / name
+        folder.mkdir(parents=True)
+        (folder / "library.cpp").touch()
+        os.utime(folder, (time.time() - age,) * 2)
+    build.load_library("tiny")
+    assert [name for name in built() if name.startswith("build-")] == ["build-new"]
+
+
+def test_no_more_compilers_than_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(build.os, "cpu_count", lambda: 1)
+    monkeypatch.setenv("CXX", slow_compiler(tmp_path, 1))
+    build.start_compiling(["tiny", "broken"])
+    assert list(build._compiling) == ["tiny"]
+    assert build.load_library("tiny").answer() == 42
+
+
+@pytest.mark.parametrize(
+    "script, flags",
+    [
+        ("mlp_experiments.train_mlp", ["--params", "10000"]),
+        ("transformer_experiments.train_transformer", ["--params", "32000"]),
+        ("threshold_search.binary_search", ["--model", "mlp", "--params", "10000"]),
+    ],
+)
+def test_scripts_ask_for_the_compiler_before_they_import_torch(script, flags):
+    program = (
+        f"import sys, {script} as script\n"
+        "import training.native.build as build\n"
+        "def started(name): sys.exit(3 + ('torch' in sys.modules))\n"
+        "build._cached_or_started = started\n"
+        f"sys.argv[1:] = {flags}\nscript.main()"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 3
+
+
+def test_bad_input_while_the_compiler_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", slow_compiler(tmp_path, 60))
+    start = time.monotonic()
+    ended = run_script(TRAIN_MLP, "--params", 10000, "--history", tmp_path, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert time.monotonic() - start < 30
+    assert built() == []
 
 
 def test_a_user_without_a_home_folder(monkeypatch):
@@ -216,7 +276,7 @@ def test_a_compiler_that_hangs_is_stopped_with_its_children(tmp_path, monkeypatc
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setattr(build, "COMPILE_SECONDS", 1)
     start = time.monotonic()
-    assert_unavailable("more than 1 seconds")
+    assert_unavailable("too long")
     assert time.monotonic() - start < 30
     assert built() == []
     assert is_gone(int(child.read_text()))

@@ -1,17 +1,21 @@
-"""The README's headline table against the committed results."""
+"""The README's tables against the committed results."""
 
 import re
 
+import pandas as pd
 import pytest
 from scripts import ROOT
 
 from visualizations.comparison import comparison_table
 
-ROWS = [
-    [cell.strip() for cell in line.strip("|\n").split("|")]
-    for line in (ROOT / "README.md").read_text().splitlines()
-    if re.match(r"\| (MLP|transformer)\b.*\|.*±", line)
-]
+LINES = (ROOT / "README.md").read_text().splitlines()
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+ROWS = [cells(line) for line in LINES if re.match(r"\| (MLP|transformer)\b.*\|.*±", line)]
 
 
 def shape_of(configuration):
@@ -50,3 +54,84 @@ def test_a_row_says_what_the_results_say(row):
         assert_rounded(mean, result[f"{who}_mean"])
         assert_rounded(std, result[f"{who}_std"])
     assert_rounded(bits, result["bits_per_parameter"])
+
+
+# Of every table of a benchmark its CSV, and what its columns hold of it, row by row.
+BENCHMARKS = {
+    "| configuration | reference loop | fast engine | speed-up | share of the floor |": (
+        "step_times",
+        ["reference_us", "fast_us", "speedup", "share_of_floor"],
+    ),
+    "| configuration | Trainer, seconds | probes | fast engine, seconds | probes | speed-up "
+    "| once compiled |": (
+        "search_times",
+        [
+            "trainer_seconds",
+            "trainer_probes",
+            "engine_seconds + compile_seconds",
+            "engine_probes",
+            "speedup",
+            "speedup_compiled",
+        ],
+    ),
+    "| command | compiles first | without a compiler | compiled |": (
+        "first_job",
+        ["compiling_seconds", "without_compiler_seconds", "compiled_seconds"],
+    ),
+    "| configuration | fast engine against reference, median | runs beyond 1e-4 "
+    "| fast against float64, beyond 1e-4 | reference against float64, beyond 1e-4 |": (
+        "loss_agreement",
+        [
+            "fast_vs_reference_median",
+            "fast_vs_reference_parted",
+            "fast_vs_float64_parted",
+            "reference_vs_float64_parted",
+        ],
+    ),
+}
+
+
+def rounded(text, value):
+    """Whether ``text`` is ``value`` as shown: to its places, or to one or three digits."""
+    places = len(text.partition(".")[2])
+    digits = 1 if "e" in text else 3
+    return float(text) in (round(value, places), float(f"{value:.{digits}g}"))
+
+
+@pytest.mark.parametrize("header", BENCHMARKS, ids=[name for name, _ in BENCHMARKS.values()])
+def test_a_benchmark_table_says_what_its_csv_says(header):
+    name, columns = BENCHMARKS[header]
+    table = pd.read_csv(ROOT / "results" / "benchmarks" / f"{name}.csv")
+    start = LINES.index(header) + 2
+    rows = [cells(line) for line in LINES[start : start + len(table)]]
+    assert not LINES[start + len(table)]  # as many rows as the CSV has
+    for row, (_, measured) in zip(rows, table.iterrows(), strict=True):
+        key = measured["command"] if "command" in table else measured["configuration"]
+        numbers = re.findall(r"\d+", row[0]) or ["0", "0"]  # "no hidden layer" is 0x0
+        if row[0] != "the same, dropout 0.1":
+            assert set(numbers) <= {*re.findall(r"\d+", key)}, (row[0], key)
+        for text, column in zip(row[1:], columns, strict=True):
+            value = sum(measured[part] for part in column.split(" + "))
+            text, _, total = text.replace(",", "").partition(" of ")
+            assert rounded(text, value), (row[0], column, text, value)
+            assert not total or int(total) == measured["runs"]
+
+
+def test_the_prose_says_what_the_csvs_say():
+    folder = ROOT / "results" / "benchmarks"
+    text = " ".join(LINES)
+    workers = pd.read_csv(folder / "worker_times.csv").iloc[0]
+    assert f"Two workers are {workers['speedup']:.2f} times as fast as one" in text
+    for _, row in pd.read_csv(folder / "engine_agreement.csv").iterrows():
+        repeats = int(row["fast_repeats"])
+        means = [
+            f"{row[f'{engine}_mean']:.1f} ± {row[f'{engine}_standard_error']:.1f}"
+            for engine in ("fast", "reference")
+        ]
+        if means[0] == means[1]:
+            assert f"{means[0]} for both, all {repeats} equal" in text
+        else:
+            assert (
+                f"fast {means[0]}, reference {means[1]}, {row['equal_thresholds']} of {repeats} "
+                f"equal, permutation test p = {row['p_value']:.2f}"
+            ) in text

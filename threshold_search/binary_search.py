@@ -23,7 +23,7 @@ from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
 from threshold_search.workers import Workers
 from training.cli import Parser, non_negative_int, positive_int, run
 from training.errors import UserError
-from training.flags import add_engine_flags, add_protocol_flags, resolve_device, start_engine
+from training.flags import add_engine_flags, add_protocol_flags, compile_ahead, resolve_device
 from training.probe_types import Architecture
 
 CUDA_JOB_SIZE = 64  # models trained together
@@ -62,7 +62,7 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
     by_model: dict[str, list[Architecture]] = {}
     for search in searches:
         by_model.setdefault(search.architecture.model, []).append(search.architecture)
-    start_engine(args, chain.from_iterable(by_model.values()))
+    compile_ahead(args, chain.from_iterable(by_model.values()))
     # Brings torch, for which neither --help nor the start of a worker should wait.
     from training.engine import engine_used, fallback_note, variant_label
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dataset.synthetic_generator import generate_mappings
 from training.loop import EpochRecord
-from training.native.build import load_library, start_compiling, why_unavailable
+from training.native.build import load_libraries, why_unavailable
 from training.native.libraries import libraries_of
 from training.native.mlp import NativeMLP
 from training.native.model import NativeModel
@@ -44,9 +44,7 @@ def engine_used(engine: str, device: str, *architectures: Architecture) -> str:
         return "reference"
     if device != "cpu":
         return "stacked"
-    needed = _libraries(architectures)
-    start_compiling(needed)
-    return "stacked" if None in map(load_library, needed) else "native"
+    return "native" if load_libraries(_libraries(architectures)) else "stacked"
 
 
 def _libraries(architectures: Iterable[Architecture]) -> list[str]:

@@ -71,7 +71,7 @@ def add_engine_flags(parser: Parser) -> None:
     )
 
 
-def start_engine(args: argparse.Namespace, architectures: Iterable[Architecture]) -> None:
+def compile_ahead(args: argparse.Namespace, architectures: Iterable[Architecture]) -> None:
     """Start compiling what the engine flags ask for, to be ready when torch is imported."""
     if args.engine == "fast" and args.device in ("auto", "cpu"):
         start_compiling({name for each in architectures for name in libraries_of(each)})

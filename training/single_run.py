@@ -19,7 +19,7 @@ from training.cli import (
     write_atomically,
 )
 from training.errors import UserError
-from training.flags import add_engine_flags, resolve_device, start_engine
+from training.flags import add_engine_flags, compile_ahead, resolve_device
 from training.protocol import Protocol
 
 
@@ -67,7 +67,7 @@ def train_and_report(
     args: argparse.Namespace, architecture, protocol: Protocol, budget: int, note: str | None
 ) -> None:
     """Train one model as the flags say and print its summary; ``note`` goes to stderr first."""
-    start_engine(args, [architecture])  # before NumPy and torch are imported, which takes as long
+    compile_ahead(args, [architecture])  # before NumPy and torch are imported, which takes as long
     from dataset.synthetic_generator import max_mappings
 
     limit = max_mappings(architecture.vocab_size, architecture.seq_len)

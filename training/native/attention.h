@@ -4,7 +4,7 @@
 // token) alone are stored once per such pair, and tokens find them through an index.
 #pragma once
 
-#include "model.h"
+#include "memory.h"
 #include "passes.h"
 
 namespace native {
@@ -51,8 +51,9 @@ class Attention {
 };
 
 // The `attention_create` of an attention library, which the transformer's library is handed. For
-// heads of at most 15 features attention_narrow.cpp makes one: rows hold feature e of head h at
-// column e * heads + h. For others attention_wide.cpp: the feature is at column h * head_dim + e.
+// heads of fewer than WIDE_HEAD_DIM (libraries.py) features attention_narrow.cpp makes one: rows
+// hold feature e of head h at column e * heads + h. For others attention_wide.cpp does: the feature
+// is at column h * head_dim + e.
 typedef Attention* AttentionFactory(const AttentionShape* shape);
 
 constexpr std::int32_t SIGN_BIT = std::int32_t(0x80000000u);

@@ -3,8 +3,8 @@
 // padding. Rows of q, k, v and the output hold feature e of head h at e * heads + h; the weights
 // around the block are stored in that order, so that the heads of a feature come as vectors.
 //
-// HEAD_DIM, a flag of the compiler, is the features of a head, or 0 for any number of them up to
-// 15, which is slower.
+// HEAD_DIM, a flag of the compiler, is the features of a head, or 0 for any number of them below
+// WIDE_HEAD_DIM, which is slower.
 #include "attention.h"
 
 namespace native {
@@ -121,7 +121,7 @@ class NarrowAttention final : public Attention {
     }
 
   private:
-    static constexpr int MAX_HEAD_DIM = HEAD_DIM ? HEAD_DIM : 15;
+    static constexpr int MAX_HEAD_DIM = HEAD_DIM ? HEAD_DIM : WIDE_HEAD_DIM - 1;
 
     // Matrices of a group of mappings, each (blocks of lanes, T, head_dim, VL).
     enum Part { Q, K, V, OUT, D_OUT, D_Q, D_K, D_V, PARTS };

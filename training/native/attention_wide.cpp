@@ -185,7 +185,7 @@ class WideAttention final : public Attention {
             vec total{};
             for (int j = 0; j < keys_; j += VL) {
                 vec weight = exp((load(score + j) - highest) * temperature);
-                weight = from_bits((lane_numbers() + j < visible) & bits(weight));
+                weight = from_bits((lanes() + j < visible) & bits(weight));
                 store(row + j, weight);
                 total += weight;
             }

@@ -2,14 +2,15 @@
 
 Libraries are cached in ``$XDG_CACHE_HOME`` (or ``~/.cache``) ``/memorization-thresholds``, under
 names derived from the sources, the compiler, its flags and the CPU, and from their own content;
-delete the folder to rebuild. Installing the project compiles all of them (setup.py), so that no job
-has to wait; where that did not happen, or something has changed since, the first use does. A script
-asks for that before it imports torch, which takes about as long. Imports no torch.
+delete the folder to rebuild. Installing the project compiles those that models need (setup.py), so
+that no job has to wait; where that did not happen, or something has changed since, the first use
+does. A script asks for that before it imports torch, which takes about as long. Imports no torch.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -19,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from training.native.libraries import LIBRARIES, ONLY_FOR_TESTS
 NO_COMPILER_VARIABLE = "MEMORIZATION_NO_COMPILER"
 SOURCES = Path(__file__).parent
 COMPILE_SECONDS = 120
+VERSION_SECONDS = 10
 
 _IS_ARM = platform.machine().lower() in ("arm64", "aarch64")
 # No fast-math: NaN and infinity must survive. errno and FP traps are not used, and giving them up
@@ -51,18 +54,31 @@ _loaded: dict[str, tuple[ctypes.CDLL | None, str | None]] = {}
 
 
 def start_compiling(names: Iterable[str]) -> None:
-    """Have those of the libraries ``names`` that are not cached compiled, all at once; return.
+    """Have those of the libraries ``names`` that are not cached compiled at the same time; return.
 
-    :func:`load_library` waits for the result. What nobody has waited for when the process exits is
-    given up.
+    There are no more compilers than cores. :func:`load_library` waits for the result; at the
+    process's end, what is finished is kept and the rest given up.
     """
     for name in names:
-        if name in _loaded:
+        if name in _loaded or len(_compiling) >= (os.cpu_count() or 1):
             continue
         try:
             _cached_or_started(name)
         except (_Unavailable, OSError, RuntimeError):
             return  # load_library will meet it too, and keep it for why_unavailable
+
+
+def load_libraries(names: Iterable[str]) -> bool:
+    """Compile and load all these; return whether this machine can have them all."""
+    names = list(names)
+    if any(name in _loaded and load_library(name) is None for name in names):
+        return False
+    for name in names:
+        start_compiling(names)
+        if load_library(name) is None:
+            _end_all()
+            return False
+    return True
 
 
 def load_library(name: str) -> ctypes.CDLL | None:
@@ -78,18 +94,21 @@ def why_unavailable(name: str) -> str | None:
     return _loaded[name][1]
 
 
-def compile_all() -> None:
+def compile_for_models() -> None:
     """Fill the cache with every library that models need, as far as this machine can."""
-    needed = [name for name in LIBRARIES if name not in ONLY_FOR_TESTS]
-    start_compiling(needed)
-    for name in needed:
-        load_library(name)
+    load_libraries(name for name in LIBRARIES if name not in ONLY_FOR_TESTS)
 
 
 def _load(name: str) -> tuple[ctypes.CDLL | None, str | None]:
     try:
-        path = _cached_or_started(name) or _finished(name)
-        return ctypes.CDLL(str(path)), None
+        path = _cached_or_started(name)
+        if path is not None:
+            try:
+                return ctypes.CDLL(str(path)), None
+            except OSError:  # linked for another system that shares the folder, say: once more
+                path.unlink(missing_ok=True)
+                _cached_or_started(name)
+        return ctypes.CDLL(str(_finished(name))), None
     except _Unavailable as reason:
         return None, str(reason)
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home folder
@@ -101,7 +120,8 @@ def find_compiler() -> str | None:
     if _is_switched_off():
         return None
     names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
-    return next(filter(None, map(shutil.which, filter(None, names))), None)
+    found = next(filter(None, map(shutil.which, filter(None, names))), None)
+    return found and os.path.abspath(found)  # it runs in a folder of its own
 
 
 def _is_switched_off() -> bool:
@@ -120,35 +140,53 @@ class _Compilation:
     def __init__(self, name: str, command: list[str], stem: str) -> None:
         self._stem, cache = stem, cache_folder()
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(dir=cache, prefix="build-")
+        _sweep(cache)
+        # Not a TemporaryDirectory: that would be gone before _end_all() runs.
+        self._folder = Path(tempfile.mkdtemp(dir=cache, prefix="build-"))
         # As one translation unit the sources' common headers are read once.
-        unit = Path(self._folder.name) / "library.cpp"
         includes = [f'#include "{source}.cpp"\n' for source in LIBRARIES[name].sources]
-        unit.write_text("".join(includes), encoding="utf-8")
-        self._result = unit.with_suffix(".so")
-        self._process = _start([*command, "-I", str(SOURCES), str(unit), "-o", str(self._result)])
+        (self._folder / "library.cpp").write_text("".join(includes), encoding="utf-8")
+        self._result = self._folder / "library.so"
+        # Names without the folder: they may get into the library, which shall always be the same.
+        files = ["-iquote", str(SOURCES), "library.cpp", "-o", self._result.name]
+        self._process = _start([*command, *files], self._folder)
+        self._deadline = time.monotonic() + COMPILE_SECONDS
 
     def finish(self) -> Path:
         """Wait for the library and return its path in the cache.
 
         Two processes may do this at the same time: each renames a complete library into place.
         """
-        _output(self._process)
+        _output(self._process, self._deadline)
         target = cache_folder() / f"{self._stem}-{_digest(self._result.read_bytes())}.so"
         os.replace(self._result, target)
         return target
 
     def end(self) -> None:
-        """Leave nothing behind, whether it is finished or not."""
-        _kill(self._process)
-        self._folder.cleanup()
+        """Leave nothing behind but a library that is finished."""
+        try:
+            if self._process.poll() == 0 and self._result.exists():
+                self.finish()
+        except (_Unavailable, OSError):
+            pass  # it will be compiled again
+        finally:
+            _kill(self._process)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what processes that were killed have left."""
+    for folder in cache.glob("build-*"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if time.time() - folder.stat().st_mtime > 10 * COMPILE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 _compiling: dict[str, _Compilation] = {}
 
 
 @atexit.register
-def _give_up() -> None:
+def _end_all() -> None:
     while _compiling:
         _compiling.popitem()[1].end()
 
@@ -168,7 +206,6 @@ def _cached_or_started(name: str) -> Path | None:
         # Loading a file that was cut short would end the process.
         if path.stem == f"{stem}-{_digest(path.read_bytes())}":
             return path
-        path.unlink()
     _compiling[name] = _Compilation(name, command, stem)
     return None
 
@@ -197,7 +234,7 @@ def _digest(content: bytes) -> str:
 def _version(compiler: str) -> str:
     process = _start([compiler, "--version"])
     try:
-        return _output(process)
+        return _output(process, time.monotonic() + VERSION_SECONDS)
     finally:
         _kill(process)
 
@@ -213,9 +250,10 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
-def _start(command: list[str]) -> subprocess.Popen[str]:
+def _start(command: list[str], folder: Path | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -225,12 +263,12 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def _output(process: subprocess.Popen[str]) -> str:
-    """Return what the process prints until it ends; raise :class:`_Unavailable` if it fails."""
+def _output(process: subprocess.Popen[str], deadline: float) -> str:
+    """Return what the process prints; raise :class:`_Unavailable` if it fails or is too slow."""
     try:
-        output, _ = process.communicate(timeout=COMPILE_SECONDS)
+        output, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        raise _Unavailable(f"compiling took more than {COMPILE_SECONDS} seconds") from None
+        raise _Unavailable("the compiler takes too long") from None
     if process.returncode != 0:
         lines = [line for line in output.splitlines() if "error" in line] or output.splitlines()
         detail = lines[0].strip() if lines else f"exit status {process.returncode}"

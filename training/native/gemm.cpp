@@ -74,15 +74,15 @@ void tile(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const
 
 using Tile = decltype(&tile<1, 1>);
 
-// The heights a tile can have: 1, and LOW to MR. Many rows divide into the latter, with one
-// exception for MR = 6, which are 7 rows; what is lower is not worth the time to compile it.
-constexpr int LOW = MR == 6 ? 4 : MR / 2;
+// A tile has 1 row, or LOWEST to MR rows. More than MR rows always divide into the latter, except
+// that 7 rows do not for MR = 6. Lower panels go row by row: more tiles would take long to compile.
+constexpr int LOWEST = MR == 6 ? 4 : MR / 2;
 
-constexpr int height_index(int rows) { return rows < LOW ? 0 : rows - LOW + 1; }
+constexpr int height_index(int rows) { return rows < LOWEST ? 0 : rows - LOWEST + 1; }
 
 template <int... I>
 constexpr std::array<Tile, sizeof...(I)> all_tiles(std::integer_sequence<int, I...>) {
-    return {tile<(I < NV ? 1 : I / NV + LOW - 1), I % NV + 1>...};
+    return {tile<(I < NV ? 1 : I / NV + LOWEST - 1), I % NV + 1>...};
 }
 constexpr auto TILES =
     all_tiles(std::make_integer_sequence<int, (height_index(MR) + 1) * NV>());
@@ -142,7 +142,7 @@ void gemm(bool trans_a, bool trans_b, int m, int n, int k, const float* a, std::
                     if (end.column_bias) end.column_bias += j;
                 }
                 const Tile run = TILES[height_index(height) * NV + vecs - 1];
-                const int step = height < LOW ? 1 : height;
+                const int step = height < LOWEST ? 1 : height;
                 for (int r = i; r < i + height; r += step) {
                     run(depth, a_from + r * a_row, a_row, a_k, from, stride,
                         c + (i0 + r) * ldc + j, ldc, columns, add, end);

@@ -31,18 +31,19 @@ class Library:
 
 
 def _narrow(head_dim: int) -> Library:
-    return Library(("attention_narrow",), (*_OPTIMISE_MORE, f"-DHEAD_DIM={head_dim}"))
+    sizes = (f"-DHEAD_DIM={head_dim}", f"-DWIDE_HEAD_DIM={WIDE_HEAD_DIM}")
+    return Library(("attention_narrow",), (*_OPTIMISE_MORE, *sizes))
 
 
 LIBRARIES = {
     "mlp": Library(("gemm", "model", "mlp")),
     "transformer": Library(("gemm", "model", "transformer")),
-    "attention_wide": Library(("gemm", "attention_wide")),
+    "attention_wide": Library(("attention_wide",)),
     "attention_narrow": _narrow(0),
     **{f"attention_narrow_{size}": _narrow(size) for size in KNOWN_HEAD_DIMS},
-    "kernels": Library(("gemm", "kernels")),
+    "test_doors": Library(("gemm", "test_doors")),
 }
-ONLY_FOR_TESTS = ("kernels",)
+ONLY_FOR_TESTS = ("test_doors",)
 
 
 def attention_library(head_dim: int) -> str:
@@ -56,5 +57,5 @@ def libraries_of(architecture: Architecture) -> tuple[str, ...]:
     """Return the names of all libraries that training ``architecture`` needs."""
     if architecture.model == "mlp":
         return ("mlp",)
-    head_dim = architecture.hidden_size // architecture.num_heads
-    return ("transformer", attention_library(head_dim))
+    sizes = architecture.columns()
+    return ("transformer", attention_library(sizes["hidden_size"] // sizes["num_heads"]))

@@ -101,7 +101,7 @@ class NativeModel:
         self.learning_rate = math.nan  # of the last optimiser step taken
 
     def shape(self, module: nn.Module) -> list[int]:
-        """Return the whole numbers that the library needs to know of the module's shape."""
+        """Return the whole numbers that the library needs to make the model."""
         raise NotImplementedError
 
     def train_epoch(self, order: np.ndarray) -> None:

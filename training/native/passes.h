@@ -31,12 +31,6 @@ inline ivec load_draws(const std::uint16_t* p, int lanes = VL) {
     return __builtin_convertvector(x, ivec);
 }
 
-inline ivec lane_numbers() {
-    ivec x{};
-    for (int i = 0; i < VL; ++i) x[i] = i;
-    return x;
-}
-
 // Halves are added until one float is left: fewer dependent steps than lane by lane.
 inline float sum_lanes(vec x) {
     alignas(64) float lanes[VL];
@@ -57,7 +51,7 @@ inline void add_norm(int rows, int columns, std::ptrdiff_t ld, const float* x, c
                      const Dropping& dropping, const float* gain, const float* bias, float* unit,
                      float* inverse, float* y) {
     const int last = round_up(columns, VL) - VL;
-    const ivec exists = lane_numbers() < columns - last;
+    const ivec exists = lanes() < columns - last;
     const int dropped = dropping.dropped;
     for (int r = 0; r < rows; ++r) {
         const std::uint16_t* draws =
@@ -100,7 +94,7 @@ inline void add_norm_backward(int rows, int columns, std::ptrdiff_t ld, const Dr
                               float* d_x, float* d_branch, float* d_gain, float* d_bias,
                               float* d_branch_bias) {
     const int last = round_up(columns, VL) - VL;
-    const ivec exists = lane_numbers() < columns - last;
+    const ivec exists = lanes() < columns - last;
     const int dropped = dropping.dropped;
     for (float* sums : {d_gain, d_bias, d_branch_bias}) std::fill(sums, sums + last + VL, 0.0f);
     for (int r = 0; r < rows; ++r) {

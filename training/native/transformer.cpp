@@ -34,6 +34,7 @@ class Transformer final : public Model {
         token_embedding_ = add_parameter(vocab_, d_, false, true);
         position_embedding_ = add_parameter(seq_len_, d_, false, true);
         DecoderLayer::allocate_scratch(shape, rows, batch_pairs, scratch_);
+        layers_.reserve(num_layers);  // so that no layer is lost when memory runs out
         for (int l = 0; l < num_layers; ++l) {
             LayerShape own = shape;
             own.first = l == 0;
@@ -224,8 +225,8 @@ extern "C" native::Model* transformer_create(const native::Settings* settings,
                                              const std::int64_t* shape, const std::int64_t* inputs,
                                              const std::int64_t* labels) {
     const native::LayerShape layer{int(settings->seq_len), int(shape[0]), int(shape[1]),
-                                   int(shape[2]), false, shape[4] != 0,
-                                   reinterpret_cast<native::AttentionFactory*>(shape[5])};
+                                   int(shape[2]), false,
+                                   reinterpret_cast<native::AttentionFactory*>(shape[4])};
     try {
         return new native::Transformer(*settings, layer, int(shape[3]), inputs, labels);
     } catch (const std::bad_alloc&) {

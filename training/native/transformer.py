@@ -51,13 +51,12 @@ class NativeTransformer(NativeModel):
         super().__init__(module, inputs, labels, protocol, masks)
 
     def shape(self, module: Transformer) -> list[int]:
-        """Return the six whole numbers: sizes, whether heads are narrow, address of attention."""
+        """Return [hidden_size, d_ff, num_heads, num_layers, address of the attention factory]."""
         return [
             module.head.in_features,
             module.layers[0].linear1.out_features,
             module.layers[0].self_attn.num_heads,
             len(module.layers),
-            int(self._narrow),
             ctypes.cast(self._attention.attention_create, ctypes.c_void_p).value,
         ]
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "attention.h"
+#include "model.h"
 
 namespace native {
 
@@ -26,7 +27,7 @@ struct LayerWeights {
 
 struct LayerShape {
     int seq_len, hidden_size, d_ff, heads;
-    bool first, interleaved;  // interleaved: the column order of attention_narrow.cpp
+    bool first;
     AttentionFactory* make_attention;
 
     int ld() const { return round_up(hidden_size, VL); }

@@ -1,5 +1,6 @@
 // Doors to the pieces that all models are made of, for their tests; no model needs this library.
-#include "model.h"
+#include "kernels.h"
+#include "memory.h"
 
 extern "C" {
 
