@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import torch
 from machine import FOLDER, report
+from tqdm import tqdm
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, run
@@ -28,33 +30,48 @@ SIZES_N = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 WIDTHS = (12, 25, 49, 99, 199, 447, 895)
 DIMENSIONS = (16, 32, 64, 128)
 FIXED_N = {"mlp": 512, "transformer": 64}
-ROUNDS = 5
+ROUNDS = 40
 
 
-def seconds_per_epoch(architecture: Architecture, n: int) -> float:
-    """Return the best time of one epoch and its evaluation."""
+def epoch_timer(architecture: Architecture, n: int) -> Callable[[], float]:
+    """Return a function that times one epoch and its evaluation, in seconds."""
     probe = Probe(architecture, Protocol.paper(architecture.model), 0, 0, n)
     model, orders = start_native(probe)
-    best = math.inf
-    for _ in range(ROUNDS):
+
+    def epoch() -> float:
         order = next(orders)
         start = time.perf_counter()
         model.train_epoch(order)
         model.evaluate()
-        best = min(best, time.perf_counter() - start)
-    return best
+        return time.perf_counter() - start
+
+    def seconds() -> float:
+        epoch()  # fills the caches again
+        return epoch()
+
+    return seconds
 
 
-def measure(varied: str, architecture: Architecture, n: int) -> dict:
-    """Return one row of the table."""
-    return {
-        "varied": varied,
-        "model": architecture.model,
-        "configuration": architecture.name,
-        "num_parameters": architecture.num_parameters,
-        "n": n,
-        "seconds_per_epoch": seconds_per_epoch(architecture, n),
-    }
+def measure(points: list[tuple[str, Architecture, int]]) -> list[dict]:
+    """Return one row per (what is varied, architecture, N): its best time.
+
+    All take turns, because the machine's clock may change while they are measured.
+    """
+    timers = [epoch_timer(architecture, n) for _, architecture, n in points]
+    best = [math.inf] * len(points)
+    for _ in tqdm(range(ROUNDS), unit="round", disable=None):
+        best = [min(least, timer()) for least, timer in zip(best, timers, strict=True)]
+    return [
+        {
+            "varied": varied,
+            "model": architecture.model,
+            "configuration": architecture.name,
+            "num_parameters": architecture.num_parameters,
+            "n": n,
+            "seconds_per_epoch": seconds,
+        }
+        for (varied, architecture, n), seconds in zip(points, best, strict=True)
+    ]
 
 
 def draw(rows: list[dict]) -> plt.Figure:
@@ -84,12 +101,13 @@ def main() -> None:
     Parser(__doc__).parse_args()
     torch.set_num_threads(1)
     mlp, transformer = MLPArchitecture(49, 1), TransformerArchitecture(32, 380, 4, 1)
-    rows = [measure("n", a, n) for a in (mlp, transformer) for n in SIZES_N]
-    rows += [measure("num_parameters", MLPArchitecture(w, 1), FIXED_N["mlp"]) for w in WIDTHS]
-    rows += [
-        measure("num_parameters", TransformerArchitecture(d, 4 * d, 4, 1), FIXED_N["transformer"])
-        for d in DIMENSIONS
-    ]
+    points = [("n", a, n) for a in (mlp, transformer) for n in SIZES_N]
+    for architectures in (
+        [MLPArchitecture(width, 1) for width in WIDTHS],
+        [TransformerArchitecture(d, 4 * d, 4, 1) for d in DIMENSIONS],
+    ):
+        points += [("num_parameters", a, FIXED_N[a.model]) for a in architectures]
+    rows = measure(points)
     report(rows, "growth")
     save(draw(rows), "growth", FOLDER.parent / "figures")
 
