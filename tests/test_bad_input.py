@@ -7,6 +7,8 @@ import pytest
 import torch
 from scripts import BINARY_SEARCH, TRAIN_MLP, TRAIN_TRANSFORMER, run_script
 
+from training.cli import run
+
 SEARCH = ("--results-dir", "results")
 
 CASES = [
@@ -144,3 +146,14 @@ def test_log_that_is_a_folder(tmp_path, monkeypatch, capsys):
 def test_refused_in_a_process_of_its_own(tmp_path):
     ended = run_script(TRAIN_MLP, "--params", 10000, "--num-sequences", 0, cwd=tmp_path)
     assert_refused(ended.returncode, ended.stdout, ended.stderr, "at least 1")
+
+
+@pytest.mark.parametrize("message", ["", "interrupted; it continues from there"])
+def test_ctrl_c_is_one_line(message, capsys):
+    def interrupted():
+        raise KeyboardInterrupt(*filter(None, [message]))
+
+    with pytest.raises(SystemExit) as ended:
+        run(interrupted)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip() == (message or "interrupted")

@@ -50,7 +50,7 @@ def run(main: Callable[[], None]) -> None:
         print(f"{program}: error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS if isinstance(error, UserError) else 1)
     except KeyboardInterrupt as interrupt:
-        print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(INTERRUPTED_STATUS)
     except BrokenPipeError:
         # The reader of stdout (head, less) has left; there is nobody to tell.
