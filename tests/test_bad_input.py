@@ -1,6 +1,7 @@
 """Every mistake in the flags: one clear line on stderr, status 2, nothing written."""
 
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -157,3 +158,24 @@ def test_ctrl_c_is_one_line(message, capsys):
         run(interrupted)
     assert ended.value.code == 130
     assert capsys.readouterr().err.strip() == (message or "interrupted")
+
+
+def test_ctrl_c_while_torch_is_imported_waits_for_it():
+    program = """
+import atexit, os, signal, sys
+from mlp_experiments import train_mlp
+from training.cli import run
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+atexit.register(lambda: print("torch.nn" in sys.modules))
+sys.argv[1:] = ["--params", "10000"]
+run(train_mlp.main)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "True\n", "\ninterrupted\n")

@@ -13,7 +13,7 @@ from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
 from threshold_search.driver import Search, drive
 from threshold_search.records import probe_layout, result_layout
 from threshold_search.results_folder import ResultsFolder
-from threshold_search.workers import _interrupts_held_back
+from training.cli import interrupts_held_back
 from training.probe_types import Outcome
 from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -183,7 +183,7 @@ def test_a_ctrl_c_waits_while_a_worker_starts():
     threading.Thread(target=done.wait, daemon=True).start()
     started = False
     try:
-        with pytest.raises(KeyboardInterrupt), _interrupts_held_back():
+        with pytest.raises(KeyboardInterrupt), interrupts_held_back():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
             started = True

@@ -23,7 +23,13 @@ from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
 from threshold_search.workers import Workers
 from training.cli import Parser, non_negative_int, positive_int, run
 from training.errors import UserError
-from training.flags import add_engine_flags, add_protocol_flags, compile_ahead, resolve_device
+from training.flags import (
+    add_engine_flags,
+    add_protocol_flags,
+    compile_ahead,
+    import_torch,
+    resolve_device,
+)
 from training.probe_types import Architecture
 
 CUDA_JOB_SIZE = 64  # models trained together
@@ -63,7 +69,7 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
     for search in searches:
         by_model.setdefault(search.architecture.model, []).append(search.architecture)
     compile_ahead(args, chain.from_iterable(by_model.values()))
-    # Brings torch, for which neither --help nor the start of a worker should wait.
+    import_torch()  # not before: neither --help nor the start of a worker should wait for it
     from training.engine import engine_used, fallback_note, variant_label
 
     device = resolve_device(args.device)

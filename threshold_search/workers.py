@@ -8,16 +8,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
+from training.cli import interrupts_held_back
 from training.errors import UserError, WorkerLost
 from training.probe_types import Outcome, Probe
 
@@ -64,30 +64,6 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     connection: Connection
     job: list[Probe] | None = None
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Block SIGINT: a process started here inherits that; for this one it comes afterwards.
-
-    A terminal sends Ctrl-C to every process, and what it means is the driver's to decide. Another
-    thread of this process may take a signal that this thread blocks (NumPy starts some), and
-    Python would then still raise here: hence the handler.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a worker ignores it once it runs
-        yield
-        return
-    resource_tracker.ensure_running()  # would unblock it again when the first process starts
-    arrived: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, handler)
-        if arrived:
-            signal.raise_signal(signal.SIGINT)
 
 
 class Workers:
@@ -158,7 +134,10 @@ class Workers:
             target=_serve, args=(theirs, self._device, self._engines), daemon=True
         )
         worker = _Worker(process, ours)
-        with _interrupts_held_back():
+        if sys.platform != "win32":
+            resource_tracker.ensure_running()  # would let interrupts through again when it starts
+        # The process inherits the block: what Ctrl-C means is the driver's to decide.
+        with interrupts_held_back():
             process.start()
             self._workers.append(worker)
         theirs.close()

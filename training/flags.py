@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import get_type_hints
 
-from training.cli import Parser
+from training.cli import Parser, interrupts_held_back
 from training.errors import UserError
 from training.native.build import start_compiling
 from training.native.libraries import libraries_of
@@ -75,6 +75,12 @@ def compile_ahead(args: argparse.Namespace, architectures: Iterable[Architecture
     """Start compiling what the engine flags ask for, to be ready when torch is imported."""
     if args.engine == "fast" and args.device in ("auto", "cpu"):
         start_compiling({name for each in architectures for name in libraries_of(each)})
+
+
+def import_torch() -> None:
+    """Import torch; a Ctrl-C waits, because in some places it would abort the process instead."""
+    with interrupts_held_back():
+        import torch  # noqa: F401
 
 
 def resolve_device(name: str) -> str:

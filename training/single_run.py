@@ -19,7 +19,7 @@ from training.cli import (
     write_atomically,
 )
 from training.errors import UserError
-from training.flags import add_engine_flags, compile_ahead, resolve_device
+from training.flags import add_engine_flags, compile_ahead, import_torch, resolve_device
 from training.protocol import Protocol
 
 
@@ -79,6 +79,7 @@ def train_and_report(
     for path in (args.history, args.save):
         if path is not None:
             require_writable(path)
+    import_torch()
     from training.engine import engine_used
 
     device = resolve_device(args.device)
