@@ -136,6 +136,25 @@ def test_a_library_that_was_cut_short_is_replaced(kept):
     assert len(built()) == 1
 
 
+def test_whole_files_that_cannot_be_loaded_are_replaced():
+    build.load_library("tiny")
+    (library,) = build.cache_folder().glob("*.so")
+    stem = library.stem.rpartition("-")[0]
+    for content in (b"no library", b"neither"):
+        library.with_name(f"{stem}-{build._digest(content)}.so").write_bytes(content)
+    library.unlink()
+    forget()
+    assert build.load_library("tiny").answer() == 42
+    assert built() == [library.name]
+
+
+def test_a_compiler_that_ended_long_ago_is_not_too_slow(monkeypatch):
+    monkeypatch.setattr(build, "COMPILE_SECONDS", 0)
+    build.start_compiling(["tiny"])
+    time.sleep(2)
+    assert build.load_library("tiny").answer() == 42
+
+
 def slow_compiler(folder, seconds):
     """A compiler that takes its time; its file `started` appears when it is asked to compile."""
     compiler = folder / "slow-c++"

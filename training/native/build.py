@@ -101,13 +101,11 @@ def compile_for_models() -> None:
 
 def _load(name: str) -> tuple[ctypes.CDLL | None, str | None]:
     try:
-        path = _cached_or_started(name)
-        if path is not None:
+        while (path := _cached_or_started(name)) is not None:
             try:
                 return ctypes.CDLL(str(path)), None
-            except OSError:  # linked for another system that shares the folder, say: once more
+            except OSError:  # linked for another system that shares the folder, say
                 path.unlink(missing_ok=True)
-                _cached_or_started(name)
         return ctypes.CDLL(str(_finished(name))), None
     except _Unavailable as reason:
         return None, str(reason)
@@ -266,7 +264,8 @@ def _start(command: list[str], folder: Path | None = None) -> subprocess.Popen[s
 def _output(process: subprocess.Popen[str], deadline: float) -> str:
     """Return what the process prints; raise :class:`_Unavailable` if it fails or is too slow."""
     try:
-        output, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+        # At least a second: it may have ended long ago, with its output still to be read.
+        output, _ = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise _Unavailable("the compiler takes too long") from None
     if process.returncode != 0:
