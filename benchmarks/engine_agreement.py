@@ -16,12 +16,13 @@ results/benchmarks/engine_agreement.csv.
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from machine import report
 
 from threshold_search.results_folder import DEFAULT_FOLDER
+from training.bits import BITS_VERSION
 from training.cli import Parser, run
 from training.errors import UserError
+from visualizations.comparison import finished_searches
 
 FOLDER = DEFAULT_FOLDER / "engine_check"
 LABELS = {"fast": "paper", "reference": "paper engine=reference"}
@@ -50,7 +51,9 @@ def main() -> None:
         path = FOLDER / f"{model}_results.csv"
         if not path.exists():
             raise UserError(f"{path} is missing; run the searches first (see --help)")
-        results = pd.read_csv(path)
+        results = finished_searches(model, FOLDER)
+        if results.empty:
+            raise UserError(f"{path} has no search of bits version {BITS_VERSION}; run them again")
         shape = [c for c in ("hidden_size", "d_ff", "num_heads", "num_layers") if c in results]
         for values, group in results.groupby(shape):
             found = {

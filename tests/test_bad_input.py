@@ -8,6 +8,7 @@ import pytest
 import torch
 from scripts import BINARY_SEARCH, TRAIN_MLP, TRAIN_TRANSFORMER, run_script
 
+from training.bits import BITS_VERSION
 from training.cli import run
 
 SEARCH = ("--results-dir", "results")
@@ -104,10 +105,10 @@ def test_unwritable_results_folder(tmp_path, monkeypatch, capsys):
 
 
 HEADER = (
-    "model,protocol,num_parameters,hidden_size,num_layers,repeat,seed,n,"
+    "model,protocol,bits,num_parameters,hidden_size,num_layers,repeat,seed,n,"
     "memorized,accuracy,loss,epochs,stop_reason,seconds\n"
 )
-ROW = "mlp,paper,9949,49,1,0,0,2,True,1.0,0.1,5,perfect,0.1\n"
+ROW = f"mlp,paper,{BITS_VERSION},9949,49,1,0,0,2,True,1.0,0.1,5,perfect,0.1\n"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,8 @@ ROW = "mlp,paper,9949,49,1,0,0,2,True,1.0,0.1,5,perfect,0.1\n"
     [
         ("mlp_probes.csv", "a,b,c\n1,2,3\n", "another layout"),
         ("mlp_probes.csv", "not a log", "another layout"),
+        ("mlp_probes.csv", HEADER.replace("bits,", ""), "move it away, or use another folder"),
+        ("mlp_probes.csv", HEADER + ROW.replace("paper,", "paper,-"), "line 2: bits"),
         ("mlp_probes.csv", HEADER + ROW + ROW.replace("49,1", "49,one"), "line 3"),
         ("mlp_probes.csv", HEADER + "mlp,paper,9949\n" + ROW, "line 2"),
         ("mlp_probes.csv", HEADER + ROW.replace("perfect", "tired"), "line 2"),

@@ -13,7 +13,9 @@ from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
 from threshold_search.driver import Search, drive
 from threshold_search.records import probe_layout, result_layout
 from threshold_search.results_folder import ResultsFolder
+from training.bits import BITS_VERSION
 from training.cli import interrupts_held_back
+from training.errors import UserError
 from training.probe_types import Outcome
 from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -84,7 +86,7 @@ def test_results_are_the_thresholds(tmp_path):
 
 
 def test_csv_columns_are_the_documented_ones():
-    leading = "model,protocol,budget,num_parameters,hidden_size,d_ff,num_heads,num_layers,"
+    leading = "model,protocol,bits,budget,num_parameters,hidden_size,d_ff,num_heads,num_layers,"
     tail = "repeat,seed,threshold,first_failure,max_epoch_reached,probes,seconds"
     assert result_layout("transformer").header == leading + tail
     probe_tail = "repeat,seed,n,memorized,accuracy,loss,epochs,stop_reason,seconds"
@@ -153,6 +155,39 @@ def test_changed_protocol_never_mixes(tmp_path):
     assert {p.protocol.patience for p in workers.trained} == {5}
     rows = pd.read_csv(tmp_path / "mlp_results.csv")
     assert rows.protocol.value_counts().to_dict() == {"paper": 18, "paper patience=5": 18}
+
+
+@pytest.mark.parametrize("other", [BITS_VERSION - 1, BITS_VERSION + 1])
+def test_probes_of_another_bits_version_are_kept_but_not_reused(tmp_path, other):
+    first = InstantWorkers()
+    run(tmp_path, first)
+    log, results = tmp_path / "mlp_probes.csv", tmp_path / "mlp_results.csv"
+    for path in (log, results):
+        path.write_text(path.read_text().replace(f"paper,{BITS_VERSION},", f"paper,{other},"))
+    old = {path: path.read_text().splitlines() for path in (log, results)}
+    second = InstantWorkers()
+    run(tmp_path, second)
+    assert set(second.trained) == set(first.trained)
+    assert log.read_text().splitlines()[: len(old[log])] == old[log]
+    assert set(old[results]) < set(results.read_text().splitlines())
+    rows = pd.read_csv(results)
+    assert rows.bits.value_counts().to_dict() == {other: 18, BITS_VERSION: 18}
+    third = InstantWorkers()
+    run(tmp_path, third)
+    assert third.trained == []
+
+
+def test_bits_versions_may_contradict_each_other(tmp_path):
+    run(tmp_path, InstantWorkers())
+    log = tmp_path / "mlp_probes.csv"
+    row = next(line for line in log.read_text().splitlines() if ",False,0.5," in line)
+    contrary = row.replace(",False,0.5,", ",True,1.0,") + "\n"
+    other = contrary.replace(f"paper,{BITS_VERSION},", f"paper,{BITS_VERSION - 1},")
+    log.write_text(log.read_text() + other)
+    run(tmp_path, InstantWorkers())
+    log.write_text(log.read_text() + contrary)
+    with pytest.raises(UserError, match="contradicts"):
+        run(tmp_path, InstantWorkers())
 
 
 def test_bounded_search_is_a_row_of_its_own(tmp_path):

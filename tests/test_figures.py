@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from scripts import ROOT, run_script
 
 from threshold_search.records import result_layout
+from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations import figures
 from visualizations.comparison import comparison_table, readable
@@ -37,7 +38,7 @@ HEADS_2 = {
 HEADS_8 = {**HEADS_2, "num_heads": 8}
 
 
-def write_results(folder, model, failures, protocol="paper", extra=""):
+def write_results(folder, model, failures, protocol="paper", extra="", bits=BITS_VERSION):
     """Write a results CSV from (architecture, first failing sizes) pairs."""
     layout = result_layout(model)
     text = layout.header + "\n"
@@ -46,6 +47,7 @@ def write_results(folder, model, failures, protocol="paper", extra=""):
             row = {
                 "model": model,
                 "protocol": protocol,
+                "bits": bits,
                 **architecture,
                 "repeat": repeat,
                 "seed": 0,
@@ -203,6 +205,19 @@ def test_other_protocols_do_not_mix(tmp_path):
         comparison_table("mlp", tmp_path, "paper seq_len=4")
 
 
+def test_bits_versions_do_not_mix(tmp_path):
+    other = BITS_VERSION + 1
+    rows = write_results(tmp_path, "mlp", [(MLP_1, [9, 9])], bits=other).read_text()
+    write_results(tmp_path, "mlp", [(MLP_1, [400])], extra=rows.partition("\n")[2])
+    assert row_of(comparison_table("mlp", tmp_path), MLP_1)["ours_mean"] == 400
+    row = row_of(comparison_table("mlp", tmp_path, bits=other), MLP_1)
+    assert (row["ours_mean"], row["repeats"]) == (9, 2)
+    assert "version" not in only_axes(figures.mlp_depth_figure(tmp_path)).get_title()
+    axes = only_axes(figures.mlp_depth_figure(tmp_path, bits=other))
+    assert np.nanmax(drawn(axes, "budget 10,000", "ours")[1]) == 9
+    assert f"(bits version {other})" in axes.get_title()
+
+
 def row_of(table, architecture):
     match = np.logical_and.reduce([table[k] == v for k, v in architecture.items()])
     (row,) = table[match].to_dict("records")
@@ -266,7 +281,7 @@ def test_a_search_that_hit_its_limit_is_a_lower_bound(tmp_path):
         assert any(label.startswith("at least") for label in legend_labels(figure))
 
 
-GOOD_ROW = "mlp,paper,10000,9949,49,1,0,0,{},False,9,1.5\n"
+GOOD_ROW = "mlp,paper,2,10000,9949,49,1,0,0,{},False,9,1.5\n"
 HEADER = result_layout("mlp").header + "\n"
 
 

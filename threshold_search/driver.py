@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threshold_search.results_folder import ProbeLog, ResultsFolder
 from threshold_search.search import Bounds, search_sizes
 from threshold_search.workers import Workers
+from training.bits import BITS_VERSION
 from training.probe_types import Architecture, Outcome, Probe
 from training.protocol import Protocol
 
@@ -89,6 +90,7 @@ class SearchState:
         return {
             "model": search.architecture.model,
             "protocol": label,
+            "bits": BITS_VERSION,
             "budget": search.budget,
             **search.architecture.columns(),
             "repeat": search.repeat,

@@ -118,6 +118,7 @@ def _layout(model: str, budget: bool, values: dict[str, Callable[[str], object]]
         {
             "model": _exactly(model),
             "protocol": _protocol,
+            "bits": _count,
             **({"budget": _positive} if budget else {}),
             **dict.fromkeys(ARCHITECTURE_COLUMNS[model], _count),
             "repeat": _count,

@@ -13,6 +13,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from threshold_search.records import Layout, probe_layout, result_layout
+from training.bits import BITS_VERSION
 from training.cli import write_atomically
 from training.errors import UserError
 from training.probe_types import Outcome, Probe
@@ -43,7 +44,10 @@ def _parse_rows(path: Path, content: bytes, layout: Layout) -> list[dict[str, ob
     try:
         reader = csv.reader(io.StringIO(content.decode(), newline=""))
         if next(reader, None) != layout.columns:
-            raise UserError(f"{path} has another layout: its first line is not this version's")
+            raise UserError(
+                f"{path} has another layout: its first line is not this version's; "
+                "move it away, or use another folder (--results-dir)"
+            )
         rows = []
         for row in reader:
             try:
@@ -58,7 +62,8 @@ def _parse_rows(path: Path, content: bytes, layout: Layout) -> list[dict[str, ob
 class ProbeLog:
     """The finished probes of one model, on disk as one row each.
 
-    ``variant`` ends the protocol column: probes of another engine or device are other probes.
+    ``variant`` ends the protocol column: probes of another engine or device are other probes. So
+    are those of another bits version, which the log may hold too.
     """
 
     def __init__(self, path: Path, model: str, variant: str = "") -> None:
@@ -120,6 +125,7 @@ class ProbeLog:
         return {
             "model": self.model,
             "protocol": self.label(probe.protocol),
+            "bits": BITS_VERSION,
             **probe.architecture.columns(),
             "repeat": probe.repeat,
             "seed": probe.seed,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from threshold_search.records import ARCHITECTURE_COLUMNS, result_layout
 from threshold_search.results_folder import DEFAULT_FOLDER, read_rows
+from training.bits import BITS_VERSION
 from training.errors import UserError
 
 PUBLISHED_TABLES = DEFAULT_FOLDER / "published_tables.csv"
@@ -38,7 +39,10 @@ _HEADINGS = {
 
 
 def comparison_table(
-    model: str, results_dir: Path | str = DEFAULT_FOLDER, protocol: str = PAPER_PROTOCOL
+    model: str,
+    results_dir: Path | str = DEFAULT_FOLDER,
+    protocol: str = PAPER_PROTOCOL,
+    bits: int = BITS_VERSION,
 ) -> pd.DataFrame:
     """Return one row per published row of ``model`` ("mlp" or "transformer").
 
@@ -51,14 +55,14 @@ def comparison_table(
     the repeats that ended at their size limit without a failure, which count as limit + 1, so
     that the row is a lower bound. What was not measured is NaN.
 
-    Only searches whose protocol is exactly ``protocol`` count, and only under the budget they
-    were asked for; repeats of different base seeds are pooled. Raises :class:`UserError` for a
-    folder that does not exist or a malformed CSV.
+    Only searches of the bits version ``bits`` whose protocol is exactly ``protocol`` count, and
+    only under the budget they were asked for; repeats of different base seeds are pooled. Raises
+    :class:`UserError` for a folder that does not exist or a malformed CSV.
     """
     if "vocab_size=" in protocol or "seq_len=" in protocol:
         raise UserError(f"the published numbers are of another task than {protocol!r}")
     keys = ["budget", *ARCHITECTURE_COLUMNS[model]]
-    searches = _searches(model, Path(results_dir))
+    searches = finished_searches(model, Path(results_dir), bits)
     statistics = (
         searches[searches["protocol"] == protocol]
         .groupby(keys)
@@ -75,8 +79,8 @@ def comparison_table(
     table = _published(model).merge(statistics, how="left", on=keys, validate="one_to_one")
     for count in ("repeats", "capped"):
         table[count] = table[count].fillna(0).astype("int64")
-    bits = table["threshold_mean"] * BITS_PER_SEQUENCE
-    table["bits_per_parameter"] = bits / table["num_parameters"]
+    stored = table["threshold_mean"] * BITS_PER_SEQUENCE
+    table["bits_per_parameter"] = stored / table["num_parameters"]
     table["ratio"] = table["ours_mean"] / table["published_mean"]
     return table[[*keys, *(name for name in _HEADINGS if name not in keys), "capped"]]
 
@@ -98,8 +102,13 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return text.set_index("budget")
 
 
-def _searches(model: str, folder: Path) -> pd.DataFrame:
-    """Return the finished searches of ``model``; none if their file does not exist (yet)."""
+def finished_searches(model: str, folder: Path, bits: int = BITS_VERSION) -> pd.DataFrame:
+    """Return the finished searches of ``model`` of one bits version, all protocols.
+
+    Columns of MODEL_results.csv and ``capped``, whether a search reached its limit without a
+    failure; its ``first_failure`` is then limit + 1. No rows if the file does not exist (yet).
+    Raises :class:`UserError` for a folder that does not exist or a malformed CSV.
+    """
     if not folder.is_dir():
         raise UserError(f"no results folder {folder}")
     path, layout = folder / f"{model}_results.csv", result_layout(model)
@@ -113,13 +122,12 @@ def _searches(model: str, folder: Path) -> pd.DataFrame:
         if search in seen:
             raise UserError(f"{path} line {number}: repeats an earlier search")
         seen.add(search)
-    searches = pd.DataFrame(rows, columns=layout.columns)
+    searches = pd.DataFrame([r for r in rows if r["bits"] == bits], columns=layout.columns)
     searches["capped"] = searches["first_failure"].isna()
     searches["first_failure"] = searches["first_failure"].fillna(searches["threshold"] + 1)
     numbers = [c for c in searches.columns if c not in ("model", "protocol")]
-    return searches.astype(
-        {c: "float64" if c in ("first_failure", "threshold") else "int64" for c in numbers}
-    )
+    fractional = ("first_failure", "threshold", "seconds")
+    return searches.astype({c: "float64" if c in fractional else "int64" for c in numbers})
 
 
 def _published(model: str) -> pd.DataFrame:

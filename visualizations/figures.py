@@ -4,7 +4,8 @@
     python visualizations/figures.py --results-dir runs/first-search
 
 Writes each figure as PNG and PDF into DIR/figures/. Points are mean +- sample std over repeats, in
-the published convention (first_failure). What has not been measured is marked, not guessed.
+the published convention (first_failure), of the current bits version (training/bits.py). What has
+not been measured is marked, not guessed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from threshold_search.results_folder import DEFAULT_FOLDER
+from training.bits import BITS_VERSION
 from training.cli import Parser, run, write_atomically
 from training.errors import UserError
 from visualizations.comparison import PAPER_PROTOCOL, comparison_table, readable
@@ -47,11 +49,13 @@ CROSS_HEIGHT = 0.03  # of the axes
 
 
 def mlp_depth_figure(
-    results_dir: Path | str = DEFAULT_FOLDER, protocol: str = PAPER_PROTOCOL
+    results_dir: Path | str = DEFAULT_FOLDER,
+    protocol: str = PAPER_PROTOCOL,
+    bits: int = BITS_VERSION,
 ) -> Figure:
     """Published Figure 3: MLP threshold against depth, one line per budget."""
-    table = comparison_table("mlp", results_dir, protocol)
-    figure, axes = _new_figure("MLP: threshold against depth", protocol)
+    table = comparison_table("mlp", results_dir, protocol, bits)
+    figure, axes = _new_figure("MLP: threshold against depth", protocol, bits)
     names = {budget: (f"budget {budget:,}", "") for budget in table["budget"].unique()}
     _draw_lines(axes, table, "num_layers", names, lambda depth, shift: depth + shift)
     axes.xaxis.set_major_locator(FixedLocator(sorted(table["num_layers"].unique())))
@@ -63,19 +67,20 @@ def transformer_heads_figure(
     results_dir: Path | str = DEFAULT_FOLDER,
     num_layers: int = 1,
     protocol: str = PAPER_PROTOCOL,
+    bits: int = BITS_VERSION,
 ) -> Figure:
     """Published Figure 4: transformer threshold against heads, one line per width (budget).
 
     Raises :class:`UserError` for a depth that was not published.
     """
-    table = comparison_table("transformer", results_dir, protocol)
+    table = comparison_table("transformer", results_dir, protocol, bits)
     depths = table["num_layers"].unique()
     if num_layers not in depths:
         raise UserError(f"num_layers must be a published depth ({depths[0]} to {depths[-1]})")
     table = table[table["num_layers"] == num_layers]
     layers = "layer" if num_layers == 1 else "layers"
     title = f"Transformer, {num_layers} {layers}: threshold against attention heads"
-    figure, axes = _new_figure(title, protocol)
+    figure, axes = _new_figure(title, protocol, bits)
     names = {
         row.budget: (f"d = {row.hidden_size}", f", {row.num_parameters:,} parameters")
         for row in table.itertuples()
@@ -91,11 +96,13 @@ def transformer_heads_figure(
 
 
 def ours_against_published_figure(
-    results_dir: Path | str = DEFAULT_FOLDER, protocol: str = PAPER_PROTOCOL
+    results_dir: Path | str = DEFAULT_FOLDER,
+    protocol: str = PAPER_PROTOCOL,
+    bits: int = BITS_VERSION,
 ) -> Figure:
     """Scatter of our mean against the published mean, one point per measured row."""
-    tables = {model: comparison_table(model, results_dir, protocol) for model in MODEL_STYLES}
-    figure, axes = _new_figure("Ours against published", protocol, size=(5.2, 5.6))
+    tables = {model: comparison_table(model, results_dir, protocol, bits) for model in MODEL_STYLES}
+    figure, axes = _new_figure("Ours against published", protocol, bits, size=(5.2, 5.6))
     everything = pd.concat(tables.values())
     bottom, top = _log_limits(everything)
     axes.set(xscale="log", yscale="log", xlim=(bottom, top), ylim=(bottom, top), aspect="equal")
@@ -164,12 +171,14 @@ def save_all(results_dir: Path | str = DEFAULT_FOLDER) -> list[Path]:
 
 
 def _new_figure(
-    title: str, protocol: str, size: tuple[float, float] = (6.8, 5.0)
+    title: str, protocol: str, bits: int, size: tuple[float, float] = (6.8, 5.0)
 ) -> tuple[Figure, Axes]:
     """Return a figure of ``size`` inches, outside pyplot, and its axes."""
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title if protocol == PAPER_PROTOCOL else f"{title}\n({protocol})", fontsize=11)
+    unusual = [protocol] * (protocol != PAPER_PROTOCOL)
+    unusual += [f"bits version {bits}"] * (bits != BITS_VERSION)
+    axes.set_title(f"{title}\n({', '.join(unusual)})" if unusual else title, fontsize=11)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
