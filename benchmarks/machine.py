@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from training.cpu import cpu_name
 from training.native.build import find_compiler
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
@@ -17,16 +19,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
 def hardware() -> dict[str, str | int]:
     """Return the CPU, its cores and the versions that matter for a time."""
-    import os
-
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     return {
-        "cpu": name,
+        "cpu": cpu_name(),
         "cores": os.cpu_count() or 1,
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),

@@ -4,8 +4,9 @@
     python threshold_search/binary_search.py --model transformer --params 32000 --layers 1
     python threshold_search/binary_search.py --paper        (all 69 published rows)
 
-Writes MODEL_probes.csv (one row per trained model, as it finishes) and MODEL_results.csv (one row
-per search) into the results folder. The same command continues where an earlier one was stopped.
+Writes MODEL_probes.csv (one row per trained model, as it finishes), MODEL_results.csv (one row per
+search) and runs.jsonl (what trained them) into the results folder. The same command continues where
+an earlier one was stopped.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from threshold_search.driver import SearchState, drive
 from threshold_search.grid import label_notes, searches_from
 from threshold_search.records import MODELS
 from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
+from threshold_search.run_record import append_run, describe_run
 from threshold_search.workers import Workers
 from training.cli import Parser, non_negative_int, positive_int, run
 from training.errors import UserError
@@ -80,14 +82,19 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
         print(note, file=sys.stderr)
     variants = {model: variant_label(engine, device) for model, engine in engines.items()}
     job_size = CUDA_JOB_SIZE if device == "cuda" else 1
+    worker_count = args.workers or _default_workers(device)
+
+    def record() -> None:
+        append_run(args.results_dir, describe_run(engines, device, worker_count))
+
     with ResultsFolder(args.results_dir, variants) as folder:
         for note in label_notes(searches):
             print(note, file=sys.stderr)
         with (
-            Workers(args.workers or _default_workers(device), device, engines) as workers,
+            Workers(worker_count, device, engines) as workers,
             _Progress(len(searches)) as progress,
         ):
-            return drive(searches, folder, workers, progress.show, job_size), folder
+            return drive(searches, folder, workers, progress.show, job_size, record), folder
 
 
 def _default_workers(device: str) -> int:

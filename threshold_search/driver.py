@@ -113,13 +113,15 @@ def drive(
     workers: Workers,
     on_progress: Callable[[list[SearchState]], None] = lambda states: None,
     job_size: int = 1,
+    before_training: Callable[[], None] = lambda: None,
 ) -> list[SearchState]:
     """Run all ``searches`` to their end, reusing every probe the log has; return their states.
 
     Configurations are taken in order, so that results appear one by one. Within one, the search
     with the most probes to come goes first, which lets the repeats end at about the same time.
     Equal probes of different searches train once. A job takes up to ``job_size`` ready probes of
-    one configuration.
+    one configuration. ``before_training`` is called once, before the first of them starts, or
+    never if the log has them all.
     """
     states = [SearchState(search) for search in searches]
     rank: dict[tuple, int] = {}
@@ -136,12 +138,16 @@ def drive(
     for state in states:
         advance(state)
     on_progress(states)
+    has_trained = False
     while unfinished := [state for state in states if state.bounds is None]:
         unfinished.sort(key=lambda state: (rank[state.search.configuration], -state.remaining))
         running = set(workers.running)
         ready = list(dict.fromkeys(s.probe for s in unfinished if s.probe not in running))
         while ready and workers.has_idle:
             first = ready[0]
+            if not has_trained:
+                before_training()
+                has_trained = True
             alike = [p for p in ready if _kind(p) == _kind(first)][:job_size]
             workers.submit(alike)
             ready = [p for p in ready if p not in alike]
