@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from training.bits import BITS_VERSION
 from training.cli import (
     Parser,
     non_negative_int,
@@ -88,6 +89,7 @@ def train_and_report(
     configuration = {
         "model": architecture.model,
         "protocol": protocol.label(architecture.model),
+        "bits": BITS_VERSION,
         "budget": budget,
         **architecture.columns(),
         "repeat": args.repeat,
