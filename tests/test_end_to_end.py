@@ -139,5 +139,6 @@ def test_a_logged_probe_can_be_trained_again(uninterrupted):
     ended = run_script(script, *flags, cwd=uninterrupted)
     assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
-    for column in ("num_parameters", "n", "memorized", "accuracy", "loss", "epochs", "stop_reason"):
+    columns = "bits num_parameters n memorized accuracy loss epochs stop_reason"
+    for column in columns.split():
         assert summary[column] == row[column]
