@@ -9,12 +9,12 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from made_results import MLP_1, MLP_4, row_of, write_partial, write_results
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from scripts import ROOT, run_script
 
-from threshold_search.records import result_layout
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations import figures
@@ -24,51 +24,10 @@ SCRIPT = ROOT / "visualizations" / "figures.py"
 NOTEBOOK = ROOT / "visualizations" / "plots.ipynb"
 NAMES = ("figure3_mlp_depth", "figure4_transformer_heads", "ours_against_published")
 
-MLP_1 = {"budget": 10000, "num_parameters": 9949, "hidden_size": 49, "num_layers": 1}
-MLP_4 = {"budget": 10000, "num_parameters": 10099, "hidden_size": 33, "num_layers": 4}
-MLP_30K = {"budget": 30000, "num_parameters": 30049, "hidden_size": 149, "num_layers": 1}
-HEADS_2 = {
-    "budget": 32000,
-    "num_parameters": 34342,
-    "hidden_size": 32,
-    "d_ff": 380,
-    "num_heads": 2,
-    "num_layers": 1,
-}
-HEADS_8 = {**HEADS_2, "num_heads": 8}
-
-
-def write_results(folder, model, failures, protocol="paper", extra="", bits=BITS_VERSION):
-    """Write a results CSV from (architecture, first failing sizes) pairs."""
-    layout = result_layout(model)
-    text = layout.header + "\n"
-    for architecture, sizes in failures:
-        for repeat, size in enumerate(sizes):
-            row = {
-                "model": model,
-                "protocol": protocol,
-                "bits": bits,
-                **architecture,
-                "repeat": repeat,
-                "seed": 0,
-                "threshold": size - 1,
-                "first_failure": size,
-                "max_epoch_reached": False,
-                "probes": 9,
-                "seconds": 1.5,
-            }
-            text += layout.line(row)
-    path = folder / f"{model}_results.csv"
-    path.write_text(text + extra)
-    return path
-
 
 @pytest.fixture
 def partial(tmp_path):
-    """Two of the MLP rows and two of the transformer rows are measured."""
-    write_results(tmp_path, "mlp", [(MLP_1, [400, 500, 540]), (MLP_4, [7])])
-    write_results(tmp_path, "transformer", [(HEADS_2, [20, 24]), (HEADS_8, [30, 30, 36])])
-    return tmp_path
+    return write_partial(tmp_path)
 
 
 def only_axes(figure):
@@ -218,54 +177,6 @@ def test_bits_versions_do_not_mix(tmp_path):
     assert f"(bits version {other})" in axes.get_title()
 
 
-def row_of(table, architecture):
-    match = np.logical_and.reduce([table[k] == v for k, v in architecture.items()])
-    (row,) = table[match].to_dict("records")
-    return row
-
-
-def test_comparison_table_by_hand(partial):
-    table = comparison_table("mlp", partial)
-    assert len(table) == 18
-    row = row_of(table, MLP_1)
-    assert (row["repeats"], row["ours_mean"], row["ours_median"]) == (3, 480, 500)
-    assert row["ours_std"] == pytest.approx(72.111, abs=1e-3)
-    assert row["threshold_mean"] == 479
-    assert row["bits_per_parameter"] == pytest.approx(479 * 33.21928 / 9949, rel=1e-6)
-    assert (row["published_mean"], row["published_median"], row["published_std"]) == (467, 467, 0)
-    assert row["ratio"] == pytest.approx(480 / 467)
-    row = row_of(table, MLP_30K)
-    assert row["repeats"] == 0
-    assert all(
-        math.isnan(row[name])
-        for name in ("ours_mean", "ours_median", "ours_std", "threshold_mean", "ratio")
-    )
-    table = comparison_table("transformer", partial)
-    assert len(table) == 51
-    row = row_of(table, HEADS_8)
-    assert (row["repeats"], row["ours_mean"], row["ours_median"]) == (3, 32, 30)
-    assert row["ratio"] == pytest.approx(32 / 17)
-
-
-def test_readable_table(partial):
-    text = readable(comparison_table("mlp", partial))
-    assert text.index.name == "budget"
-    measured, missing = text.iloc[1], text.iloc[2]
-    assert measured["ours: mean"] == "480.0"
-    assert measured["ours: bits/parameter"] == "1.60"
-    assert measured["true parameters"] == "9,949"
-    assert (missing["repeats"], missing["ours: mean"]) == ("0", "not measured")
-    assert missing["ours: std"] == missing["ours / published"] == "-"
-    assert text.iloc[4]["ours: std"] == "-"  # one repeat
-
-
-def test_rows_of_other_architectures_and_budgets_are_left_out(tmp_path):
-    other = {**MLP_1, "hidden_size": 50}
-    asked_by_width = {**MLP_1, "budget": 9949}
-    write_results(tmp_path, "mlp", [(other, [3]), (asked_by_width, [4])])
-    assert (comparison_table("mlp", tmp_path)["repeats"] == 0).all()
-
-
 def test_a_search_that_hit_its_limit_is_a_lower_bound(tmp_path):
     path = write_results(tmp_path, "mlp", [(MLP_1, [65, 65]), (MLP_4, [9])])
     path.write_text(path.read_text().replace("64,65,", "64,,", 1))
@@ -279,42 +190,6 @@ def test_a_search_that_hit_its_limit_is_a_lower_bound(tmp_path):
         figures.ours_against_published_figure(tmp_path),
     ):
         assert any(label.startswith("at least") for label in legend_labels(figure))
-
-
-GOOD_ROW = "mlp,paper,2,10000,9949,49,1,0,0,{},False,9,1.5\n"
-HEADER = result_layout("mlp").header + "\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "layout"),
-        ("n,threshold\n2,3\n", "layout"),
-        (HEADER + GOOD_ROW.format("many,8"), "line 2: threshold"),
-        (HEADER + GOOD_ROW.format("7,8") + "mlp,paper,10000\n", "line 3: 3 fields"),
-        (HEADER + GOOD_ROW.format("7,9"), "line 2: threshold and first_failure"),
-        (HEADER + GOOD_ROW.format("-1,0"), "line 2: threshold"),
-        (HEADER + 2 * GOOD_ROW.format("7,8"), "line 3: repeats"),
-        (HEADER + GOOD_ROW.format("7,8").replace("mlp", "transformer"), "line 2: model"),
-    ],
-)
-def test_malformed_csv(tmp_path, content, message):
-    path = tmp_path / "mlp_results.csv"
-    path.write_text(content)
-    with pytest.raises(UserError, match=message) as error:
-        figures.mlp_depth_figure(tmp_path)
-    assert str(path) in str(error.value)
-
-
-def test_a_file_that_is_no_text_and_one_that_is_a_folder(tmp_path):
-    path = tmp_path / "mlp_results.csv"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"mlp_results\.csv"):
-        comparison_table("mlp", tmp_path)
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(UserError, match=r"cannot read .*mlp_results\.csv"):
-        comparison_table("mlp", tmp_path)
 
 
 def test_saved_files_hold_no_dates(tmp_path):

@@ -1,0 +1,95 @@
+"""The tables of ours beside the published numbers, from result CSVs made up for the tests."""
+
+import math
+
+import pytest
+from made_results import HEADS_8, MLP_1, MLP_30K, row_of, write_partial, write_results
+
+from threshold_search.records import result_layout
+from training.bits import BITS_VERSION
+from training.errors import UserError
+from visualizations import figures
+from visualizations.comparison import comparison_table, readable
+
+
+@pytest.fixture
+def partial(tmp_path):
+    return write_partial(tmp_path)
+
+
+def test_comparison_table_by_hand(partial):
+    table = comparison_table("mlp", partial)
+    assert len(table) == 18
+    row = row_of(table, MLP_1)
+    assert (row["repeats"], row["ours_mean"], row["ours_median"]) == (3, 480, 500)
+    assert row["ours_std"] == pytest.approx(72.111, abs=1e-3)
+    assert row["threshold_mean"] == 479
+    assert row["bits_per_parameter"] == pytest.approx(479 * 33.21928 / 9949, rel=1e-6)
+    assert (row["published_mean"], row["published_median"], row["published_std"]) == (467, 467, 0)
+    assert row["ratio"] == pytest.approx(480 / 467)
+    row = row_of(table, MLP_30K)
+    assert row["repeats"] == 0
+    assert all(
+        math.isnan(row[name])
+        for name in ("ours_mean", "ours_median", "ours_std", "threshold_mean", "ratio")
+    )
+    table = comparison_table("transformer", partial)
+    assert len(table) == 51
+    row = row_of(table, HEADS_8)
+    assert (row["repeats"], row["ours_mean"], row["ours_median"]) == (3, 32, 30)
+    assert row["ratio"] == pytest.approx(32 / 17)
+
+
+def test_readable_table(partial):
+    text = readable(comparison_table("mlp", partial))
+    assert text.index.name == "budget"
+    measured, missing = text.iloc[1], text.iloc[2]
+    assert measured["ours: mean"] == "480.0"
+    assert measured["ours: bits/parameter"] == "1.60"
+    assert measured["true parameters"] == "9,949"
+    assert (missing["repeats"], missing["ours: mean"]) == ("0", "not measured")
+    assert missing["ours: std"] == missing["ours / published"] == "-"
+    assert text.iloc[4]["ours: std"] == "-"  # one repeat
+
+
+def test_rows_of_other_architectures_and_budgets_are_left_out(tmp_path):
+    other = {**MLP_1, "hidden_size": 50}
+    asked_by_width = {**MLP_1, "budget": 9949}
+    write_results(tmp_path, "mlp", [(other, [3]), (asked_by_width, [4])])
+    assert (comparison_table("mlp", tmp_path)["repeats"] == 0).all()
+
+
+GOOD_ROW = f"mlp,paper,{BITS_VERSION},10000,9949,49,1,0,0,{{}},False,9,1.5\n"
+HEADER = result_layout("mlp").header + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "layout"),
+        ("n,threshold\n2,3\n", "layout"),
+        (HEADER + GOOD_ROW.format("many,8"), "line 2: threshold"),
+        (HEADER + GOOD_ROW.format("7,8") + "mlp,paper,10000\n", "line 3: 3 fields"),
+        (HEADER + GOOD_ROW.format("7,9"), "line 2: threshold and first_failure"),
+        (HEADER + GOOD_ROW.format("-1,0"), "line 2: threshold"),
+        (HEADER + 2 * GOOD_ROW.format("7,8"), "line 3: repeats"),
+        (HEADER + GOOD_ROW.format("7,8").replace("mlp", "transformer"), "line 2: model"),
+    ],
+)
+def test_malformed_csv(tmp_path, content, message):
+    path = tmp_path / "mlp_results.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        figures.mlp_depth_figure(tmp_path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_is_no_text_and_one_that_is_a_folder(tmp_path):
+    path = tmp_path / "mlp_results.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"mlp_results\.csv"):
+        comparison_table("mlp", tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"cannot read .*mlp_results\.csv"):
+        comparison_table("mlp", tmp_path)
