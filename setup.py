@@ -1,26 +1,42 @@
-"""Compile the models' libraries at installation, so that no job has to wait for a compiler.
+"""Build the compiled engine with the project; everything else is in pyproject.toml.
 
-Everything else is in pyproject.toml. Without a compiler, or where a library cannot be cached, this
-does nothing.
+Without a compiler the installation succeeds all the same, and jobs say what they do instead.
 """
 
 import sys
 from pathlib import Path
 
-from setuptools import setup
-from setuptools.command.build_py import build_py
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).parent
+FOLDER = Path("training", "native")
 
 
-class BuildAndCompile(build_py):
-    """Build the package, then fill the cache of compiled libraries."""
+class BuildEngine(build_ext):
+    """The engine is a plain shared library, not a Python module, so it has a build of its own."""
 
     def run(self) -> None:
         """Run the command."""
-        super().run()
-        sys.path.insert(0, str(Path(__file__).parent))
-        from training.native.build import compile_for_models
+        sys.path.insert(0, str(HERE))
+        from training.native.build import build_into
 
-        compile_for_models()
+        folder = (HERE if self.inplace else Path(self.build_lib)) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        if reason := build_into(folder):
+            print(f"warning: the compiled engine was not built: {reason}", file=sys.stderr)
+
+    def get_outputs(self) -> list[str]:
+        """Nothing that must exist."""
+        return []
+
+    def get_output_mapping(self) -> dict[str, str]:
+        """Nothing to link to: an editable installation has the engine in the sources."""
+        return {}
 
 
-setup(cmdclass={"build_py": BuildAndCompile})
+# The extension is there to say that the built project is for one kind of machine.
+setup(
+    cmdclass={"build_ext": BuildEngine},
+    ext_modules=[Extension("training.native.engine", sources=[])],
+)

@@ -5,8 +5,8 @@ import copy
 import torch
 
 from dataset.synthetic_generator import generate_mappings
-from training.engine import NATIVE_MODELS
 from training.loop import train
+from training.native.model import NativeModel
 from training.probe import build_model
 from training.probe_types import Probe
 from training.protocol import Protocol
@@ -36,8 +36,8 @@ class Run:
         return torch.from_numpy(self.inputs), torch.from_numpy(self.labels)
 
     def native(self):
-        model = NATIVE_MODELS[self.architecture.model]
-        return model(self.module, self.inputs, self.labels, self.protocol, self.masks())
+        data = self.inputs, self.labels
+        return NativeModel(self.architecture, self.module, *data, self.protocol, self.masks())
 
     def reference(self):
         """Train a copy of the module by the reference loop; return it and its epoch records."""

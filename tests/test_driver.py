@@ -68,7 +68,7 @@ def searches(repeats=3, limit=10**6, max_size=None, depths=(0, 1, 2)):
 
 
 def run(folder, workers, wanted=None):
-    with ResultsFolder(folder, {"mlp": ""}) as results:
+    with ResultsFolder(folder, ["mlp"]) as results:
         return drive(wanted or searches(), results, workers)
 
 
@@ -205,7 +205,7 @@ def test_both_models_in_one_folder(tmp_path):
         TransformerArchitecture(32, 40, 4, 1), Protocol.paper("transformer"), 32_000, 0, 0, 10**6
     )
     mlp = Search(MLPArchitecture(5, 1), PAPER, 1_000, 0, 0, 10**6)
-    with ResultsFolder(tmp_path, {"mlp": "", "transformer": ""}) as folder:
+    with ResultsFolder(tmp_path, ["mlp", "transformer"]) as folder:
         drive([mlp, transformer], folder, InstantWorkers())
     assert pd.read_csv(tmp_path / "mlp_results.csv").model.tolist() == ["mlp"]
     assert pd.read_csv(tmp_path / "transformer_results.csv").model.tolist() == ["transformer"]

@@ -7,8 +7,9 @@ import pytest
 from scripts import BINARY_SEARCH, TRAIN_MLP, run_script
 
 from mlp_experiments.mlp_utils import MLPArchitecture
+from training import engine
 from training.engine import fallback_note, start_native, train_probe
-from training.native.build import load_library
+from training.native.load import Unavailable, load_engine
 from training.probe_types import Probe
 from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -16,7 +17,7 @@ from transformer_experiments.transformer_utils import TransformerArchitecture
 MLP = MLPArchitecture(49, 1)
 TRANSFORMER = TransformerArchitecture(32, 380, 4, 1)
 
-needs_compiler = pytest.mark.skipif(load_library("mlp") is None, reason="no C++ compiler")
+needs_engine = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 
 
 def probe_of(architecture, n, repeat=0, **changes):
@@ -49,7 +50,7 @@ def test_outcome_of_the_reference(probe):
     assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in expected.items()}
 
 
-@needs_compiler
+@needs_engine
 @pytest.mark.parametrize("architecture", [MLP, TRANSFORMER], ids=["mlp", "transformer"])
 def test_bits_do_not_depend_on_company(architecture):
     probes = [probe_of(architecture, n, repeat) for repeat, n in enumerate((45, 64, 3))]
@@ -78,8 +79,8 @@ def test_the_same_probe_gives_the_same_bits(engine):
 
 
 def test_fallback_note_is_only_for_the_fast_engine_on_a_cpu():
-    assert fallback_note("reference", "cpu", MLP) is None
-    assert fallback_note("fast", "cuda", MLP) is None
+    assert fallback_note("reference", "cpu", [MLP]) is None
+    assert fallback_note("fast", "cuda", [MLP]) is None
 
 
 def small_search(folder, repeats):
@@ -87,31 +88,49 @@ def small_search(folder, repeats):
     return [*flags, "--repeats", repeats, "--max-size", 4, "--results-dir", folder]
 
 
-def test_without_a_compiler(tmp_path):
-    environment = {"MEMORIZATION_NO_COMPILER": "1"}
+def test_a_job_without_the_compiled_engine(tmp_path):
+    environment = {"MEMORIZATION_NO_ENGINE": "1"}
     flags = ["--params", 10000, "--num-sequences", 40]
     ended = run_script(TRAIN_MLP, *flags, cwd=tmp_path, **environment)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("\n") == 1 and "MEMORIZATION_NO_COMPILER" in ended.stderr
-    with_compiler = run_script(TRAIN_MLP, *flags, cwd=tmp_path)
+    assert ended.stderr.count("\n") == 1
+    for words in ("MEMORIZATION_NO_ENGINE is set", "stacked", "counted apart", "unset it"):
+        assert words in ended.stderr
+    with_engine = run_script(TRAIN_MLP, *flags, cwd=tmp_path)
 
     def facts(text):
         return [line for line in text.splitlines() if line.startswith(("memorized", "epochs"))]
 
-    assert facts(ended.stdout) == facts(with_compiler.stdout)
+    assert facts(ended.stdout) == facts(with_engine.stdout)
     ended = run_script(BINARY_SEARCH, *small_search(tmp_path, 2), cwd=tmp_path, **environment)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("\n") == 1  # said once, not by every worker
-
-
-@needs_compiler
-def test_a_failing_compiler_is_asked_once_for_all_workers(tmp_path):
-    calls, compiler = tmp_path / "calls", tmp_path / "failing-c++"
-    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\necho >> {calls}; exit 1\n')
-    compiler.chmod(0o755)
-    environment = {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    ended = run_script(BINARY_SEARCH, *small_search(tmp_path, 4), cwd=tmp_path, **environment)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("compiling failed") == 1
-    assert calls.read_text().count("\n") == 1
     assert "engine=stacked" in (tmp_path / "mlp_probes.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        (MLP, "stacked"),
+        (MLPArchitecture(149, 1), "stacked"),
+        (MLPArchitecture(447, 1), "reference"),
+        (TRANSFORMER, "reference"),
+    ],
+)
+def test_what_replaces_the_compiled_engine(architecture, expected, monkeypatch):
+    missing = Unavailable("it is gone", "bring it back")
+    monkeypatch.setattr(engine, "find_engine", lambda: missing)
+    monkeypatch.setattr(engine, "load_engine", lambda: None)
+    assert engine.engine_used("fast", "cpu", architecture) == expected
+    assert engine.variant_label(expected, "cpu") == f" engine={expected}"
+    note = engine.fallback_note("fast", "cpu", [architecture])
+    assert "it is gone" in note and "bring it back" in note and f"engine={expected}" in note
+
+
+def test_stacked_probes_of_a_cpu_job_are_those_of_single_ones():
+    probes = [probe_of(MLP, n, repeat, max_epochs=8) for repeat, n in enumerate((45, 64, 3))]
+    together = engine.train_probes(probes, "cpu", "stacked")
+    alone = [engine.train_probe(probe, "cpu", "stacked")[0] for probe in probes]
+    assert [dataclasses.replace(o, seconds=0) for o in together] == [
+        dataclasses.replace(o, seconds=0) for o in alone
+    ]

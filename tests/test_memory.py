@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from training.native.build import load_library
+from training.native.load import load_engine
 
 SIXTEEN = """
 import math, resource
@@ -31,8 +31,8 @@ for model, orders in pairs:
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("train", [STACKED, NATIVE], ids=["stacked", "native"])
 def test_sixteen_models_stay_below_4_gigabytes(train):
-    if train is NATIVE and load_library("transformer") is None:
-        pytest.skip("no C++ compiler")
+    if train is NATIVE and load_engine() is None:
+        pytest.skip("no compiled engine")
     program = SIXTEEN.format(train=train)
     folder = __file__.rsplit("/", 1)[0]
     ended = subprocess.run(

@@ -7,17 +7,37 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.native.build import load_library
+from training.native.load import load_engine
 
-pytestmark = pytest.mark.skipif(load_library("test_doors") is None, reason="no compiled library")
+pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 
 
 def pointer(array):
     return ctypes.c_void_p(None if array is None else array.ctypes.data)
 
 
+class GemmCall(ctypes.Structure):
+    """Mirror of test_doors.cpp's; every matrix is (data, distance of rows, flag)."""
+
+    _fields_ = [
+        *[("a", ctypes.c_void_p), ("lda", ctypes.c_ssize_t), ("trans_a", ctypes.c_bool)],
+        *[("b", ctypes.c_void_p), ("ldb", ctypes.c_ssize_t), ("trans_b", ctypes.c_bool)],
+        *[("c", ctypes.c_void_p), ("ldc", ctypes.c_ssize_t), ("accumulate", ctypes.c_bool)],
+        *[("row_bias", ctypes.c_void_p), ("column_bias", ctypes.c_void_p), ("relu", ctypes.c_bool)],
+    ]
+
+
+class Logits(ctypes.Structure):
+    """Mirror of ``native::Logits``."""
+
+    _fields_ = [
+        *[("vocab", ctypes.c_int), ("tokens", ctypes.c_int), ("data", ctypes.c_void_p)],
+        *[("ld", ctypes.c_ssize_t), ("labels", ctypes.c_void_p)],
+    ]
+
+
 def call(name, *arguments, result=None):
-    function = getattr(load_library("test_doors"), name)
+    function = getattr(load_engine(), name)
     function.restype = result
     return function(*arguments)
 
@@ -26,11 +46,11 @@ def gemm(trans_a, trans_b, a, b, c, accumulate=False, row_bias=None, column_bias
     """Multiply by the library, into ``c``; matrices may be views of rows with a longer stride."""
     m, n = c.shape
     k = a.shape[0] if trans_a else a.shape[1]
-    strides = [x.strides[0] // 4 for x in (a, b, c)]
-    call(
-        *("test_gemm", trans_a, trans_b, m, n, k, pointer(a), strides[0], pointer(b), strides[1]),
-        *(pointer(c), strides[2], accumulate, pointer(row_bias), pointer(column_bias), relu),
-    )
+    flags = trans_a, trans_b, accumulate
+    matrices = zip((a, b, c), flags, strict=True)
+    fields = [field for x, flag in matrices for field in (pointer(x), x.strides[0] // 4, flag)]
+    fields += [pointer(row_bias), pointer(column_bias), relu]
+    call("test_gemm", m, n, k, ctypes.byref(GemmCall(*fields)))
 
 
 def matrix(rng, rows, columns, padding=0):
@@ -145,32 +165,30 @@ def score(logits, labels):
     gradient = np.empty_like(logits)
     loss, correct = ctypes.c_double(), ctypes.c_int64()
     tokens, vocab = logits.shape
-    call(
-        *("test_loss", vocab, tokens, pointer(logits), pointer(labels), ctypes.c_float(0.25)),
-        *(pointer(gradient), ctypes.byref(loss), ctypes.byref(correct)),
-    )
+    given = Logits(vocab, tokens, pointer(logits), vocab, pointer(labels))
+    results = pointer(gradient), ctypes.byref(loss), ctypes.byref(correct)
+    call("test_loss", ctypes.byref(given), ctypes.c_float(0.25), *results)
     return loss.value, correct.value, gradient
 
 
 @pytest.mark.parametrize("beta1", [0.9, 0.0])
 def test_adamw_follows_torch(beta1):
-    rng = np.random.default_rng(4)
+    rng, steps = np.random.default_rng(4), 100
     p = rng.standard_normal(1003).astype(np.float32)
     m, v = np.zeros_like(p), np.zeros_like(p)
     theirs = torch.nn.Parameter(torch.from_numpy(p.copy()))
     optimizer = torch.optim.AdamW([theirs], betas=(beta1, 0.999), weight_decay=0.3)
-    for step in range(1, 101):
-        learning_rate = 0.01 * (100 - step) / 100
-        g = (rng.standard_normal(p.size) * 10.0 ** rng.integers(-9, 2, p.size)).astype(np.float32)
-        g[:10] = 0
-        optimizer.param_groups[0]["lr"] = learning_rate
-        theirs.grad = torch.from_numpy(g * np.float32(0.5))
+    rates = 0.01 * np.arange(steps, 0, -1) / steps
+    g = np.empty((steps, p.size), np.float32)
+    for gradient in g:
+        gradient[:] = rng.standard_normal(p.size) * 10.0 ** rng.integers(-9, 2, p.size)
+    g[:, :10] = 0
+    for rate, gradient in zip(rates, g, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        theirs.grad = torch.from_numpy(gradient * np.float32(0.5))
         optimizer.step()
-        scalars = map(ctypes.c_double, (learning_rate, 0.3, beta1, 0.999, 1e-8))
-        call(
-            *("test_adamw", ctypes.c_int64(p.size), ctypes.c_int64(step), *scalars),
-            *(ctypes.c_float(0.5), pointer(p), pointer(g), pointer(m), pointer(v)),
-        )
+    sizes = ctypes.c_int64(p.size), ctypes.c_int64(steps)
+    call("test_adamw", *sizes, pointer(rates), ctypes.c_double(beta1), *map(pointer, (p, g, m, v)))
     np.testing.assert_allclose(p, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
     state = optimizer.state[theirs]
     np.testing.assert_allclose(m, state["exp_avg"].numpy(), rtol=1e-4, atol=1e-12)

@@ -9,11 +9,11 @@ from native_runs import Run
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import evaluate
-from training.native.build import load_library
-from training.native.mlp import NativeMLP
+from training.native.load import load_engine
+from training.native.model import NativeModel
 from training.protocol import Protocol
 
-pytestmark = pytest.mark.skipif(load_library("mlp") is None, reason="no compiled library")
+pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 
 
 def mlp(hidden_size, num_layers, **task):
@@ -156,6 +156,7 @@ def test_what_does_not_fit_is_refused():
         (run.inputs[:0], run.labels[:0]),
     ):
         with pytest.raises(ValueError):
-            NativeMLP(run.module, inputs, labels, run.protocol)
+            NativeModel(run.architecture, run.module, inputs, labels, run.protocol)
     with pytest.raises(ValueError, match="mask stream"):
-        NativeMLP(run.module, run.inputs, run.labels, Protocol.paper("mlp", dropout=0.1))
+        protocol = Protocol.paper("mlp", dropout=0.1)
+        NativeModel(run.architecture, run.module, run.inputs, run.labels, protocol)

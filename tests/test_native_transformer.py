@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from training.dropout import draw_step_masks
 from training.loop import evaluate
-from training.native.build import load_library
+from training.native.load import load_engine
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
-pytestmark = pytest.mark.skipif(load_library("transformer") is None, reason="no compiled library")
+pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 
 
 class ShakenRun(Run):

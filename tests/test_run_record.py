@@ -63,7 +63,7 @@ def test_written_before_the_first_probe_and_only_then(tmp_path):
 
     def run():
         workers = InstantWorkers()
-        with ResultsFolder(tmp_path, {"mlp": ""}) as folder:
+        with ResultsFolder(tmp_path, ["mlp"]) as folder:
             drive(
                 searches(),
                 folder,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from itertools import chain
 from pathlib import Path
 
 from threshold_search.driver import SearchState, drive
@@ -28,13 +27,11 @@ from training.errors import UserError
 from training.flags import (
     add_engine_flags,
     add_protocol_flags,
-    compile_ahead,
     import_torch,
     resolve_device,
 )
 from training.probe_types import Architecture
 
-CUDA_JOB_SIZE = 64  # models trained together
 BAR = (
     "{percentage:3.0f}%|{bar}| {n:.1f}/{total} searches "
     "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -67,27 +64,30 @@ def main() -> None:
 
 def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]:
     searches = searches_from(args)
-    by_model: dict[str, list[Architecture]] = {}
-    for search in searches:
-        by_model.setdefault(search.architecture.model, []).append(search.architecture)
-    compile_ahead(args, chain.from_iterable(by_model.values()))
     import_torch()  # not before: neither --help nor the start of a worker should wait for it
-    from training.engine import engine_used, fallback_note, variant_label
+    from training.engine import engine_used, fallback_note, stack_size, variant_label
+    from training.native.load import engine_compiler
 
     device = resolve_device(args.device)
-    # Waits for the compiler, so that the workers need not.
-    engines = {model: engine_used(args.engine, device, *all_) for model, all_ in by_model.items()}
-    notes = [fallback_note(args.engine, device, *all_) for all_ in by_model.values()]
-    for note in filter(None, dict.fromkeys(notes)):
+    # Decided once, so that the workers need not.
+    engines = {s.architecture: engine_used(args.engine, device, s.architecture) for s in searches}
+    if note := fallback_note(args.engine, device, engines):
         print(note, file=sys.stderr)
-    variants = {model: variant_label(engine, device) for model, engine in engines.items()}
-    job_size = CUDA_JOB_SIZE if device == "cuda" else 1
     worker_count = args.workers or _default_workers(device)
 
-    def record() -> None:
-        append_run(args.results_dir, describe_run(engines, device, worker_count))
+    def variant(architecture: Architecture) -> str:
+        return variant_label(engines[architecture], device)
 
-    with ResultsFolder(args.results_dir, variants) as folder:
+    def job_size(architecture: Architecture) -> int:
+        return stack_size(engines[architecture], device)
+
+    def record() -> None:
+        used = {model: _engine_names(model, engines) for model in models}
+        native = {"compiler": engine_compiler()} if "native" in engines.values() else {}
+        append_run(args.results_dir, describe_run(used, device, worker_count, native))
+
+    models = list(dict.fromkeys(architecture.model for architecture in engines))
+    with ResultsFolder(args.results_dir, models, variant) as folder:
         for note in label_notes(searches):
             print(note, file=sys.stderr)
         with (
@@ -95,6 +95,10 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
             _Progress(len(searches)) as progress,
         ):
             return drive(searches, folder, workers, progress.show, job_size, record), folder
+
+
+def _engine_names(model: str, engines: dict[Architecture, str]) -> str:
+    return ", ".join(sorted({e for a, e in engines.items() if a.model == model}))
 
 
 def _default_workers(device: str) -> int:

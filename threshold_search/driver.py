@@ -112,7 +112,7 @@ def drive(
     folder: ResultsFolder,
     workers: Workers,
     on_progress: Callable[[list[SearchState]], None] = lambda states: None,
-    job_size: int = 1,
+    job_size: Callable[[Architecture], int] = lambda _: 1,
     before_training: Callable[[], None] = lambda: None,
 ) -> list[SearchState]:
     """Run all ``searches`` to their end, reusing every probe the log has; return their states.
@@ -120,8 +120,8 @@ def drive(
     Configurations are taken in order, so that results appear one by one. Within one, the search
     with the most probes to come goes first, which lets the repeats end at about the same time.
     Equal probes of different searches train once. A job takes up to ``job_size`` ready probes of
-    one configuration. ``before_training`` is called once, before the first of them starts, or
-    never if the log has them all.
+    one architecture and protocol. ``before_training`` is called once, before the first of them
+    starts, or never if the log has them all.
     """
     states = [SearchState(search) for search in searches]
     rank: dict[tuple, int] = {}
@@ -133,7 +133,8 @@ def drive(
         log = folder.logs[search.architecture.model]
         state.advance(log)
         if state.bounds is not None:
-            folder.results[log.model].put(state.row(log.label(search.protocol)))
+            label = log.label(search.architecture, search.protocol)
+            folder.results[log.model].put(state.row(label))
 
     for state in states:
         advance(state)
@@ -148,7 +149,8 @@ def drive(
             if not has_trained:
                 before_training()
                 has_trained = True
-            alike = [p for p in ready if _kind(p) == _kind(first)][:job_size]
+            alike = [p for p in ready if _kind(p) == _kind(first)]
+            alike = alike[: job_size(first.architecture)]
             workers.submit(alike)
             ready = [p for p in ready if p not in alike]
         for probe, outcome in workers.wait(PROGRESS_SECONDS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from threshold_search.driver import SearchState
+from threshold_search.driver import Search, SearchState
 from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
 
 PUBLISHED_TABLES = DEFAULT_FOLDER / "published_tables.csv"
@@ -16,7 +16,7 @@ CAPTION = (
 
 def summary_table(states: list[SearchState], folder: ResultsFolder) -> str:
     """Return the finished searches as text, one line per configuration."""
-    labels = [folder.logs[s.search.architecture.model].label(s.search.protocol) for s in states]
+    labels = [_label(state.search, folder) for state in states]
     rows = pd.DataFrame([s.row(label) for s, label in zip(states, labels, strict=True)])
     rows["configuration"] = [
         _configuration(state, label) for state, label in zip(states, rows["protocol"], strict=True)
@@ -43,6 +43,10 @@ def summary_table(states: list[SearchState], folder: ResultsFolder) -> str:
             }
         )
     return f"{pd.DataFrame(lines).to_string(index=False)}\n{CAPTION}"
+
+
+def _label(search: Search, folder: ResultsFolder) -> str:
+    return folder.logs[search.architecture.model].label(search.architecture, search.protocol)
 
 
 def _configuration(state: SearchState, label: str) -> str:

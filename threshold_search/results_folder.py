@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Hashable
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +16,7 @@ from threshold_search.records import Layout, probe_layout, result_layout
 from training.bits import BITS_VERSION
 from training.cli import write_atomically
 from training.errors import UserError
-from training.probe_types import Outcome, Probe
+from training.probe_types import Architecture, Outcome, Probe
 from training.protocol import Protocol
 
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "results"
@@ -66,7 +66,9 @@ class ProbeLog:
     are those of another bits version, which the log may hold too.
     """
 
-    def __init__(self, path: Path, model: str, variant: str = "") -> None:
+    def __init__(
+        self, path: Path, model: str, variant: Callable[[Architecture], str] = lambda _: ""
+    ) -> None:
         self.path, self.model, self._variant = path, model, variant
         self._layout = probe_layout(model)
         self._outcomes: dict[Hashable, Outcome] = {}
@@ -100,9 +102,9 @@ class ProbeLog:
             self._whole_bytes = None
             print(f"{self.path}: dropped an unfinished last line", file=sys.stderr)
 
-    def label(self, protocol: Protocol) -> str:
-        """Return what the protocol column says of probes trained here."""
-        return protocol.label(self.model) + self._variant
+    def label(self, architecture: Architecture, protocol: Protocol) -> str:
+        """Return what the protocol column says of such probes trained here."""
+        return protocol.label(self.model) + self._variant(architecture)
 
     def get(self, probe: Probe) -> Outcome | None:
         """Return the outcome of a finished probe, or None."""
@@ -124,7 +126,7 @@ class ProbeLog:
     def _identity(self, probe: Probe) -> dict[str, object]:
         return {
             "model": self.model,
-            "protocol": self.label(probe.protocol),
+            "protocol": self.label(probe.architecture, probe.protocol),
             "bits": BITS_VERSION,
             **probe.architecture.columns(),
             "repeat": probe.repeat,
@@ -162,17 +164,21 @@ class ResultsTable:
 class ResultsFolder:
     """Logs and results of some models, held under a lock while in use.
 
-    ``variants`` has the models as keys and the ends of their protocol columns as values.
+    ``variant`` returns the end of the protocol column for an architecture's probes.
     """
 
-    def __init__(self, folder: Path, variants: dict[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: Collection[str],
+        variant: Callable[[Architecture], str] = lambda _: "",
+    ) -> None:
         self.folder = Path(folder)
         self._lock = FileLock(self.folder / "results.lock")
         self.logs = {
-            model: ProbeLog(self.folder / f"{model}_probes.csv", model, variant)
-            for model, variant in variants.items()
+            model: ProbeLog(self.folder / f"{model}_probes.csv", model, variant) for model in models
         }
-        self.results = {m: ResultsTable(self.folder / f"{m}_results.csv", m) for m in variants}
+        self.results = {m: ResultsTable(self.folder / f"{m}_results.csv", m) for m in models}
 
     def __enter__(self) -> Self:
         """Create the folder if need be, wait for the lock, read what is there."""

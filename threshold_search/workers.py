@@ -1,6 +1,6 @@
 """Worker processes: stateless, one job at a time, one thread each.
 
-A job is one probe, or on a GPU several of one architecture that train together.
+A job is one probe, or several of one architecture that train together.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Self
 
 from training.cli import interrupts_held_back
 from training.errors import UserError, WorkerLost
-from training.probe_types import Outcome, Probe
+from training.probe_types import Architecture, Outcome, Probe
 
 # Fork would copy the locks of torch's thread pool in whatever state they are.
 _CONTEXT = multiprocessing.get_context("spawn")
 LOSSES_ALLOWED = 3
 
 
-def _serve(connection: Connection, device: str, engines: dict[str, str]) -> None:
+def _serve(connection: Connection, device: str, engines: dict[Architecture, str]) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
@@ -41,7 +41,7 @@ def _serve(connection: Connection, device: str, engines: dict[str, str]) -> None
         except (EOFError, OSError):
             return
         try:
-            answer: object = train_probes(job, device, engines[job[0].architecture.model])
+            answer: object = train_probes(job, device, engines[job[0].architecture])
         except UserError as error:
             answer = error
         except MemoryError:
@@ -69,8 +69,8 @@ class _Worker:
 class Workers:
     """``count`` processes that train probes; a context manager that ends them at once on exit."""
 
-    def __init__(self, count: int, device: str, engines: dict[str, str]) -> None:
-        """Take ``engines`` by model, as ``engine_used`` answers: no worker finds out for itself."""
+    def __init__(self, count: int, device: str, engines: dict[Architecture, str]) -> None:
+        """Take ``engines`` as ``engine_used`` answers: no worker finds out for itself."""
         self._count, self._device, self._engines = count, device, engines
         self._workers: list[_Worker] = []
         self._losses: Counter[Probe] = Counter()  # by the first probe of a job

@@ -1,42 +1,39 @@
 """Trains probes with the engine and device that are asked for; the one door to all of them.
 
-``reference`` is the plain loop of loop.py. ``fast`` is compiled code on a CPU (training/native),
-stacked tensors on CUDA and on a CPU without a C++ compiler (stacked.py).
+``reference`` is the plain loop of loop.py. ``fast`` is the compiled engine on a CPU
+(training/native), stacked tensors on CUDA (stacked.py). Where the compiled engine is missing it is
+whichever of the other two is faster for a model.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 
 import numpy as np
 from torch import Tensor
 
 from dataset.synthetic_generator import generate_mappings
 from training.loop import EpochRecord
-from training.native.build import load_libraries, why_unavailable
-from training.native.libraries import libraries_of
-from training.native.mlp import NativeMLP
+from training.native.load import Unavailable, find_engine, load_engine
 from training.native.model import NativeModel
-from training.native.transformer import NativeTransformer
 from training.probe import build_model, run_probe
 from training.probe_types import Architecture, Outcome, Probe
 from training.stacked import StackedTrainer
 from training.stopping import Stopping
 from training.streams import ProbeStreams
 
-NATIVE_MODELS = {"mlp": NativeMLP, "transformer": NativeTransformer}
+LARGEST_STACKED_MLP = 40_000  # parameters
+STACKED_ON_A_CPU, STACKED_ON_A_GPU = 5, 64  # models
 
 OnEpoch = Callable[[EpochRecord], None]
 Weights = dict[str, Tensor]
 
 
-def engine_used(engine: str, device: str, *architectures: Architecture) -> str:
-    """Return which code trains all these: "native", "stacked" or "reference".
+def engine_used(engine: str, device: str, architecture: Architecture) -> str:
+    """Return which code trains ``architecture``: "native", "stacked" or "reference".
 
-    ``engine`` is what was asked for, or such an answer itself. The first question of a process may
-    wait for a compiler.
+    ``engine`` is what was asked for, or such an answer itself.
     """
     if engine in ("native", "stacked"):
         return engine
@@ -44,31 +41,49 @@ def engine_used(engine: str, device: str, *architectures: Architecture) -> str:
         return "reference"
     if device != "cpu":
         return "stacked"
-    return "native" if load_libraries(_libraries(architectures)) else "stacked"
+    return "native" if load_engine() else _without_compiled_code(architecture)
 
 
-def _libraries(architectures: Iterable[Architecture]) -> list[str]:
-    return list(dict.fromkeys(chain.from_iterable(map(libraries_of, architectures))))
+def _without_compiled_code(architecture: Architecture) -> str:
+    """Return whichever of "stacked" and "reference" is faster for ``architecture`` on a CPU.
+
+    Measured by benchmarks/step_times.py: stacking five repeats gains a factor of 2 to 4 for MLPs of
+    10,000 and 30,000 parameters; with larger ones, and transformers, it loses.
+    """
+    is_small = architecture.model == "mlp" and architecture.num_parameters <= LARGEST_STACKED_MLP
+    return "stacked" if is_small else "reference"
 
 
 def variant_label(engine: str, device: str) -> str:
     """Return the end of the protocol column for what :func:`engine_used` answered.
 
-    It is empty for compiled code on a CPU.
-
-    Other engines and devices round differently, so their probes are not mixed with those.
+    It is empty for the compiled engine on a CPU, whose bits are the same on every machine. Other
+    engines and devices round differently, so their probes are not mixed with those.
     """
     usual = "native" if device == "cpu" else "stacked"
     label = "" if engine == usual else f" engine={engine}"
     return label + ("" if device == "cpu" else f" device={device}")
 
 
-def fallback_note(engine: str, device: str, *architectures: Architecture) -> str | None:
+def stack_size(engine: str, device: str) -> int:
+    """Return how many models train together at most where :func:`engine_used` said ``engine``."""
+    if engine != "stacked":
+        return 1
+    return STACKED_ON_A_CPU if device == "cpu" else STACKED_ON_A_GPU
+
+
+def fallback_note(engine: str, device: str, architectures: Iterable[Architecture]) -> str | None:
     """Return one line when the fast engine has to do without compiled code, else None."""
-    if device != "cpu" or engine_used(engine, device, *architectures) != "stacked":
+    missing = find_engine()
+    if engine != "fast" or device != "cpu" or not isinstance(missing, Unavailable):
         return None
-    reason = next(filter(None, map(why_unavailable, _libraries(architectures))))
-    return f"note: {reason}; training with torch operations instead, more slowly"
+    used = sorted({engine_used(engine, device, architecture) for architecture in architectures})
+    names = {"reference": "the reference loop", "stacked": "stacked torch operations"}
+    return (
+        f"note: {missing.reason}; using {' or '.join(names[name] for name in used)} instead, more "
+        f"slowly; these probes are counted apart, as {' or '.join(f'engine={n}' for n in used)}; "
+        f"for the fast engine, {missing.remedy}"
+    )
 
 
 def train_probe(
@@ -81,16 +96,20 @@ def train_probe(
         return outcome, model.state_dict()
     if used == "native":
         return _train_native(probe, on_epoch)
-    trainer = StackedTrainer([probe], device, host_masks=device == "cpu")
+    trainer = _stacked([probe], device)
     outcome = trainer.run(lambda _, record: on_epoch(record) if on_epoch else None)[0]
     return outcome, trainer.weights(0)
 
 
 def train_probes(probes: list[Probe], device: str, engine: str) -> list[Outcome]:
     """Return the outcomes of ``probes`` (one architecture and protocol) in their order."""
-    if device == "cuda" and engine_used(engine, device, probes[0].architecture) == "stacked":
-        return StackedTrainer(probes, device, host_masks=False).run()
+    if engine_used(engine, device, probes[0].architecture) == "stacked":
+        return _stacked(probes, device).run()
     return [train_probe(probe, device, engine)[0] for probe in probes]
+
+
+def _stacked(probes: list[Probe], device: str) -> StackedTrainer:
+    return StackedTrainer(probes, device, host_masks=device == "cpu")
 
 
 def start_native(probe: Probe) -> tuple[NativeModel, Iterator[np.ndarray]]:
@@ -100,7 +119,7 @@ def start_native(probe: Probe) -> tuple[NativeModel, Iterator[np.ndarray]]:
     data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
     masks = streams.dropout_masks(protocol.dropout)
     module = build_model(probe, streams)
-    model = NATIVE_MODELS[task.model](module, data.inputs, data.labels, protocol, masks)
+    model = NativeModel(task, module, data.inputs, data.labels, protocol, masks)
     return model, streams.batch_orders(probe.n)
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import get_type_hints
 
 from training.cli import Parser, interrupts_held_back
 from training.errors import UserError
-from training.native.build import start_compiling
-from training.native.libraries import libraries_of
-from training.probe_types import Architecture
 from training.protocol import Protocol
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -69,12 +65,6 @@ def add_engine_flags(parser: Parser) -> None:
         default="fast",
         help="fast code, or the plain reference loop it is tested against",
     )
-
-
-def compile_ahead(args: argparse.Namespace, architectures: Iterable[Architecture]) -> None:
-    """Start compiling what the engine flags ask for, to be ready when torch is imported."""
-    if args.engine == "fast" and args.device in ("auto", "cpu"):
-        start_compiling({name for each in architectures for name in libraries_of(each)})
 
 
 def import_torch() -> None:

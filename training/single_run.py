@@ -20,7 +20,7 @@ from training.cli import (
     write_atomically,
 )
 from training.errors import UserError
-from training.flags import add_engine_flags, compile_ahead, import_torch, resolve_device
+from training.flags import add_engine_flags, import_torch, resolve_device
 from training.protocol import Protocol
 
 
@@ -68,7 +68,6 @@ def train_and_report(
     args: argparse.Namespace, architecture, protocol: Protocol, budget: int, note: str | None
 ) -> None:
     """Train one model as the flags say and print its summary; ``note`` goes to stderr first."""
-    compile_ahead(args, [architecture])  # before NumPy and torch are imported, which takes as long
     from dataset.synthetic_generator import max_mappings
 
     limit = max_mappings(architecture.vocab_size, architecture.seq_len)
@@ -133,7 +132,7 @@ def _train(args: argparse.Namespace, architecture, protocol: Protocol, device: s
     from training.probe_types import Probe
 
     torch.set_num_threads(args.threads)
-    if note := fallback_note(args.engine, device, architecture):
+    if note := fallback_note(args.engine, device, [architecture]):
         print(note, file=sys.stderr)
     history = []
     probe = Probe(architecture, protocol, args.seed, args.repeat, args.num_sequences)

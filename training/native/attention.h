@@ -9,6 +9,9 @@
 
 namespace native {
 
+// Heads with fewer features than this are computed with other heads in the lanes of a vector.
+constexpr int WIDE_HEAD_DIM = 16;
+
 // Rows of a matrix by token: row index[r] if there is an index, else row r.
 struct Operand {
     float* data;
@@ -16,6 +19,11 @@ struct Operand {
     const std::int32_t* index = nullptr;
 
     float* row(std::ptrdiff_t r) const { return data + (index ? index[r] : r) * ld; }
+};
+
+// Queries, keys and values, or their gradients.
+struct Operands3 {
+    Operand q, k, v;
 };
 
 // A head takes head_dim of the hidden_size = heads * head_dim columns of each matrix.
@@ -27,6 +35,14 @@ struct AttentionShape {
     int visible(int position) const { return causal ? position + 1 : seq_len; }
     // First query that sees the key at `position`.
     int first_query(int position) const { return causal ? position : 0; }
+    // What scores are multiplied with.
+    float temperature() const { return 1 / sqrt(float(head_dim)); }
+};
+
+// What the forward pass leaves for the backward pass, and the gradient of its output.
+struct AttentionOutput {
+    const float *saved, *out, *d_out;
+    std::ptrdiff_t ld;  // of out and d_out
 };
 
 class Attention {
@@ -38,23 +54,25 @@ class Attention {
 
     // out (mappings * T, hidden_size) = dropout(softmax(q k^T / sqrt(head_dim))) v per head. The
     // draws are (mappings, heads, T, T). `saved` may be null when no backward pass follows.
-    virtual void forward(int mappings, const Operand& q, const Operand& k, const Operand& v,
-                         const Dropping& dropping, float* saved, float* out,
-                         std::ptrdiff_t ld_out) = 0;
+    virtual void forward(int mappings, const Operands3& from, const Dropping& dropping,
+                         float* saved, float* out, std::ptrdiff_t ld_out) = 0;
 
     // Gradients of q, k, v from that of the output. Rows of a gradient that are found through an
     // index are added to, others are overwritten.
-    virtual void backward(int mappings, const Operand& q, const Operand& k, const Operand& v,
-                          float mask_scale, const float* saved, const float* out,
-                          const float* d_out, std::ptrdiff_t ld_out, const Operand& d_q,
-                          const Operand& d_k, const Operand& d_v) = 0;
+    virtual void backward(int mappings, const Operands3& from, float mask_scale,
+                          const AttentionOutput& output, const Operands3& gradients) = 0;
 };
 
-// The `attention_create` of an attention library, which the transformer's library is handed. For
-// heads of fewer than WIDE_HEAD_DIM (libraries.py) features attention_narrow.cpp makes one: rows
-// hold feature e of head h at column e * heads + h. For others attention_wide.cpp does: the feature
-// is at column h * head_dim + e.
-typedef Attention* AttentionFactory(const AttentionShape* shape);
+// For heads of fewer than WIDE_HEAD_DIM features: rows hold feature e of head h at column
+// e * heads + h.
+Owner<Attention> make_narrow_attention(const AttentionShape& shape);
+// For others: the feature is at column h * head_dim + e.
+Owner<Attention> make_wide_attention(const AttentionShape& shape);
+
+inline Owner<Attention> make_attention(const AttentionShape& shape) {
+    return shape.head_dim < WIDE_HEAD_DIM ? make_narrow_attention(shape)
+                                          : make_wide_attention(shape);
+}
 
 constexpr std::int32_t SIGN_BIT = std::int32_t(0x80000000u);
 

@@ -3,8 +3,8 @@
 // padding. Rows of q, k, v and the output hold feature e of head h at e * heads + h; the weights
 // around the block are stored in that order, so that the heads of a feature come as vectors.
 //
-// HEAD_DIM, a flag of the compiler, is the features of a head, or 0 for any number of them below
-// WIDE_HEAD_DIM, which is slower.
+// HEAD_DIM is the features of a head, or 0 for any number of them below WIDE_HEAD_DIM, which is
+// slower.
 #include "attention.h"
 
 namespace native {
@@ -54,6 +54,7 @@ inline void transpose_draws(int rows, int columns, const std::uint16_t* from, st
     }
 }
 
+template <int HEAD_DIM>
 class NarrowAttention final : public Attention {
   public:
     explicit NarrowAttention(const AttentionShape& shape)
@@ -72,16 +73,14 @@ class NarrowAttention final : public Attention {
         return (mappings + group_ - 1) / group_ * blocks_ * block_saved_;
     }
 
-    void forward(int mappings, const Operand& q, const Operand& k, const Operand& v,
-                 const Dropping& dropping, float* saved, float* out,
-                 std::ptrdiff_t ld_out) override {
-        const float temperature = 1 / sqrt(float(s_.head_dim));
+    void forward(int mappings, const Operands3& from, const Dropping& dropping, float* saved,
+                 float* out, std::ptrdiff_t ld_out) override {
         const std::uint16_t* draws = dropping.draws;
         for (int first = 0; first < mappings; first += group_) {
             const int count = std::min(group_, mappings - first), heads = count * s_.heads;
-            gather(q, first, count, temperature, Q);
-            gather(k, first, count, 1, K);
-            gather(v, first, count, 1, V);
+            gather(from.q, first, count, s_.temperature(), Q);
+            gather(from.k, first, count, 1, K);
+            gather(from.v, first, count, 1, V);
             for (int block = 0; block < blocks_; ++block) {
                 float* const weights = saved ? saved : unsaved_.get();
                 const int lanes = std::min(VL, heads - block * VL);
@@ -98,25 +97,23 @@ class NarrowAttention final : public Attention {
         }
     }
 
-    void backward(int mappings, const Operand& q, const Operand& k, const Operand& v,
-                  float mask_scale, const float* saved, const float* out, const float* d_out,
-                  std::ptrdiff_t ld_out, const Operand& d_q, const Operand& d_k,
-                  const Operand& d_v) override {
-        const float temperature = 1 / sqrt(float(s_.head_dim));
+    void backward(int mappings, const Operands3& from, float mask_scale,
+                  const AttentionOutput& output, const Operands3& gradients) override {
+        const float* saved = output.saved;
         for (int first = 0; first < mappings; first += group_) {
             const int count = std::min(group_, mappings - first);
-            gather(q, first, count, temperature, Q);
-            gather(k, first, count, 1, K);
-            gather(v, first, count, 1, V);
-            gather({const_cast<float*>(out), ld_out}, first, count, 1, OUT);
-            gather({const_cast<float*>(d_out), ld_out}, first, count, 1, D_OUT);
+            gather(from.q, first, count, s_.temperature(), Q);
+            gather(from.k, first, count, 1, K);
+            gather(from.v, first, count, 1, V);
+            gather({const_cast<float*>(output.out), output.ld}, first, count, 1, OUT);
+            gather({const_cast<float*>(output.d_out), output.ld}, first, count, 1, D_OUT);
             for (int block = 0; block < blocks_; ++block) {
                 backward_lanes(block, mask_scale, saved);
                 saved += block_saved_;
             }
-            scatter(D_Q, first, count, temperature, d_q);
-            scatter(D_K, first, count, 1, d_k);
-            scatter(D_V, first, count, 1, d_v);
+            scatter(D_Q, first, count, s_.temperature(), gradients.q);
+            scatter(D_K, first, count, 1, gradients.k);
+            scatter(D_V, first, count, 1, gradients.v);
         }
     }
 
@@ -196,7 +193,7 @@ class NarrowAttention final : public Attention {
             for (int j = 0; j < visible; ++j) {
                 vec score = load(q) * load(k + j * dim * VL);
                 for (int e = 1; e < dim; ++e) {
-                    score += load(q + e * VL) * load(k + (j * dim + e) * VL);
+                    score = fma(load(q + e * VL), load(k + (j * dim + e) * VL), score);
                 }
                 store(weights + j * VL, score);
                 highest = j == 0 ? score : select(score > highest, score, highest);
@@ -212,7 +209,9 @@ class NarrowAttention final : public Attention {
                     weight = from_bits(bits(weight) | (~keep & SIGN_BIT));
                 }
                 store(weights + j * VL, weight);
-                for (int e = 0; e < dim; ++e) mixed[e] += kept * load(v + (j * dim + e) * VL);
+                for (int e = 0; e < dim; ++e) {
+                    mixed[e] = fma(kept, load(v + (j * dim + e) * VL), mixed[e]);
+                }
             }
             const vec inverse = 1.0f / sum;
             store(saved + (pairs_ + i) * VL, inverse);
@@ -233,7 +232,7 @@ class NarrowAttention final : public Attention {
             vec d_query[MAX_HEAD_DIM] = {}, along{};
             for (int e = 0; e < dim; ++e) {
                 const vec g = load(d_out + (i * dim + e) * VL);
-                along += g * load(part(OUT, block) + (i * dim + e) * VL);
+                along = fma(g, load(part(OUT, block) + (i * dim + e) * VL), along);
                 store(d_out + (i * dim + e) * VL, g * (inverse * mask_scale));
             }
             along *= inverse;
@@ -241,13 +240,14 @@ class NarrowAttention final : public Attention {
                 const ivec weight = bits(load(saved + (i * T + j) * VL));
                 vec d_weight{};
                 for (int e = 0; e < dim; ++e) {
-                    d_weight += load(d_out + (i * dim + e) * VL) * load(v + (j * dim + e) * VL);
+                    d_weight = fma(load(d_out + (i * dim + e) * VL),
+                                   load(v + (j * dim + e) * VL), d_weight);
                 }
                 d_weight = from_bits(~(weight >> 31) & bits(d_weight));
                 const vec d_score = from_bits(weight & ~SIGN_BIT) * (d_weight - along);
                 store(d_scores + (i * T + j) * VL, d_score);
                 for (int e = 0; e < dim; ++e) {
-                    d_query[e] += d_score * load(k + (j * dim + e) * VL);
+                    d_query[e] = fma(d_score, load(k + (j * dim + e) * VL), d_query[e]);
                 }
             }
             for (int e = 0; e < dim; ++e) store(part(D_Q, block) + (i * dim + e) * VL, d_query[e]);
@@ -259,8 +259,8 @@ class NarrowAttention final : public Attention {
                 const ivec weight = bits(load(saved + (i * T + j) * VL));
                 const vec kept = from_bits(~(weight >> 31) & weight);
                 for (int e = 0; e < dim; ++e) {
-                    d_key[e] += d_score * load(q + (i * dim + e) * VL);
-                    d_value[e] += kept * load(d_out + (i * dim + e) * VL);
+                    d_key[e] = fma(d_score, load(q + (i * dim + e) * VL), d_key[e]);
+                    d_value[e] = fma(kept, load(d_out + (i * dim + e) * VL), d_value[e]);
                 }
             }
             for (int e = 0; e < dim; ++e) {
@@ -279,8 +279,15 @@ class NarrowAttention final : public Attention {
 
 }  // namespace
 
-}  // namespace native
-
-extern "C" native::Attention* attention_create(const native::AttentionShape* shape) {
-    return new native::NarrowAttention(*shape);
+Owner<Attention> make_narrow_attention(const AttentionShape& shape) {
+    using Made = Owner<Attention>;
+    switch (shape.head_dim) {
+        case 1: return Made(new NarrowAttention<1>(shape));
+        case 2: return Made(new NarrowAttention<2>(shape));
+        case 4: return Made(new NarrowAttention<4>(shape));
+        case 8: return Made(new NarrowAttention<8>(shape));
+        default: return Made(new NarrowAttention<0>(shape));
+    }
 }
+
+}  // namespace native

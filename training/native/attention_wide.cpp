@@ -2,6 +2,7 @@
 // h * head_dim + e). One head of one mapping at a time; vectors run along the features, or along
 // the keys of a query.
 #include "attention.h"
+#include "gemm.h"
 
 namespace native {
 
@@ -22,15 +23,15 @@ class WideAttention final : public Attention {
         return std::ptrdiff_t(mappings) * s_.heads * s_.seq_len * keys_;
     }
 
-    void forward(int mappings, const Operand& q, const Operand& k, const Operand& v,
-                 const Dropping& dropping, float* saved, float* out,
-                 std::ptrdiff_t ld_out) override {
+    void forward(int mappings, const Operands3& from, const Dropping& dropping, float* saved,
+                 float* out, std::ptrdiff_t ld_out) override {
         const int T = s_.seq_len, size = s_.head_dim;
         const Operand to{out, ld_out};
         for (int item = 0; item < mappings * s_.heads; ++item) {
             const int first = item / s_.heads * T, column = item % s_.heads * size;
-            const Rows query = rows(0, q, first, column), key = rows(1, k, first, column);
-            const Rows value = rows(2, v, first, column);
+            const Rows query = rows(0, from.q, first, column);
+            const Rows key = rows(1, from.k, first, column);
+            const Rows value = rows(2, from.v, first, column);
             scores(query, key);
             Dropping own = dropping;
             if (own.draws) own.draws += std::ptrdiff_t(item) * T * T;
@@ -38,44 +39,40 @@ class WideAttention final : public Attention {
             // A causal block of queries stops at its last visible key.
             const Rows mixed = target(3, to, first, column);
             blocks(T, [&](int i, int count) {
-                multiply(count, width_, s_.visible(i + count - 1), weights_.get() + i * keys_,
-                         keys_, 1, value.data, value.ld, mixed.data + i * mixed.ld, mixed.ld);
+                multiply(count, width_, s_.visible(i + count - 1), weights(i), value, mixed.at(i));
             });
             finish(mixed, to, first, column);
             if (saved) saved += T * keys_;
         }
     }
 
-    void backward(int mappings, const Operand& q, const Operand& k, const Operand& v,
-                  float mask_scale, const float* saved, const float*, const float* d_out,
-                  std::ptrdiff_t ld_out, const Operand& d_q, const Operand& d_k,
-                  const Operand& d_v) override {
+    void backward(int mappings, const Operands3& from, float mask_scale,
+                  const AttentionOutput& output, const Operands3& gradients) override {
         const int T = s_.seq_len, size = s_.head_dim;
-        const Operand d_o{const_cast<float*>(d_out), ld_out};
+        const Operand d_out{const_cast<float*>(output.d_out), output.ld};
+        const float* saved = output.saved;
         for (int item = 0; item < mappings * s_.heads; ++item) {
             const int first = item / s_.heads * T, column = item % s_.heads * size;
-            const Rows query = rows(0, q, first, column), key = rows(1, k, first, column);
-            const Rows value = rows(2, v, first, column), mixed = rows(3, d_o, first, column);
+            const Rows query = rows(0, from.q, first, column);
+            const Rows key = rows(1, from.k, first, column);
+            const Rows value = rows(2, from.v, first, column);
+            const Rows mixed = rows(3, d_out, first, column);
             scores(mixed, value);
             softmax_backward(mask_scale, saved);
-            const Rows d_query = target(4, d_q, first, column);
+            const Rows d_query = target(4, gradients.q, first, column);
             blocks(T, [&](int i, int count) {
-                multiply(count, width_, s_.visible(i + count - 1), scores_.get() + i * keys_,
-                         keys_, 1, key.data, key.ld, d_query.data + i * d_query.ld, d_query.ld);
+                multiply(count, width_, s_.visible(i + count - 1), scores(i), key, d_query.at(i));
             });
-            finish(d_query, d_q, first, column);
-            const Rows d_key = target(5, d_k, first, column);
-            const Rows d_value = target(6, d_v, first, column);
+            finish(d_query, gradients.q, first, column);
+            const Rows d_key = target(5, gradients.k, first, column);
+            const Rows d_value = target(6, gradients.v, first, column);
             blocks(T, [&](int j, int count) {
                 const int i = s_.first_query(j);
-                multiply(count, width_, T - i, scores_.get() + i * keys_ + j, 1, keys_,
-                         query.data + i * query.ld, query.ld, d_key.data + j * d_key.ld, d_key.ld);
-                multiply(count, width_, T - i, weights_.get() + i * keys_ + j, 1, keys_,
-                         mixed.data + i * mixed.ld, mixed.ld, d_value.data + j * d_value.ld,
-                         d_value.ld);
+                multiply(count, width_, T - i, scores(i).column(j), query.at(i), d_key.at(j));
+                multiply(count, width_, T - i, weights(i).column(j), mixed.at(i), d_value.at(j));
             });
-            finish(d_key, d_k, first, column);
-            finish(d_value, d_v, first, column);
+            finish(d_key, gradients.k, first, column);
+            finish(d_value, gradients.v, first, column);
             saved += T * keys_;
         }
     }
@@ -85,7 +82,20 @@ class WideAttention final : public Attention {
     struct Rows {
         float* data;
         std::ptrdiff_t ld;
+
+        Rows at(int row) const { return {data + row * ld, ld}; }
     };
+
+    // A left factor: element (r, p) is data[r * row + p * k].
+    struct Strided {
+        const float* data;
+        std::ptrdiff_t row, k;
+
+        Strided column(int j) const { return {data + j, k, row}; }  // the transpose's rows from j on
+    };
+
+    Strided scores(int i) const { return {scores_.get() + i * keys_, keys_, 1}; }
+    Strided weights(int i) const { return {weights_.get() + i * keys_, keys_, 1}; }
 
     float* own_rows(int i) const { return rows_.get() + std::ptrdiff_t(i) * s_.seq_len * width_; }
     bool in_place(const Operand& x) const { return !x.index && s_.head_dim == width_; }
@@ -125,8 +135,10 @@ class WideAttention final : public Attention {
 
     // c (ROWS, VECS vectors) = a (ROWS, k) * b (k, VECS vectors).
     template <int ROWS, int VECS>
-    static void block(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k,
-                      const float* b, std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc) {
+    static void block(int k, const Strided& left, const float* b, std::ptrdiff_t ldb, float* c,
+                      std::ptrdiff_t ldc) {
+        const float* a = left.data;
+        const std::ptrdiff_t a_row = left.row;
         vec sum[ROWS][VECS] = {};
         for (int p = 0; p < k; ++p) {
             vec row[VECS];
@@ -135,9 +147,9 @@ class WideAttention final : public Attention {
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) {
 #pragma GCC unroll 8
-                for (int v = 0; v < VECS; ++v) sum[r][v] += a[r * a_row] * row[v];
+                for (int v = 0; v < VECS; ++v) sum[r][v] = fma(row[v], a[r * a_row], sum[r][v]);
             }
-            a += a_k, b += ldb;
+            a += left.k, b += ldb;
         }
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
@@ -146,37 +158,36 @@ class WideAttention final : public Attention {
         }
     }
 
-    // c (rows <= MR, columns) = a * b; columns are a multiple of VL.
+    // c (rows <= MR, columns) = a (rows, k) * b (k, columns); columns are a multiple of VL.
     template <int ROWS = MR>
-    static void multiply(int rows, int columns, int k, const float* a, std::ptrdiff_t a_row,
-                         std::ptrdiff_t a_k, const float* b, std::ptrdiff_t ldb, float* c,
-                         std::ptrdiff_t ldc) {
+    static void multiply(int rows, int columns, int k, const Strided& a, const Rows& b,
+                         const Rows& c) {
         if constexpr (ROWS > 1) {
             if (rows < ROWS) {
-                multiply<ROWS - 1>(rows, columns, k, a, a_row, a_k, b, ldb, c, ldc);
+                multiply<ROWS - 1>(rows, columns, k, a, b, c);
                 return;
             }
         }
         int j = 0;
         for (; j + 2 * VL <= columns; j += 2 * VL) {
-            block<ROWS, 2>(k, a, a_row, a_k, b + j, ldb, c + j, ldc);
+            block<ROWS, 2>(k, a, b.data + j, b.ld, c.data + j, c.ld);
         }
-        if (j < columns) block<ROWS, 1>(k, a, a_row, a_k, b + j, ldb, c + j, ldc);
+        if (j < columns) block<ROWS, 1>(k, a, b.data + j, b.ld, c.data + j, c.ld);
     }
 
     // scores_ (T, keys_) = x y^T; columns from T on are 0.
     void scores(const Rows& x, const Rows& y) const {
         transpose(s_.seq_len, s_.head_dim, y.data, y.ld, turned_.get(), keys_);
+        const Rows turned{turned_.get(), keys_}, to{scores_.get(), keys_};
         blocks(s_.seq_len, [&](int i, int count) {
-            multiply(count, keys_, s_.head_dim, x.data + i * x.ld, x.ld, 1, turned_.get(), keys_,
-                     scores_.get() + i * keys_, keys_);
+            multiply(count, keys_, s_.head_dim, {x.at(i).data, x.ld, 1}, turned, to.at(i));
         });
     }
 
     // weights_ = dropout(softmax(scores_ / sqrt(head_dim))). `saved` gets them without dropout's
     // scale and with their sign set if dropped.
     void softmax(const Dropping& dropping, float* saved) const {
-        const float temperature = 1 / sqrt(float(s_.head_dim));
+        const float temperature = s_.temperature();
         for (int i = 0; i < s_.seq_len; ++i) {
             float* const row = weights_.get() + i * keys_;
             const float* const score = scores_.get() + i * keys_;
@@ -210,7 +221,7 @@ class WideAttention final : public Attention {
     // From the gradient of the weights after dropout, in scores_, to that of the scores; weights_
     // becomes what it was in the forward pass.
     void softmax_backward(float mask_scale, const float* saved) const {
-        const float temperature = 1 / sqrt(float(s_.head_dim));
+        const float temperature = s_.temperature();
         for (int i = 0; i < s_.seq_len; ++i) {
             float* const row = weights_.get() + i * keys_;
             float* const d_score = scores_.get() + i * keys_;
@@ -219,14 +230,14 @@ class WideAttention final : public Attention {
                 const ivec weight = bits(load(saved + i * keys_ + j));
                 const vec kept = from_bits(~(weight >> 31) & weight) * mask_scale;
                 store(row + j, kept);
-                along += kept * load(d_score + j);
+                along = fma(kept, load(d_score + j), along);
             }
             const float mean = sum_lanes(along);
             for (int j = 0; j < keys_; j += VL) {
                 const ivec weight = bits(load(saved + i * keys_ + j));
                 const vec kept = load(row + j), d = load(d_score + j);
-                const vec change = kept * d - from_bits(weight & ~SIGN_BIT) * mean;
-                store(d_score + j, change * temperature);
+                const vec away = from_bits(weight & ~SIGN_BIT) * mean;
+                store(d_score + j, fma(kept, d, -away) * temperature);
             }
         }
     }
@@ -238,8 +249,8 @@ class WideAttention final : public Attention {
 
 }  // namespace
 
-}  // namespace native
-
-extern "C" native::Attention* attention_create(const native::AttentionShape* shape) {
-    return new native::WideAttention(*shape);
+Owner<Attention> make_wide_attention(const AttentionShape& shape) {
+    return Owner<Attention>(new WideAttention(shape));
 }
+
+}  // namespace native

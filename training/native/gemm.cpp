@@ -18,29 +18,39 @@ void each(Action action) {
 }
 
 // Write a block whose last columns do not exist in c. Not worth a copy in every tile.
-__attribute__((noinline)) void finish_edge(int rows, int columns, const float* block, float* c,
-                                           std::ptrdiff_t ldc, bool accumulate,
-                                           const Epilogue& epilogue) {
+__attribute__((noinline)) void finish_edge(int rows, int columns, const float* block,
+                                           const Product& c, const Epilogue& epilogue) {
     for (int r = 0; r < rows; ++r) {
+        float* const to = c.data + r * c.ld;
         for (int j = 0; j < columns; ++j) {
             float y = block[r * NR + j];
-            if (accumulate) y += c[r * ldc + j];
+            if (c.accumulate) y += to[j];
             if (epilogue.row_bias) y += epilogue.row_bias[r];
             if (epilogue.column_bias) y += epilogue.column_bias[j];
-            c[r * ldc + j] = epilogue.relu && y < 0 ? 0 : y;
+            to[j] = epilogue.relu && y < 0 ? 0 : y;
         }
     }
 }
 
+// What a tile multiplies: element (r, p) of a is a[r * a_row + p * a_k]; row p of b is a full
+// panel at b + p * ldb.
+struct Operands {
+    int k;
+    const float* a;
+    std::ptrdiff_t a_row, a_k;
+    const float* b;
+    std::ptrdiff_t ldb;
+};
+
 // c block (ROWS x VECS vectors, of which `columns` elements exist) = a block * b panel.
-// Element (r, p) of a is a[r * a_row + p * a_k]; row p of b is a full panel at b + p * ldb.
 template <int ROWS, int VECS>
-void tile(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const float* b,
-          std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc, int columns, bool accumulate,
-          const Epilogue& epilogue) {
+void tile(const Operands& from, const Product& to, int columns, const Epilogue& epilogue) {
+    const float *a = from.a, *b = from.b;
+    const std::ptrdiff_t a_row = from.a_row, a_k = from.a_k, ldb = from.ldb, ldc = to.ld;
+    float* const c = to.data;
     vec sum[ROWS][VECS];
     each<ROWS, VECS>([&](int r, int v) { sum[r][v] = vec{}; });
-    for (int p = 0; p < k; ++p) {
+    for (int p = 0; p < from.k; ++p) {
         vec row[VECS];
 #pragma GCC unroll 16
         for (int v = 0; v < VECS; ++v) row[v] = load(b + v * VL);
@@ -48,7 +58,7 @@ void tile(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const
         for (int r = 0; r < ROWS; ++r) {
             const vec x = splat(a[r * a_row]);
 #pragma GCC unroll 16
-            for (int v = 0; v < VECS; ++v) sum[r][v] += x * row[v];
+            for (int v = 0; v < VECS; ++v) sum[r][v] = fma(x, row[v], sum[r][v]);
         }
         a += a_k;
         b += ldb;
@@ -56,10 +66,10 @@ void tile(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const
     if (columns < VECS * VL) {
         float block[MR * NR];
         each<ROWS, VECS>([&](int r, int v) { store(block + r * NR + v * VL, sum[r][v]); });
-        finish_edge(ROWS, columns, block, c, ldc, accumulate, epilogue);
+        finish_edge(ROWS, columns, block, to, epilogue);
         return;
     }
-    if (accumulate) each<ROWS, VECS>([&](int r, int v) { sum[r][v] += load(c + r * ldc + v * VL); });
+    if (to.accumulate) each<ROWS, VECS>([&](int r, int v) { sum[r][v] += load(c + r * ldc + v * VL); });
     if (const float* bias = epilogue.row_bias) {
         each<ROWS, VECS>([&](int r, int v) { sum[r][v] += splat(bias[r]); });
     }
@@ -75,8 +85,8 @@ void tile(int k, const float* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const
 using Tile = decltype(&tile<1, 1>);
 
 // A tile has 1 row, or LOWEST to MR rows. More than MR rows always divide into the latter, except
-// that 7 rows do not for MR = 6. Lower panels go row by row: more tiles would take long to compile.
-constexpr int LOWEST = MR == 6 ? 4 : MR / 2;
+// that 7 rows do not. Lower panels go row by row: more tiles would take long to compile.
+constexpr int LOWEST = 4;
 
 constexpr int height_index(int rows) { return rows < LOWEST ? 0 : rows - LOWEST + 1; }
 
@@ -109,62 +119,63 @@ void pack_b(bool trans_b, int k, int columns, int width, const float* b, std::pt
 
 }  // namespace
 
-void gemm(bool trans_a, bool trans_b, int m, int n, int k, const float* a, std::ptrdiff_t lda,
-          const float* b, std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc, bool accumulate,
+void gemm(int m, int n, int k, const Factor& a, const Factor& b, const Product& c,
           float* workspace, const Epilogue& epilogue) {
     if (m <= 0 || n <= 0) return;
     float* const b_panel = workspace;            // (KC x NR)
     float* const a_block = workspace + KC * NR;  // (MC x KC)
-    const std::ptrdiff_t b_k = trans_b ? 1 : ldb, b_column = trans_b ? ldb : 1;
+    const std::ptrdiff_t b_k = b.transposed ? 1 : b.ld, b_column = b.transposed ? b.ld : 1;
     const Blocks k_blocks(std::max(k, 1), KC), m_blocks(m, MC);
     const int full_columns = n / NR * NR;
     for (int kb = 0; kb < k_blocks.count; ++kb) {
         const int p0 = k_blocks.start(kb), depth = k <= 0 ? 0 : k_blocks.start(kb + 1) - p0;
-        const bool add = accumulate || kb > 0, last = kb + 1 == k_blocks.count;
+        const bool add = c.accumulate || kb > 0, last = kb + 1 == k_blocks.count;
         for (int mb = 0; mb < m_blocks.count; ++mb) {
             const int i0 = m_blocks.start(mb), rows = m_blocks.start(mb + 1) - i0;
             const Blocks panels(rows, MR);
-            const float* a_from = trans_a ? a + p0 * lda + i0 : a + i0 * lda + p0;
-            std::ptrdiff_t a_row = trans_a ? 1 : lda, a_k = trans_a ? lda : 1;
+            const float* a_from = a.transposed ? a.data + p0 * a.ld + i0 : a.data + i0 * a.ld + p0;
+            std::ptrdiff_t a_row = a.transposed ? 1 : a.ld, a_k = a.transposed ? a.ld : 1;
             // A tall transposed a touches a new cache line per step of k; copied to rows, each
             // line is read once. Not worth it when few panels of b use the copy.
-            if (trans_a && n >= 6 * NR) {
-                transpose(depth, rows, a_from, lda, a_block, depth);
+            if (a.transposed && n >= 6 * NR) {
+                transpose(depth, rows, a_from, a.ld, a_block, depth);
                 a_from = a_block, a_row = depth, a_k = 1;
             }
             const auto multiply = [&](int panel, int j, const float* from, std::ptrdiff_t stride) {
                 const int i = panels.start(panel), height = panels.start(panel + 1) - i;
                 const int columns = std::min(NR, n - j), vecs = (columns + VL - 1) / VL;
                 Epilogue end;
-                if (last) {
-                    end = epilogue;
-                    if (end.row_bias) end.row_bias += i0 + i;
-                    if (end.column_bias) end.column_bias += j;
+                if (last) {  // member by member: a wide load would wait for their stores
+                    if (epilogue.row_bias) end.row_bias = epilogue.row_bias + i0 + i;
+                    if (epilogue.column_bias) end.column_bias = epilogue.column_bias + j;
+                    end.relu = epilogue.relu;
                 }
                 const Tile run = TILES[height_index(height) * NV + vecs - 1];
                 const int step = height < LOWEST ? 1 : height;
                 for (int r = i; r < i + height; r += step) {
-                    run(depth, a_from + r * a_row, a_row, a_k, from, stride,
-                        c + (i0 + r) * ldc + j, ldc, columns, add, end);
+                    run({depth, a_from + r * a_row, a_row, a_k, from, stride},
+                        {c.data + (i0 + r) * c.ld + j, c.ld, add}, columns, end);
                     if (end.row_bias) end.row_bias += step;
                 }
             };
             // A b of few rows or little use is read where it lies; a small one stays in L1 while
             // the rows of a pass by once. Otherwise each panel of b is copied once and stays.
-            const bool direct = !trans_b && (rows < 64 || depth * ldb <= 4096);
+            const bool direct = !b.transposed && (rows < 64 || depth * b.ld <= 4096);
             int j = 0;
             if (direct && depth * full_columns <= 4096) {
                 for (int panel = 0; panel < panels.count; ++panel) {
-                    for (j = 0; j < full_columns; j += NR) multiply(panel, j, b + p0 * ldb + j, ldb);
+                    for (j = 0; j < full_columns; j += NR) {
+                        multiply(panel, j, b.data + p0 * b.ld + j, b.ld);
+                    }
                 }
                 j = full_columns;
             }
             for (; j < n; j += NR) {
-                const float* from = b + p0 * b_k + j * b_column;
-                std::ptrdiff_t stride = ldb;
+                const float* from = b.data + p0 * b_k + j * b_column;
+                std::ptrdiff_t stride = b.ld;
                 if (!direct || j + NR > n) {
                     const int columns = std::min(NR, n - j), width = round_up(columns, VL);
-                    pack_b(trans_b, depth, columns, width, from, ldb, b_panel);
+                    pack_b(b.transposed, depth, columns, width, from, b.ld, b_panel);
                     from = b_panel, stride = width;
                 }
                 for (int panel = 0; panel < panels.count; ++panel) multiply(panel, j, from, stride);

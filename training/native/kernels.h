@@ -4,45 +4,24 @@
 // logits[v * ld + j]. Vectors then run across columns and no sum crosses lanes.
 #pragma once
 
-#include <cstring>
-
-#include "gemm.h"
+#include "vector.h"
 
 namespace native {
-
-inline ivec bits(vec x) { return reinterpret_cast<ivec>(x); }
-inline vec from_bits(ivec x) { return reinterpret_cast<vec>(x); }
-inline vec select(ivec mask, vec yes, vec no) { return mask ? yes : no; }
-inline ivec load_ints(const std::int32_t* p) {
-    ivec x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
-}
-
-inline ivec lanes() {  // 0, 1, 2, ...
-    ivec x;
-    for (int i = 0; i < VL; ++i) x[i] = i;
-    return x;
-}
-
-// As in <cmath>, which would take longer to compile than they do.
-inline float sqrt(float x) { return __builtin_sqrtf(x); }
-inline double sqrt(double x) { return __builtin_sqrt(x); }
 
 // exp(x) to about 1e-7 relative for x <= 88; 0 below -87.3, where floats turn subnormal.
 inline vec exp(vec x) {
     // x = n log 2 + r with |r| <= log(2) / 2. Adding 1.5 * 2^23 rounds to the nearest integer and
     // leaves it in the low bits; log 2 comes in two parts so that r keeps its precision.
-    const vec shifted = x * 1.44269504f + 12582912.0f;
+    const vec shifted = fma(x, 1.44269504f, 12582912.0f);
     const vec n = shifted - 12582912.0f;
-    const vec r = x - n * 0.693145751953125f - n * 1.428606765330187e-06f;
+    const vec r = fma(n, -1.428606765330187e-06f, fma(n, -0.693145751953125f, x));
     // (exp(r) - 1 - r) / r^2 by Chebyshev interpolation: relative error of the whole 1e-8.
-    vec q = r * 0.0013933732407167554f + 0.008363235741853714f;
-    q = q * r + 0.041666463017463684f;
-    q = q * r + 0.16666576266288757f;
-    q = q * r + 0.5f;
+    vec q = fma(r, 0.0013933732407167554f, 0.008363235741853714f);
+    q = fma(q, r, 0.041666463017463684f);
+    q = fma(q, r, 0.16666576266288757f);
+    q = fma(q, r, 0.5f);
     const vec power = from_bits((bits(shifted) << 23) + (127 << 23));  // 2^n
-    return select(x < -87.3f, vec{}, ((q * r + 1.0f) * r + 1.0f) * power);
+    return select(x < -87.3f, vec{}, fma(fma(q, r, 1.0f), r, 1.0f) * power);
 }
 
 // log(x) to about 2e-7 relative or 6e-8 absolute, for finite x >= 2^-126; NaN stays NaN.
@@ -52,37 +31,46 @@ inline vec log(vec x) {
     const vec n = __builtin_convertvector(above >> 23, vec);
     const vec m = from_bits((above & 0x7fffff) + 0x3f3504f3);
     const vec s = (m - 1.0f) / (m + 1.0f), square = s * s;
-    vec q = square * (2.0f / 9) + 2.0f / 7;
-    q = q * square + 2.0f / 5;
-    q = q * square + 2.0f / 3;
-    const vec y = n * 0.693145751953125f + (s * square * q + n * 1.428606765330187e-06f + s * 2.0f);
+    vec q = fma(square, 2.0f / 9, 2.0f / 7);
+    q = fma(q, square, 2.0f / 5);
+    q = fma(q, square, 2.0f / 3);
+    const vec small = fma(s, 2.0f, fma(s * square, q, n * 1.428606765330187e-06f));
+    const vec y = fma(n, 0.693145751953125f, small);
     return select(x == x, y, x);
 }
 
+// Logits with their tokens' labels. Class-major: token j has the V logits data[v * ld + j].
+// Token-major: data[j * ld + v].
+struct Logits {
+    int vocab, tokens;
+    const float* data;
+    std::ptrdiff_t ld;
+    const std::int32_t* labels;
+};
+
 // Gradient of scale * (sum of cross-entropies in nats) with respect to class-major logits.
 // Works on whole vectors: columns up to the next multiple of VL are read and written.
-inline void softmax_gradient(int vocab, int columns, const float* logits, std::ptrdiff_t ld,
-                             const std::int32_t* labels, float scale, float* gradient,
+inline void softmax_gradient(const Logits& logits, float scale, float* gradient,
                              std::ptrdiff_t ld_gradient) {
-    for (int j = 0; j < columns; j += VL) {
-        const float* x = logits + j;
+    for (int j = 0; j < logits.tokens; j += VL) {
+        const float* x = logits.data + j;
         float* to = gradient + j;
         vec highest = load(x);
-        for (int v = 1; v < vocab; ++v) {
-            const vec y = load(x + v * ld);
+        for (int v = 1; v < logits.vocab; ++v) {
+            const vec y = load(x + v * logits.ld);
             highest = select(y > highest, y, highest);
         }
         vec sum{};
-        for (int v = 0; v < vocab; ++v) {
-            const vec y = exp(load(x + v * ld) - highest);
+        for (int v = 0; v < logits.vocab; ++v) {
+            const vec y = exp(load(x + v * logits.ld) - highest);
             store(to + v * ld_gradient, y);
             sum += y;
         }
         const vec factor = scale / sum;
-        const ivec label = load_ints(labels + j);
-        for (int v = 0; v < vocab; ++v) {
+        const ivec label = load_ints(logits.labels + j);
+        for (int v = 0; v < logits.vocab; ++v) {
             const vec hit = select(label == v, splat(scale), vec{});
-            store(to + v * ld_gradient, load(to + v * ld_gradient) * factor - hit);
+            store(to + v * ld_gradient, fma(load(to + v * ld_gradient), factor, -hit));
         }
     }
 }
@@ -95,25 +83,24 @@ struct Score {
 
 // Add the score of class-major logits; columns up to the next multiple of VL are read. A token with
 // a NaN logit is wrong and makes the loss NaN.
-inline void add_score(int vocab, int columns, const float* logits, std::ptrdiff_t ld,
-                      const std::int32_t* labels, Score& score) {
+inline void add_score(const Logits& logits, Score& score) {
     vec loss{};
     ivec hits{};
-    for (int j = 0; j < columns; j += VL) {
-        const float* x = logits + j;
-        const ivec label = load_ints(labels + j);
+    for (int j = 0; j < logits.tokens; j += VL) {
+        const float* x = logits.data + j;
+        const ivec label = load_ints(logits.labels + j);
         vec highest = load(x), at_label = highest;
         ivec choice{}, has_nan = highest != highest;
-        for (int v = 1; v < vocab; ++v) {
-            const vec y = load(x + v * ld);
+        for (int v = 1; v < logits.vocab; ++v) {
+            const vec y = load(x + v * logits.ld);
             choice = y > highest ? (ivec{} + v) : choice;
             highest = select(y > highest, y, highest);
             at_label = select(label == v, y, at_label);
             has_nan |= y != y;
         }
         vec sum{};
-        for (int v = 0; v < vocab; ++v) sum += exp(load(x + v * ld) - highest);
-        const ivec exists = lanes() < columns - j;
+        for (int v = 0; v < logits.vocab; ++v) sum += exp(load(x + v * logits.ld) - highest);
+        const ivec exists = lanes() < logits.tokens - j;
         loss += select(exists, log(sum) + (highest - at_label), vec{});
         hits += (choice == label) & ~has_nan & exists;  // a true lane is -1
     }
@@ -123,32 +110,32 @@ inline void add_score(int vocab, int columns, const float* logits, std::ptrdiff_
     }
 }
 
-// The same two for token-major logits (tokens, vocab), which are turned VL tokens at a time.
+// Turns token-major logits into class-major ones, VL tokens at a time: visit(first token, logits).
 // `scratch`: vocab * VL floats.
-inline void softmax_gradient_rows(int vocab, int tokens, const float* logits, std::ptrdiff_t ld,
-                                  const std::int32_t* labels, float scale, float* gradient,
-                                  std::ptrdiff_t ld_gradient, float* scratch) {
-    for (int j = 0; j < tokens; j += VL) {
-        const int lanes = std::min(VL, tokens - j);
-        std::int32_t label[VL] = {};
-        std::copy(labels + j, labels + j + lanes, label);
-        if (lanes < VL) std::fill(scratch, scratch + vocab * VL, 0.0f);
-        transpose(lanes, vocab, logits + j * ld, ld, scratch, VL);
-        softmax_gradient(vocab, lanes, scratch, VL, label, scale, scratch, VL);
-        transpose(vocab, lanes, scratch, VL, gradient + j * ld_gradient, ld_gradient);
+template <class Visit>
+void each_vector(const Logits& logits, float* scratch, const Visit& visit) {
+    for (int j = 0; j < logits.tokens; j += VL) {
+        const int count = std::min(VL, logits.tokens - j);
+        std::int32_t labels[VL] = {};
+        std::copy(logits.labels + j, logits.labels + j + count, labels);
+        if (count < VL) std::fill(scratch, scratch + logits.vocab * VL, 0.0f);
+        transpose(count, logits.vocab, logits.data + j * logits.ld, logits.ld, scratch, VL);
+        visit(j, Logits{logits.vocab, count, scratch, VL, labels});
     }
 }
 
-inline void add_score_rows(int vocab, int tokens, const float* logits, std::ptrdiff_t ld,
-                           const std::int32_t* labels, Score& score, float* scratch) {
-    for (int j = 0; j < tokens; j += VL) {
-        const int lanes = std::min(VL, tokens - j);
-        std::int32_t label[VL] = {};
-        std::copy(labels + j, labels + j + lanes, label);
-        if (lanes < VL) std::fill(scratch, scratch + vocab * VL, 0.0f);
-        transpose(lanes, vocab, logits + j * ld, ld, scratch, VL);
-        add_score(vocab, lanes, scratch, VL, label, score);
-    }
+// The same two for token-major logits.
+inline void softmax_gradient_rows(const Logits& logits, float scale, float* gradient,
+                                  std::ptrdiff_t ld_gradient, float* scratch) {
+    each_vector(logits, scratch, [&](int j, const Logits& turned) {
+        softmax_gradient(turned, scale, scratch, VL);
+        transpose(turned.vocab, turned.tokens, scratch, VL, gradient + j * ld_gradient,
+                  ld_gradient);
+    });
+}
+
+inline void add_score_rows(const Logits& logits, Score& score, float* scratch) {
+    each_vector(logits, scratch, [&](int, const Logits& turned) { add_score(turned, score); });
 }
 
 // gradient = 0 where the ReLU's output y is 0. As in torch, a NaN output lets it through.
@@ -221,7 +208,10 @@ inline double sum_of_squares(std::ptrdiff_t count, const float* x) {
         vec sum[4] = {};
         for (; i + 4 * VL <= end; i += 4 * VL) {
 #pragma GCC unroll 4
-            for (int u = 0; u < 4; ++u) sum[u] += load(x + i + u * VL) * load(x + i + u * VL);
+            for (int u = 0; u < 4; ++u) {
+                const vec y = load(x + i + u * VL);
+                sum[u] = fma(y, y, sum[u]);
+            }
         }
         const vec run = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         for (int lane = 0; lane < VL; ++lane) total += run[lane];
@@ -236,34 +226,41 @@ inline float clip_factor(double max_norm, double norm) {
     return factor >= 1 ? 1.0f : float(factor);
 }
 
-// Coefficients of AdamW at step t = 1, 2, ...: torch.optim.AdamW's formula, scalars in double.
-struct AdamW {
-    float decay, beta1, beta2, new1, new2, step_size, root_scale, epsilon;
+// torch.optim.AdamW's formula; the coefficients of a step are computed in double.
+class AdamW {
+  public:
+    AdamW(double beta1, double beta2, double epsilon)
+        : beta1_(beta1), beta2_(beta2), epsilon_(epsilon) {}
 
-    AdamW(std::int64_t t, double learning_rate, double weight_decay, double b1, double b2,
-          double eps)
-        : decay(1 - learning_rate * weight_decay),
-          beta1(b1),
-          beta2(b2),
-          new1(1 - b1),
-          new2(1 - b2),
-          step_size(learning_rate / (1 - __builtin_pow(b1, double(t)))),
-          root_scale(1 / sqrt(1 - __builtin_pow(b2, double(t)))),
-          epsilon(eps) {}
+    // The next step's coefficients. Powers of the betas are accumulated: pow() rounds differently
+    // from one mathematical library to the next.
+    void next_step(double learning_rate, double weight_decay) {
+        power1_ *= beta1_, power2_ *= beta2_;
+        decay_ = float(1 - learning_rate * weight_decay);
+        step_size_ = float(learning_rate / (1 - power1_));
+        root_scale_ = float(1 / sqrt(1 - power2_));
+    }
 
     // One step for `count` parameters p with gradients g * clip and moments m, v.
     void update(std::ptrdiff_t count, float* __restrict p, const float* __restrict g,
                 float* __restrict m, float* __restrict v, float clip, bool decays) const {
-        const AdamW k = *this;
-        const float keep = decays ? k.decay : 1.0f;
+        const float keep = decays ? decay_ : 1.0f, step_size = step_size_;
+        const float root_scale = root_scale_, epsilon = float(epsilon_);
+        const float beta1 = float(beta1_), beta2 = float(beta2_);
+        const float new1 = float(1 - beta1_), new2 = float(1 - beta2_);
         for (std::ptrdiff_t i = 0; i < count; ++i) {
             const float gradient = g[i] * clip;
-            m[i] = m[i] * k.beta1 + gradient * k.new1;
-            v[i] = v[i] * k.beta2 + gradient * gradient * k.new2;
-            const float denominator = sqrt(v[i]) * k.root_scale + k.epsilon;
-            p[i] = p[i] * keep - k.step_size * m[i] / denominator;
+            m[i] = fma(m[i], beta1, gradient * new1);
+            v[i] = fma(v[i], beta2, gradient * gradient * new2);
+            const float denominator = fma(sqrt(v[i]), root_scale, epsilon);
+            p[i] = fma(p[i], keep, -(step_size * m[i] / denominator));
         }
     }
+
+  private:
+    const double beta1_, beta2_, epsilon_;
+    double power1_ = 1, power2_ = 1;
+    float decay_ = 1, step_size_ = 0, root_scale_ = 1;
 };
 
 }  // namespace native

@@ -11,7 +11,7 @@
 #include <array>
 #include <utility>
 
-#include "model.h"
+#include "models.h"
 
 namespace native {
 
@@ -65,17 +65,17 @@ constexpr auto SCATTER = scatters(std::make_integer_sequence<int, BLOCK>());
 
 class Mlp final : public Model {
   public:
-    Mlp(const Settings& settings, int hidden_size, int num_layers, const std::int64_t* inputs,
+    Mlp(const Settings& settings, const MlpShape& shape, const std::int64_t* inputs,
         const std::int64_t* labels)
         : Model(settings, inputs, labels),
-          hidden_(hidden_size),
-          layers_(num_layers),
+          hidden_(int(shape.hidden_size)),
+          layers_(int(shape.num_layers)),
           features_(vocab_ * seq_len_),
           width_(round_up(std::max(largest_batch(), evaluation_rows_), VL)) {
         for (int l = 0; l <= layers_; ++l) {
             const int in = l == 0 ? features_ : hidden_, out = l == layers_ ? features_ : hidden_;
-            add_parameter(out, in, true, true);
-            add_parameter(1, out, false, false);
+            add_parameter(out, in, {.transposed = true, .decays = true});
+            add_parameter(1, out, {});
             activations_.emplace_back(std::size_t(out) * width_);
             by_mapping_.emplace_back(std::size_t(width_) * round_up(out, VL));
         }
@@ -101,8 +101,7 @@ class Mlp final : public Model {
         float* next = next_delta_.get();
         for (int t = 0; t < seq_len_; ++t) {
             const std::ptrdiff_t at = std::ptrdiff_t(t) * vocab_ * width_;
-            softmax_gradient(vocab_, count, activations_[layers_].get() + at, width_,
-                             label_columns_.get() + t * width_, scale, delta + at, width_);
+            softmax_gradient(logits(t, count), scale, delta + at, width_);
         }
         for (int l = layers_; l >= 0; --l) {
             const int out = l == layers_ ? features_ : hidden_;
@@ -115,10 +114,10 @@ class Mlp final : public Model {
                 return;
             }
             const float* x = activations_[l - 1].get();
-            gemm(false, false, hidden_, int(ld_out), count, x, width_, by_mapping, ld_out,
-                 gradient(2 * l), ld_out, false, workspace_.get());
-            gemm(false, false, hidden_, columns, out, weight(2 * l), ld_out, delta, width_, next,
-                 width_, false, workspace_.get());
+            gemm(hidden_, int(ld_out), count, {x, width_}, {by_mapping, ld_out},
+                 {gradient(2 * l), ld_out}, workspace_.get());
+            gemm(hidden_, columns, out, {weight(2 * l), ld_out}, {delta, width_}, {next, width_},
+                 workspace_.get());
             // A dropped element of x is 0 and is stopped like one that the ReLU cut.
             relu_backward(std::ptrdiff_t(hidden_) * width_, x, next);
             if (has_dropout()) {
@@ -132,14 +131,16 @@ class Mlp final : public Model {
     void evaluate_rows(int first, int count, Score& score) override {
         for (int j = 0; j < count; ++j) rows_[j] = first + j;
         forward(rows_.get(), count, false);
-        for (int t = 0; t < seq_len_; ++t) {
-            add_score(vocab_, count,
-                      activations_[layers_].get() + std::ptrdiff_t(t) * vocab_ * width_, width_,
-                      label_columns_.get() + t * width_, score);
-        }
+        for (int t = 0; t < seq_len_; ++t) add_score(logits(t, count), score);
     }
 
   private:
+    // The logits of position t, class-major.
+    Logits logits(int t, int count) const {
+        const float* own = activations_[layers_].get() + std::ptrdiff_t(t) * vocab_ * width_;
+        return {vocab_, count, own, width_, label_columns_.get() + t * width_};
+    }
+
     // Fills activations_ (feature-major, after ReLU and dropout; the last holds the logits).
     void forward(const std::int32_t* rows, int count, bool drop) {
         for (int j = 0; j < count; ++j) {
@@ -166,9 +167,9 @@ class Mlp final : public Model {
         for (int i = 0; i < hidden_ * width_; ++i) x[i] = x[i] < 0 ? 0.0f : x[i];
         for (int l = 1; l <= layers_; ++l) {
             if (drop) apply_mask(l - 1, count);
-            gemm(true, false, l == layers_ ? features_ : hidden_, round_up(count, VL), hidden_,
-                 weight(2 * l), ld(2 * l), activations_[l - 1].get(), width_,
-                 activations_[l].get(), width_, false, workspace_.get(),
+            gemm(l == layers_ ? features_ : hidden_, round_up(count, VL), hidden_,
+                 {weight(2 * l), ld(2 * l), true}, {activations_[l - 1].get(), width_},
+                 {activations_[l].get(), width_}, workspace_.get(),
                  {weight(2 * l + 1), nullptr, l < layers_});
         }
     }
@@ -202,13 +203,9 @@ class Mlp final : public Model {
     Buffer<std::int32_t> offsets_, label_columns_, rows_;
 };
 
-}  // namespace native
-
-extern "C" native::Model* mlp_create(const native::Settings* settings, const std::int64_t* shape,
-                                     const std::int64_t* inputs, const std::int64_t* labels) {
-    try {
-        return new native::Mlp(*settings, int(shape[0]), int(shape[1]), inputs, labels);
-    } catch (const std::bad_alloc&) {
-        return nullptr;
-    }
+Model* make_mlp(const Settings& settings, const MlpShape& shape, const std::int64_t* inputs,
+                const std::int64_t* labels) {
+    return new Mlp(settings, shape, inputs, labels);
 }
+
+}  // namespace native

@@ -10,6 +10,9 @@ namespace {
 
 // Subnormal numbers count as 0 while this lives. The moments of a unit without gradient decay into
 // them within a thousand steps, and some processors are a hundred times slower on them.
+//
+// Processors differ in one case: a result below 2^-126 that rounds to 2^-126 stays on x86, which
+// looks after rounding, and is flushed on ARM, which looks before.
 class FlushSubnormals {
   public:
 #if defined(__SSE__)
@@ -39,21 +42,22 @@ Model::Model(const Settings& settings, const std::int64_t* inputs, const std::in
       batch_size_(int(settings.batch_size)),
       inputs_(settings.n * settings.seq_len),
       labels_(settings.n * settings.seq_len),
-      masks_(settings.mask_state) {
+      masks_(settings.mask_state),
+      adamw_(settings.beta1, settings.beta2, settings.epsilon) {
     std::copy(inputs, inputs + inputs_.size(), inputs_.get());
     std::copy(labels, labels + labels_.size(), labels_.get());
 }
 
-int Model::add_parameter(int rows, int columns, bool transposed, bool decays) {
-    if (transposed) std::swap(rows, columns);
+int Model::add_parameter(int rows, int columns, const Storage& storage) {
+    if (storage.transposed) std::swap(rows, columns);
     const std::ptrdiff_t ld = round_up(columns, VL);
     std::ptrdiff_t offset = 0;
     if (!parameters_.empty()) {
         const Parameter& last = parameters_.back();
         offset = last.offset + last.rows * last.ld;
     }
-    parameters_.push_back({rows, columns, ld, offset, transposed, decays});
-    return int(parameters_.size()) - 1;
+    parameters_.push_back({rows, columns, ld, offset, storage});
+    return next_parameter() - 1;
 }
 
 void Model::allocate(std::ptrdiff_t mask_elements) {
@@ -65,32 +69,38 @@ void Model::allocate(std::ptrdiff_t mask_elements) {
     if (has_dropout()) draws_.resize(batch_size_ * mask_elements + 4);
 }
 
-void Model::import_weights(const float* from) {
+template <class Visit>
+void Model::each_weight(const Visit& visit) const {
+    std::ptrdiff_t dense = 0;
     for (const Parameter& p : parameters_) {
-        float* to = weights_.get() + p.offset;
-        if (p.transposed) {
-            transpose(p.columns, p.rows, from, p.rows, to, p.ld);
-        } else {
-            for (int i = 0; i < p.rows; ++i) {
-                std::copy(from + i * p.columns, from + (i + 1) * p.columns, to + i * p.ld);
+        const Storage& own = p.storage;
+        const auto in_module = [&own](int i, bool turned) {
+            if (!turned) return i;
+            const int size = own.heads * own.head_dim, group = i / size, rest = i % size;
+            return group * size + rest % own.heads * own.head_dim + rest / own.heads;
+        };
+        for (int i = 0; i < p.rows; ++i) {
+            const std::ptrdiff_t row = in_module(i, own.by_feature == Storage::ROWS);
+            for (int j = 0; j < p.columns; ++j) {
+                const std::ptrdiff_t column = in_module(j, own.by_feature == Storage::COLUMNS);
+                visit(p.offset + i * p.ld + j, dense + (own.transposed ? column * p.rows + row
+                                                                       : row * p.columns + column));
             }
         }
-        from += std::ptrdiff_t(p.rows) * p.columns;
+        dense += std::ptrdiff_t(p.rows) * p.columns;
     }
 }
 
+void Model::import_weights(const float* from) {
+    each_weight([&](std::ptrdiff_t stored, std::ptrdiff_t dense) {
+        weights_[stored] = from[dense];
+    });
+}
+
 void Model::export_weights(float* to) const {
-    for (const Parameter& p : parameters_) {
-        const float* from = weights_.get() + p.offset;
-        if (p.transposed) {
-            transpose(p.rows, p.columns, from, p.ld, to, p.rows);
-        } else {
-            for (int i = 0; i < p.rows; ++i) {
-                std::copy(from + i * p.ld, from + i * p.ld + p.columns, to + i * p.columns);
-            }
-        }
-        to += std::ptrdiff_t(p.rows) * p.columns;
-    }
+    each_weight([&](std::ptrdiff_t stored, std::ptrdiff_t dense) {
+        to[dense] = weights_[stored];
+    });
 }
 
 double Model::train_epoch(const std::int64_t* order) {
@@ -121,12 +131,11 @@ void Model::apply_gradient(double learning_rate) {
         const double squares = sum_of_squares(gradients_.size(), gradients_.get());
         clip = clip_factor(settings_.grad_clip, sqrt(squares));
     }
-    const AdamW adamw(step_, learning_rate, settings_.weight_decay, settings_.beta1,
-                      settings_.beta2, settings_.epsilon);
+    adamw_.next_step(learning_rate, settings_.weight_decay);
     for (const Parameter& p : parameters_) {
-        adamw.update(p.rows * p.ld, weights_.get() + p.offset, gradients_.get() + p.offset,
-                     first_moment_.get() + p.offset, second_moment_.get() + p.offset, clip,
-                     p.decays);
+        adamw_.update(p.rows * p.ld, weights_.get() + p.offset, gradients_.get() + p.offset,
+                      first_moment_.get() + p.offset, second_moment_.get() + p.offset, clip,
+                     p.storage.decays);
     }
 }
 
@@ -141,26 +150,3 @@ Score Model::evaluate() {
 }
 
 }  // namespace native
-
-// The library's C interface, called by model.py. Models are made by `<name>_create` functions
-// beside each model; every other function serves them all.
-extern "C" {
-
-void model_destroy(native::Model* model) { delete model; }
-
-double model_train_epoch(native::Model* model, const std::int64_t* order) {
-    return model->train_epoch(order);
-}
-
-double model_evaluate(native::Model* model, std::int64_t* correct) {
-    const native::Score score = model->evaluate();
-    *correct = score.correct;
-    return score.loss;
-}
-
-void model_import(native::Model* model, const float* from) { model->import_weights(from); }
-void model_export(const native::Model* model, float* to) { model->export_weights(to); }
-std::int64_t model_weight_count(native::Model* model) { return model->weights().size(); }
-float* model_weights(native::Model* model) { return model->weights().get(); }
-
-}  // extern "C"

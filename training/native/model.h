@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "gemm.h"
 #include "kernels.h"
 #include "memory.h"
 
@@ -21,12 +22,21 @@ struct Settings {
     std::uint64_t mask_state[4];  // SFC64
 };
 
-// One parameter of the torch module. Stored as (rows, columns) with row stride ld, a multiple of
-// VL; element (i, j) of the module's tensor is (j, i) here if `transposed`. Padding stays 0.
+// How the library stores a parameter of the torch module, unlike the module itself.
+struct Storage {
+    bool transposed = false;  // element (i, j) of the module's tensor is (j, i) here
+    bool decays = false;      // by AdamW's weight decay
+    // Attention's narrow heads: along the stored rows or columns, of which each group of heads *
+    // head_dim holds feature e of head h at h * head_dim + e in the module, at e * heads + h here.
+    enum { NONE, ROWS, COLUMNS } by_feature = NONE;
+    int heads = 1, head_dim = 1;
+};
+
+// One parameter, stored as (rows, columns) with row stride ld, a multiple of VL. Padding stays 0.
 struct Parameter {
     int rows, columns;
     std::ptrdiff_t ld, offset;
-    bool transposed, decays;
+    Storage storage;
 };
 
 class Model {
@@ -50,7 +60,8 @@ class Model {
     Model(const Settings& settings, const std::int64_t* inputs, const std::int64_t* labels);
 
     // Declares the module's next parameter, a tensor (rows, columns); returns its index.
-    int add_parameter(int rows, int columns, bool transposed, bool decays);
+    int add_parameter(int rows, int columns, const Storage& storage);
+    int next_parameter() const { return int(parameters_.size()); }
     // Call once after the last add_parameter. `mask_elements`: dropout elements per mapping.
     void allocate(std::ptrdiff_t mask_elements);
 
@@ -76,6 +87,9 @@ class Model {
 
   private:
     void apply_gradient(double learning_rate);
+    // visit(offset in the stored weights, offset in the dense tensors) for every weight.
+    template <class Visit>
+    void each_weight(const Visit& visit) const;
 
     Buffer<std::int32_t> inputs_, labels_;
     std::vector<Parameter> parameters_;
@@ -83,6 +97,7 @@ class Model {
     Buffer<std::uint16_t> draws_;
     std::ptrdiff_t mask_elements_ = 0;
     Sfc64 masks_;
+    AdamW adamw_;
     std::int64_t step_ = 0;
 };
 

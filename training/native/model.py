@@ -1,8 +1,9 @@
-"""The Python side of the compiled models: what the MLP and the transformer share."""
+"""The Python side of the models in the engine."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import weakref
 from typing import ClassVar
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.native.build import load_library, why_unavailable
+from training.native.load import Unavailable, find_engine
+from training.probe_types import Architecture
 from training.protocol import Protocol
 from training.streams import MaskStream
 
@@ -30,33 +32,71 @@ class Settings(ctypes.Structure):
     ]
 
 
-def available_library(name: str) -> ctypes.CDLL:
-    """Return the compiled library; raise RuntimeError if this machine cannot have it."""
-    library = load_library(name)
-    if library is None:
-        raise RuntimeError(why_unavailable(name))
+class MlpShape(ctypes.Structure):
+    """Mirror of ``native::MlpShape`` in models.h; the fields are the architecture's."""
+
+    _fields_: ClassVar = [(name, ctypes.c_int64) for name in ("hidden_size", "num_layers")]
+
+
+class TransformerShape(ctypes.Structure):
+    """Mirror of ``native::TransformerShape`` in models.h; the fields are the architecture's."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_int64) for name in ("hidden_size", "d_ff", "num_heads", "num_layers")
+    ]
+
+
+SHAPES = {"mlp": MlpShape, "transformer": TransformerShape}
+
+
+class _Model(ctypes.Structure):
+    """``native::Model``, known by its address alone."""
+
+
+_MODEL = ctypes.POINTER(_Model)
+_FLOATS = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
+_INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
+
+
+@functools.cache
+def declared_engine() -> ctypes.CDLL:
+    """Return the engine with its functions' signatures; raise RuntimeError if there is none."""
+    library = find_engine()
+    if isinstance(library, Unavailable):
+        raise RuntimeError(library.reason)
+    settings = ctypes.POINTER(Settings)
+    signatures = [
+        *[
+            (f"{name}_create", _MODEL, [settings, ctypes.POINTER(shape), _INTS, _INTS])
+            for name, shape in SHAPES.items()
+        ],
+        ("model_destroy", None, [_MODEL]),
+        ("model_train_epoch", ctypes.c_double, [_MODEL, _INTS]),
+        ("model_evaluate", ctypes.c_double, [_MODEL, ctypes.POINTER(ctypes.c_int64)]),
+        ("model_import", None, [_MODEL, _FLOATS]),
+        ("model_export", None, [_MODEL, _FLOATS]),
+        ("model_weight_count", ctypes.c_int64, [_MODEL]),
+        ("model_weights", ctypes.POINTER(ctypes.c_float), [_MODEL]),
+    ]
+    for name, result, arguments in signatures:
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
     return library
 
 
 class NativeModel:
-    """One model in training, held in the compiled library; it starts from a module's weights.
+    """One model in training, held in the engine; it starts from a module's weights.
 
-    A subclass gives the ``name`` of its library and returns the model's numbers from :meth:`shape`.
-    The library makes the model by ``Model* NAME_create(const Settings*, const int64_t* shape, const
-    int64_t* inputs, const int64_t* labels)``, null when memory is short. Its C++ class declares the
-    parameters in the module's ``named_parameters`` order. Everything else is here: the settings,
-    the step counter (in the library) with its horizon of max_epochs * ceil(n / batch_size) steps,
-    the weights in both layouts.
+    The engine's model declares its parameters in the module's ``named_parameters`` order.
 
     The object shares no memory with the module. It takes up the mask stream where it stands and
-    leaves the Python object as it is. The library releases the interpreter lock while it works,
+    leaves the Python object as it is. The engine releases the interpreter lock while it works,
     but one object must not be used by two threads at once.
     """
 
-    name: ClassVar[str]
-
     def __init__(
         self,
+        architecture: Architecture,
         module: nn.Module,
         inputs: np.ndarray,
         labels: np.ndarray,
@@ -65,51 +105,40 @@ class NativeModel:
     ) -> None:
         """Start from ``module``'s weights; ``inputs`` and ``labels`` are (n, T) of int64.
 
-        Raises RuntimeError if the library is unavailable, MemoryError if memory is short and
-        ValueError if the data do not fit the module or a needed mask stream is missing.
+        Raises RuntimeError if the engine is unavailable, MemoryError if memory is short and
+        ValueError if the data do not fit the architecture or a needed mask stream is missing.
         """
-        self._library = library = _declare(available_library(self.name))
-        inputs = _tokens(inputs, module.vocab_size)
-        labels = _tokens(labels, module.vocab_size)
+        self._library = library = declared_engine()
+        inputs, labels = _tokens(inputs, architecture), _tokens(labels, architecture)
         if inputs.shape != labels.shape or len(inputs) == 0:
             raise ValueError(f"inputs {inputs.shape} and labels {labels.shape} do not match")
-        self._n, self._tokens = len(inputs), inputs.size
-        settings = _settings(module, inputs.shape, protocol, masks)
-        numbers = self.shape(module)
-        make = getattr(library, f"{self.name}_create")
-        make.restype = ctypes.c_void_p
-        make.argtypes = [ctypes.c_void_p] * 4
-        self._model = make(
-            ctypes.byref(settings),
-            (ctypes.c_int64 * max(len(numbers), 1))(*numbers),
-            inputs.ctypes.data,
-            labels.ctypes.data,
+        self._n, self._tokens = inputs.shape[0], inputs.size
+        shape = SHAPES[architecture.model]
+        create = getattr(library, f"{architecture.model}_create")
+        self._model = create(
+            _settings(architecture, self._n, protocol, masks),
+            shape(**{name: getattr(architecture, name) for name, _ in shape._fields_}),
+            inputs,
+            labels,
         )
         if not self._model:
             raise MemoryError("no memory for the model")
         weakref.finalize(self, library.model_destroy, self._model)
 
         self._shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
-        start = [p.detach().to(torch.float32).flatten() for p in module.parameters()]
-        flat = np.ascontiguousarray(torch.cat(start).numpy())
-        library.model_import(self._model, flat.ctypes.data)
-        stored = library.model_weights(self._model)
+        start = [p.detach().to("cpu", torch.float32).flatten() for p in module.parameters()]
+        library.model_import(self._model, torch.cat(start).numpy())
         self._weights = np.ctypeslib.as_array(
-            ctypes.cast(stored, ctypes.POINTER(ctypes.c_float)),
-            (library.model_weight_count(self._model),),
+            library.model_weights(self._model), (library.model_weight_count(self._model),)
         )
         self.learning_rate = math.nan  # of the last optimiser step taken
-
-    def shape(self, module: nn.Module) -> list[int]:
-        """Return the whole numbers that the library needs to make the model."""
-        raise NotImplementedError
 
     def train_epoch(self, order: np.ndarray) -> None:
         """Take the optimiser steps of one epoch; ``order`` is a permutation of range(n)."""
         order = np.ascontiguousarray(order, dtype=np.int64)
         if order.shape != (self._n,):
             raise ValueError(f"the order must have shape ({self._n},), got {order.shape}")
-        rate = self._library.model_train_epoch(self._model, order.ctypes.data)
+        rate = self._library.model_train_epoch(self._model, order)
         if math.isnan(rate):
             raise ValueError(f"the order must hold numbers from 0 to {self._n - 1}")
         self.learning_rate = rate
@@ -117,11 +146,11 @@ class NativeModel:
     def evaluate(self) -> tuple[float, float]:
         """Return (mean cross-entropy in nats per token, share of correct tokens), dropout off."""
         correct = ctypes.c_int64()
-        loss = self._library.model_evaluate(self._model, ctypes.byref(correct))
+        loss = self._library.model_evaluate(self._model, correct)
         return loss / self._tokens, correct.value / self._tokens
 
     def weights(self) -> np.ndarray:
-        """Return a copy of the weights in the library's own layout, for :meth:`load_weights`."""
+        """Return a copy of the weights in the engine's own layout, for :meth:`load_weights`."""
         return self._weights.copy()
 
     def load_weights(self, copy: np.ndarray) -> None:
@@ -130,31 +159,28 @@ class NativeModel:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the weights under the module's names and in its shapes."""
-        flat = torch.empty(sum(math.prod(shape) for shape in self._shapes.values()))
-        self._library.model_export(self._model, flat.data_ptr())
-        parts = flat.split([math.prod(shape) for shape in self._shapes.values()])
-        named = zip(self._shapes.items(), parts, strict=True)
+        sizes = [math.prod(shape) for shape in self._shapes.values()]
+        flat = np.empty(sum(sizes), np.float32)
+        self._library.model_export(self._model, flat)
+        named = zip(self._shapes.items(), torch.from_numpy(flat).split(sizes), strict=True)
         return {name: part.reshape(shape).clone() for (name, shape), part in named}
 
 
-def _tokens(array: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Return ``array`` (n, T) as contiguous int64; the library trusts its range."""
+def _tokens(array: np.ndarray, task: Architecture) -> np.ndarray:
+    """Return ``array`` (n, T) as contiguous int64; the engine trusts its shape and range."""
     array = np.ascontiguousarray(array, dtype=np.int64)
-    if array.ndim != 2 or (array.size and not 0 <= array.min() <= array.max() < vocab_size):
-        raise ValueError(f"tokens must be an (n, T) array of numbers from 0 to {vocab_size - 1}")
+    if array.ndim != 2 or array.shape[1] != task.seq_len:
+        raise ValueError(f"the model takes sequences of {task.seq_len} tokens, got {array.shape}")
+    if array.size and not 0 <= array.min() <= array.max() < task.vocab_size:
+        raise ValueError(f"tokens must be numbers from 0 to {task.vocab_size - 1}")
     return array
 
 
-def _settings(
-    module: nn.Module, shape: tuple[int, int], protocol: Protocol, masks: MaskStream | None
-) -> Settings:
-    n, seq_len = shape
-    if seq_len != module.seq_len:
-        raise ValueError(f"the module takes sequences of {module.seq_len} tokens, got {seq_len}")
+def _settings(task: Architecture, n: int, protocol: Protocol, masks: MaskStream | None) -> Settings:
     settings = Settings(
         n=n,
-        vocab_size=module.vocab_size,
-        seq_len=seq_len,
+        vocab_size=task.vocab_size,
+        seq_len=task.seq_len,
         total_steps=protocol.max_epochs * math.ceil(n / protocol.batch_size),
         **{
             name: getattr(protocol, name)
@@ -170,20 +196,3 @@ def _settings(
         settings.dropped, settings.mask_scale = masks.dropped, masks.scale
         settings.mask_state[:] = masks.state()
     return settings
-
-
-def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Tell ctypes the signatures of the functions that serve every model."""
-    pointer = ctypes.c_void_p
-    for name, result, arguments in (
-        ("model_destroy", None, [pointer]),
-        ("model_train_epoch", ctypes.c_double, [pointer, pointer]),
-        ("model_evaluate", ctypes.c_double, [pointer, pointer]),
-        ("model_import", None, [pointer, pointer]),
-        ("model_export", None, [pointer, pointer]),
-        ("model_weight_count", ctypes.c_int64, [pointer]),
-        ("model_weights", pointer, [pointer]),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library

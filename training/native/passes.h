@@ -31,29 +31,28 @@ inline ivec load_draws(const std::uint16_t* p, int lanes = VL) {
     return __builtin_convertvector(x, ivec);
 }
 
-// Halves are added until one float is left: fewer dependent steps than lane by lane.
-inline float sum_lanes(vec x) {
-    alignas(64) float lanes[VL];
-    std::memcpy(lanes, &x, sizeof x);
-    quad sum;
-    std::memcpy(&sum, lanes, sizeof sum);
-    for (int i = 4; i < VL; i += 4) {
-        quad next;
-        std::memcpy(&next, lanes + i, sizeof next);
-        sum += next;
-    }
-    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
-}
+// A matrix of activations: `rows` rows of `columns` floats with stride ld.
+struct Extent {
+    int rows, columns;
+    std::ptrdiff_t ld;
 
-// sum (rows, columns) = x + dropout(branch), normalised: unit = (sum - mean) / deviation per row,
-// y = unit * gain + bias. `inverse` (rows,) receives 1 / deviation, for the gradient.
-inline void add_norm(int rows, int columns, std::ptrdiff_t ld, const float* x, const float* branch,
-                     const Dropping& dropping, const float* gain, const float* bias, float* unit,
-                     float* inverse, float* y) {
-    const int last = round_up(columns, VL) - VL;
+    int last_vector() const { return round_up(columns, VL) - VL; }
+};
+
+// A LayerNorm with what its backward pass needs: `unit` (rows, columns) is its input, centred and
+// scaled to variance 1; `inverse` (rows,) is 1 / deviation.
+struct Norm {
+    const float *gain, *bias;
+    float *unit, *inverse;
+};
+
+// y (rows, columns) = LayerNorm(x + dropout(branch)).
+inline void add_norm(const Extent& size, const float* x, const float* branch,
+                     const Dropping& dropping, const Norm& norm, float* y) {
+    const int last = size.last_vector(), columns = size.columns, dropped = dropping.dropped;
     const ivec exists = lanes() < columns - last;
-    const int dropped = dropping.dropped;
-    for (int r = 0; r < rows; ++r) {
+    float* unit = norm.unit;
+    for (int r = 0; r < size.rows; ++r) {
         const std::uint16_t* draws =
             dropping.draws ? dropping.draws + std::ptrdiff_t(r) * columns : nullptr;
         vec total{};
@@ -67,52 +66,59 @@ inline void add_norm(int rows, int columns, std::ptrdiff_t ld, const float* x, c
             store(unit + j, sum);
             total += sum;
         }
-        const float mean = sum_lanes(total) / columns;
+        const float mean = sum_lanes(total) / float(columns);
         vec squares{};
         for (int j = 0; j < last; j += VL) {
             const vec centred = load(unit + j) - mean;
-            squares += centred * centred;
+            squares = fma(centred, centred, squares);
         }
         const vec centred = from_bits(exists & bits(load(unit + last) - mean));
-        squares += centred * centred;
-        const float scale = 1 / sqrt(sum_lanes(squares) / columns + NORM_EPSILON);
+        squares = fma(centred, centred, squares);
+        const float scale = 1 / sqrt(sum_lanes(squares) / float(columns) + NORM_EPSILON);
         for (int j = 0; j <= last; j += VL) {
             vec normal = (load(unit + j) - mean) * scale;
             if (j == last) normal = from_bits(exists & bits(normal));
             store(unit + j, normal);
-            store(y + j, normal * load(gain + j) + load(bias + j));
+            store(y + j, fma(normal, load(norm.gain + j), load(norm.bias + j)));
         }
-        inverse[r] = scale;
-        x += ld, branch += ld, unit += ld, y += ld;
+        norm.inverse[r] = scale;
+        x += size.ld, branch += size.ld, unit += size.ld, y += size.ld;
     }
 }
 
+// Where the column sums of add_norm_backward go.
+struct NormSums {
+    float *gain, *bias, *branch_bias;
+};
+
 // The gradient of add_norm. `d_x` holds that of y and receives that of x; `d_branch` receives that
-// of branch. The columns' sums go to d_gain, d_bias and, of d_branch, to d_branch_bias.
-inline void add_norm_backward(int rows, int columns, std::ptrdiff_t ld, const Dropping& dropping,
-                              const float* gain, const float* unit, const float* inverse,
-                              float* d_x, float* d_branch, float* d_gain, float* d_bias,
-                              float* d_branch_bias) {
-    const int last = round_up(columns, VL) - VL;
+// of branch.
+inline void add_norm_backward(const Extent& size, const Dropping& dropping, const Norm& norm,
+                              float* d_x, float* d_branch, const NormSums& to) {
+    const int last = size.last_vector(), columns = size.columns, dropped = dropping.dropped;
     const ivec exists = lanes() < columns - last;
-    const int dropped = dropping.dropped;
-    for (float* sums : {d_gain, d_bias, d_branch_bias}) std::fill(sums, sums + last + VL, 0.0f);
-    for (int r = 0; r < rows; ++r) {
+    const float* unit = norm.unit;
+    for (float* sums : {to.gain, to.bias, to.branch_bias}) {
+        std::fill(sums, sums + last + VL, 0.0f);
+    }
+    for (int r = 0; r < size.rows; ++r) {
         const std::uint16_t* draws =
             dropping.draws ? dropping.draws + std::ptrdiff_t(r) * columns : nullptr;
         vec total{}, along{};
         for (int j = 0; j <= last; j += VL) {
-            const vec dy = load(d_x + j), normal = load(unit + j), product = dy * normal;
-            const vec scaled = dy * load(gain + j);
-            store(d_gain + j, load(d_gain + j) + product);
-            store(d_bias + j, load(d_bias + j) + dy);
+            const vec dy = load(d_x + j), normal = load(unit + j);
+            const vec scaled = dy * load(norm.gain + j);
+            store(to.gain + j, fma(dy, normal, load(to.gain + j)));
+            store(to.bias + j, load(to.bias + j) + dy);
             total += scaled;
-            along += scaled * normal;
+            along = fma(scaled, normal, along);
         }
-        const float scale = inverse[r];
-        const float mean = sum_lanes(total) / columns, slope = sum_lanes(along) / columns;
+        const float scale = norm.inverse[r];
+        const float mean = sum_lanes(total) / float(columns);
+        const float slope = sum_lanes(along) / float(columns);
         for (int j = 0; j <= last; j += VL) {
-            vec dx = (load(d_x + j) * load(gain + j) - mean - load(unit + j) * slope) * scale;
+            const vec centred = fma(load(d_x + j), load(norm.gain + j), -mean);
+            vec dx = fma(load(unit + j), -slope, centred) * scale;
             if (j == last) dx = from_bits(exists & bits(dx));
             store(d_x + j, dx);
             if (draws) {
@@ -120,19 +126,18 @@ inline void add_norm_backward(int rows, int columns, std::ptrdiff_t ld, const Dr
                 dx = from_bits(keep & bits(dx * dropping.scale));
             }
             store(d_branch + j, dx);
-            store(d_branch_bias + j, load(d_branch_bias + j) + dx);
+            store(to.branch_bias + j, load(to.branch_bias + j) + dx);
         }
-        d_x += ld, d_branch += ld, unit += ld;
+        d_x += size.ld, d_branch += size.ld, unit += size.ld;
     }
 }
 
 // x (rows, columns) = dropout(x). Row r of the site's draws starts at draws + r * ld_draws.
-inline void drop(int rows, int columns, float* x, std::ptrdiff_t ld, const Dropping& dropping,
-                 std::ptrdiff_t ld_draws) {
-    const int whole = columns / VL * VL, dropped = dropping.dropped;
-    for (int r = 0; r < rows; ++r) {
+inline void drop(const Extent& size, float* x, const Dropping& dropping, std::ptrdiff_t ld_draws) {
+    const int columns = size.columns, whole = columns / VL * VL, dropped = dropping.dropped;
+    for (int r = 0; r < size.rows; ++r) {
         const std::uint16_t* draws = dropping.draws + r * ld_draws;
-        float* row = x + r * ld;
+        float* row = x + r * size.ld;
         for (int j = 0; j < whole; j += VL) {
             const ivec keep = load_draws(draws + j) >= dropped;
             store(row + j, from_bits(keep & bits(load(row + j) * dropping.scale)));
@@ -143,13 +148,13 @@ inline void drop(int rows, int columns, float* x, std::ptrdiff_t ld, const Dropp
     }
 }
 
-// The gradient through dropout and ReLU, in place: their result y tells where both let it through.
-// The columns' sums go to `sums`, a multiple of VL of them.
-inline void drop_relu_backward(int rows, int columns, const float* y, std::ptrdiff_t ld_y,
-                               float scale, float* gradient, std::ptrdiff_t ld, float* sums) {
-    const int width = round_up(columns, VL);
+// The gradient through dropout and ReLU, in place: their result y, of the same stride, tells where
+// both let it through. The columns' sums go to `sums`, a multiple of VL of them.
+inline void drop_relu_backward(const Extent& size, const float* y, float scale, float* gradient,
+                               float* sums) {
+    const int width = round_up(size.columns, VL);
     std::fill(sums, sums + width, 0.0f);
-    for (int r = 0; r < rows; ++r) {
+    for (int r = 0; r < size.rows; ++r) {
         for (int j = 0; j < width; j += VL) {
             // As in torch, a NaN lets the gradient through.
             const ivec stop = load(y + j) <= 0;
@@ -157,7 +162,7 @@ inline void drop_relu_backward(int rows, int columns, const float* y, std::ptrdi
             store(gradient + j, g);
             store(sums + j, load(sums + j) + g);
         }
-        y += ld_y, gradient += ld;
+        y += size.ld, gradient += size.ld;
     }
 }
 

@@ -1,15 +1,20 @@
-// Doors to the pieces that all models are made of, for their tests; no model needs this library.
+// Doors to the pieces that all models are made of, for their tests.
+#include "gemm.h"
 #include "kernels.h"
 #include "memory.h"
 
 extern "C" {
 
-void test_gemm(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
-               const float* b, int ldb, float* c, int ldc, int accumulate, const float* row_bias,
-               const float* column_bias, int relu) {
+// Mirrored field by field by tests/test_native_kernels.py.
+struct GemmCall {
+    native::Factor a, b;
+    native::Product c;
+    native::Epilogue epilogue;
+};
+
+void test_gemm(int m, int n, int k, const GemmCall* call) {
     native::Buffer<float> workspace(native::GEMM_WORKSPACE);
-    native::gemm(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc, accumulate, workspace.get(),
-                 {row_bias, column_bias, relu != 0});
+    native::gemm(m, n, k, call->a, call->b, call->c, workspace.get(), call->epilogue);
 }
 
 void test_exp_log(std::int64_t count, const float* x, float* exp_x, float* log_x) {
@@ -19,11 +24,14 @@ void test_exp_log(std::int64_t count, const float* x, float* exp_x, float* log_x
     }
 }
 
-void test_adamw(std::int64_t count, std::int64_t step, double learning_rate, double weight_decay,
-                double beta1, double beta2, double epsilon, float clip, float* p, const float* g,
-                float* m, float* v) {
-    const native::AdamW adamw(step, learning_rate, weight_decay, beta1, beta2, epsilon);
-    adamw.update(count, p, g, m, v, clip, true);
+// `rates` (steps,) and gradients g (steps, count), times 0.5: all steps of p with moments m and v.
+void test_adamw(std::int64_t count, std::int64_t steps, const double* rates, double beta1,
+                float* p, const float* g, float* m, float* v) {
+    native::AdamW adamw(beta1, 0.999, 1e-8);
+    for (std::int64_t step = 0; step < steps; ++step) {
+        adamw.next_step(rates[step], 0.3);
+        adamw.update(count, p, g + step * count, m, v, 0.5f, true);
+    }
 }
 
 double test_sum_of_squares(std::int64_t count, const float* x) {
@@ -34,13 +42,13 @@ void test_sfc64(const std::uint64_t* state, std::int64_t count, std::uint16_t* d
     native::Sfc64(state).draw(count, draws);
 }
 
-void test_loss(int vocab, int tokens, const float* logits, const std::int32_t* labels, float scale,
-               float* gradient, double* loss, std::int64_t* correct) {
-    native::Buffer<float> scratch(vocab * native::VL);
+// Token-major logits, dense: adds to the loss (nats) and to the right tokens; sets the gradient.
+void test_loss(const native::Logits* logits, float scale, float* gradient, double* loss,
+               std::int64_t* correct) {
+    native::Buffer<float> scratch(logits->vocab * native::VL);
     native::Score score;
-    native::add_score_rows(vocab, tokens, logits, vocab, labels, score, scratch.get());
-    native::softmax_gradient_rows(vocab, tokens, logits, vocab, labels, scale, gradient, vocab,
-                                  scratch.get());
+    native::add_score_rows(*logits, score, scratch.get());
+    native::softmax_gradient_rows(*logits, scale, gradient, logits->vocab, scratch.get());
     *loss = score.loss, *correct = score.correct;
 }
 

@@ -2,6 +2,8 @@
 // and a linear head on every position.
 #include "transformer_layer.h"
 
+#include "models.h"
+
 namespace native {
 
 namespace {
@@ -27,12 +29,14 @@ class Transformer final : public Model {
         : Model(settings, inputs, labels),
           d_(shape.hidden_size),
           ld_(shape.ld()),
+          ld_logits_(round_up(vocab_, VL)),
           mappings_(std::max(batch_size_, evaluation_rows_)) {
         const int rows = mappings_ * seq_len_;
         const std::int64_t kinds = std::int64_t(vocab_) * seq_len_;
         const int batch_pairs = int(std::min<std::int64_t>(kinds, batch_size_ * seq_len_));
-        token_embedding_ = add_parameter(vocab_, d_, false, true);
-        position_embedding_ = add_parameter(seq_len_, d_, false, true);
+        const Storage decaying{.decays = true};
+        token_embedding_ = add_parameter(vocab_, d_, decaying);
+        position_embedding_ = add_parameter(seq_len_, d_, decaying);
         DecoderLayer::allocate_scratch(shape, rows, batch_pairs, scratch_);
         layers_.reserve(num_layers);  // so that no layer is lost when memory runs out
         for (int l = 0; l < num_layers; ++l) {
@@ -41,8 +45,8 @@ class Transformer final : public Model {
             layer_parameters_.push_back(add_layer_parameters(own));
             layers_.emplace_back(new DecoderLayer(own, mappings_, scratch_));
         }
-        head_ = add_parameter(vocab_, d_, false, true);
-        head_bias_ = add_parameter(1, vocab_, false, false);
+        head_ = add_parameter(vocab_, d_, decaying);
+        head_bias_ = add_parameter(1, vocab_, {});
         allocate(num_layers * shape.dropout_elements());
 
         pair_of_.resize(kinds);
@@ -58,7 +62,7 @@ class Transformer final : public Model {
         x_.resize(std::size_t(rows) * ld_);
         d_x_.resize(std::size_t(rows) * ld_);
         d_memory_.resize(std::size_t(batch_pairs) * ld_);
-        logits_.resize(std::size_t(rows) * round_up(vocab_, VL));
+        logits_.resize(std::size_t(rows) * ld_logits_);
         batch_labels_.resize(rows);
         softmax_.resize(std::size_t(vocab_) * VL);
     }
@@ -79,15 +83,14 @@ class Transformer final : public Model {
         forward(count, memory.index, batch_, true, dropping);
 
         const float* const top = layers_.back()->output();
-        const std::ptrdiff_t ld_logits = round_up(vocab_, VL);
         float* const workspace = scratch_.workspace.get();
-        softmax_gradient_rows(vocab_, tokens, logits_.get(), ld_logits, batch_labels_.get(),
-                              1.0f / float(tokens), logits_.get(), ld_logits, softmax_.get());
-        column_sums(tokens, vocab_, logits_.get(), ld_logits, gradient(head_bias_));
-        gemm(true, false, vocab_, d_, tokens, logits_.get(), ld_logits, top, ld_, gradient(head_),
-             ld(head_), false, workspace);
-        gemm(false, false, tokens, d_, vocab_, logits_.get(), ld_logits, weight(head_), ld(head_),
-             d_x_.get(), ld_, false, workspace);
+        softmax_gradient_rows({vocab_, tokens, logits_.get(), ld_logits_, batch_labels_.get()},
+                              1.0f / float(tokens), logits_.get(), ld_logits_, softmax_.get());
+        column_sums(tokens, vocab_, logits_.get(), ld_logits_, gradient(head_bias_));
+        gemm(vocab_, d_, tokens, {logits_.get(), ld_logits_, true}, {top, ld_},
+             {gradient(head_), ld(head_)}, workspace);
+        gemm(tokens, d_, vocab_, {logits_.get(), ld_logits_}, {weight(head_), ld(head_)},
+             {d_x_.get(), ld_}, workspace);
         std::fill(d_memory_.get(), d_memory_.get() + memory.pairs * ld_, 0.0f);
         for (int l = num_layers - 1; l >= 0; --l) {
             layers_[l]->backward(layer_weights(l), count, l ? layers_[l - 1]->output() : x_.get(),
@@ -98,26 +101,31 @@ class Transformer final : public Model {
 
     void evaluate_rows(int first, int count, Score& score) override {
         if (first == 0) prepare(all_);  // the weights may have changed since the last evaluation
-        const std::ptrdiff_t ld_logits = round_up(vocab_, VL);
         forward(count, all_.memory(std::ptrdiff_t(first) * seq_len_).index, all_, false, {});
-        add_score_rows(vocab_, count * seq_len_, logits_.get(), ld_logits, labels(first), score,
+        add_score_rows({vocab_, count * seq_len_, logits_.get(), ld_logits_, labels(first)}, score,
                        softmax_.get());
     }
 
   private:
     int add_layer_parameters(const LayerShape& shape) {
-        const int first = add_parameter(3 * d_, d_, true, true);
-        add_parameter(1, 3 * d_, false, false);
-        add_parameter(d_, d_, true, true);
-        add_parameter(1, d_, false, false);
-        add_parameter(3 * d_, d_, true, true);
-        add_parameter(1, 3 * d_, false, false);
-        add_parameter(d_, d_, true, true);
-        add_parameter(1, d_, false, false);
-        add_parameter(shape.d_ff, d_, true, true);
-        add_parameter(1, shape.d_ff, false, false);
-        add_parameter(d_, shape.d_ff, false, true);
-        for (int i = 0; i < 7; ++i) add_parameter(1, d_, false, false);  // its bias, three norms
+        Storage in{.transposed = true, .decays = true}, in_bias, out = in;
+        if (shape.head_dim() < WIDE_HEAD_DIM) {
+            for (Storage* storage : {&in, &in_bias, &out}) {
+                storage->by_feature = storage == &out ? Storage::ROWS : Storage::COLUMNS;
+                storage->heads = shape.heads, storage->head_dim = shape.head_dim();
+            }
+        }
+        const int first = next_parameter();
+        for (int block = 0; block < 2; ++block) {  // self-attention, cross-attention
+            add_parameter(3 * d_, d_, in);
+            add_parameter(1, 3 * d_, in_bias);
+            add_parameter(d_, d_, out);
+            add_parameter(1, d_, {});
+        }
+        add_parameter(shape.d_ff, d_, {.transposed = true, .decays = true});
+        add_parameter(1, shape.d_ff, {});
+        add_parameter(d_, shape.d_ff, {.decays = true});
+        for (int i = 0; i < 7; ++i) add_parameter(1, d_, {});  // its bias, three norms
         return first;
     }
 
@@ -180,8 +188,8 @@ class Transformer final : public Model {
                                     training, own, batch_size_);
             if (own.draws) own.draws += layers_[l]->dropout_elements() * batch_size_;
         }
-        gemm(false, true, tokens, vocab_, d_, x, ld_, weight(head_), ld(head_), logits_.get(),
-             round_up(vocab_, VL), false, scratch_.workspace.get(),
+        gemm(tokens, vocab_, d_, {x, ld_}, {weight(head_), ld(head_), true},
+             {logits_.get(), ld_logits_}, scratch_.workspace.get(),
              {nullptr, weight(head_bias_)});
     }
 
@@ -206,7 +214,7 @@ class Transformer final : public Model {
     }
 
     const int d_;
-    const std::ptrdiff_t ld_;
+    const std::ptrdiff_t ld_, ld_logits_;
     const int mappings_;
     int token_embedding_, position_embedding_, head_, head_bias_;
     std::vector<int> layer_parameters_;
@@ -219,17 +227,11 @@ class Transformer final : public Model {
 
 }  // namespace
 
-}  // namespace native
-
-extern "C" native::Model* transformer_create(const native::Settings* settings,
-                                             const std::int64_t* shape, const std::int64_t* inputs,
-                                             const std::int64_t* labels) {
-    const native::LayerShape layer{int(settings->seq_len), int(shape[0]), int(shape[1]),
-                                   int(shape[2]), false,
-                                   reinterpret_cast<native::AttentionFactory*>(shape[4])};
-    try {
-        return new native::Transformer(*settings, layer, int(shape[3]), inputs, labels);
-    } catch (const std::bad_alloc&) {
-        return nullptr;
-    }
+Model* make_transformer(const Settings& settings, const TransformerShape& shape,
+                        const std::int64_t* inputs, const std::int64_t* labels) {
+    const LayerShape layer{int(settings.seq_len), int(shape.hidden_size), int(shape.d_ff),
+                           int(shape.num_heads)};
+    return new Transformer(settings, layer, int(shape.num_layers), inputs, labels);
 }
+
+}  // namespace native

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "attention.h"
-#include "model.h"
+#include "gemm.h"
 
 namespace native {
 
@@ -27,16 +27,15 @@ struct LayerWeights {
 
 struct LayerShape {
     int seq_len, hidden_size, d_ff, heads;
-    bool first;
-    AttentionFactory* make_attention;
+    bool first = false;
 
     int ld() const { return round_up(hidden_size, VL); }
     std::ptrdiff_t dropout_elements() const {
         return std::ptrdiff_t(seq_len) * (2 * heads * seq_len + 3 * hidden_size + d_ff);
     }
+    int head_dim() const { return hidden_size / heads; }
     Owner<Attention> attention(bool causal) const {
-        const AttentionShape shape{seq_len, heads, hidden_size / heads, causal};
-        return Owner<Attention>(make_attention(&shape));
+        return make_attention({seq_len, heads, head_dim(), causal});
     }
 };
 
@@ -78,11 +77,11 @@ class DecoderLayer {
           scratch_(scratch) {
         const std::size_t rows = std::size_t(mappings) * s_.seq_len, wide = rows * ld_;
         if (!shape.first) qkv_.resize(rows * ld_qkv_);
-        for (Buffer<float>* b : {&mixed1_, &x1_, &unit1_, &query_, &mixed2_, &x2_, &unit2_,
-                                 &output_, &unit3_}) {
+        for (Buffer<float>* b : {&mixed1_, &x1_, &query_, &mixed2_, &x2_, &output_}) {
             b->resize(wide);
         }
-        for (Buffer<float>* b : {&inverse1_, &inverse2_, &inverse3_}) b->resize(rows);
+        for (Buffer<float>& unit : units_) unit.resize(wide);
+        for (Buffer<float>& inverse : inverses_) inverse.resize(rows);
         saved1_.resize(self_->saved_size(mappings));
         saved2_.resize(cross_->saved_size(mappings));
         hidden_.resize(rows * ((s_.d_ff + block_ - 1) / block_) * ld_block_);
@@ -114,11 +113,11 @@ class DecoderLayer {
 
     void project(const LayerWeights& p, const Memory& memory, Projected& to) const {
         if (s_.first) {
-            multiply(memory.pairs, 3 * d_, d_, memory.x, ld_, p.w[SELF_IN], p.ld[SELF_IN],
-                     to.qkv.get(), ld_qkv_, p.w[SELF_IN_BIAS]);
+            multiply(memory.pairs, 3 * d_, {memory.x, ld_}, {p.w[SELF_IN], p.ld[SELF_IN]},
+                     {to.qkv.get(), ld_qkv_}, p.w[SELF_IN_BIAS]);
         }
-        multiply(memory.pairs, 2 * d_, d_, memory.x, ld_, p.w[CROSS_IN] + d_, p.ld[CROSS_IN],
-                 to.kv.get(), ld_kv_, p.w[CROSS_IN_BIAS] + d_);
+        multiply(memory.pairs, 2 * d_, {memory.x, ld_}, {p.w[CROSS_IN] + d_, p.ld[CROSS_IN]},
+                 {to.kv.get(), ld_kv_}, p.w[CROSS_IN_BIAS] + d_);
     }
 
     // Returns the layer's output (mappings * T, ld) for x of the same shape; it lives until the
@@ -131,30 +130,26 @@ class DecoderLayer {
         float* const branch = scratch_.branch.get();
         set_sites(dropping, batch_size);
         if (!s_.first) {
-            multiply(rows, 3 * d_, d_, x, ld_, p.w[SELF_IN], p.ld[SELF_IN], qkv_.get(), ld_qkv_,
+            multiply(rows, 3 * d_, {x, ld_}, {p.w[SELF_IN], p.ld[SELF_IN]}, {qkv_.get(), ld_qkv_},
                      p.w[SELF_IN_BIAS]);
         }
-        const Operand q = self_rows(memory, index, 0), k = self_rows(memory, index, 1);
-        self_->forward(mappings, q, k, self_rows(memory, index, 2), sites_[0],
+        self_->forward(mappings, self_rows(memory, index), sites_[0],
                        training ? saved1_.get() : nullptr, mixed1_.get(), ld_);
-        multiply(rows, d_, d_, mixed1_.get(), ld_, p.w[SELF_OUT], p.ld[SELF_OUT], branch, ld_,
+        multiply(rows, d_, {mixed1_.get(), ld_}, {p.w[SELF_OUT], p.ld[SELF_OUT]}, {branch, ld_},
                  p.w[SELF_OUT_BIAS]);
-        add_norm(rows, d_, ld_, x, branch, sites_[1], p.w[NORM1], p.w[NORM1_BIAS], unit1_.get(),
-                 inverse1_.get(), x1_.get());
+        const Extent wide{rows, d_, ld_};
+        add_norm(wide, x, branch, sites_[1], norm(p, 0), x1_.get());
 
-        multiply(rows, d_, d_, x1_.get(), ld_, p.w[CROSS_IN], p.ld[CROSS_IN], query_.get(), ld_,
+        multiply(rows, d_, {x1_.get(), ld_}, {p.w[CROSS_IN], p.ld[CROSS_IN]}, {query_.get(), ld_},
                  p.w[CROSS_IN_BIAS]);
-        cross_->forward(mappings, {query_.get(), ld_}, memory_rows(memory, index, 0),
-                        memory_rows(memory, index, 1), sites_[2],
+        cross_->forward(mappings, cross_rows(memory, index), sites_[2],
                         training ? saved2_.get() : nullptr, mixed2_.get(), ld_);
-        multiply(rows, d_, d_, mixed2_.get(), ld_, p.w[CROSS_OUT], p.ld[CROSS_OUT], branch, ld_,
+        multiply(rows, d_, {mixed2_.get(), ld_}, {p.w[CROSS_OUT], p.ld[CROSS_OUT]}, {branch, ld_},
                  p.w[CROSS_OUT_BIAS]);
-        add_norm(rows, d_, ld_, x1_.get(), branch, sites_[3], p.w[NORM2], p.w[NORM2_BIAS],
-                 unit2_.get(), inverse2_.get(), x2_.get());
+        add_norm(wide, x1_.get(), branch, sites_[3], norm(p, 1), x2_.get());
 
         feed_forward(p, rows, training);
-        add_norm(rows, d_, ld_, x2_.get(), branch, sites_[5], p.w[NORM3], p.w[NORM3_BIAS],
-                 unit3_.get(), inverse3_.get(), output_.get());
+        add_norm(wide, x2_.get(), branch, sites_[5], norm(p, 2), output_.get());
         return output_.get();
     }
 
@@ -166,71 +161,89 @@ class DecoderLayer {
         const int rows = mappings * s_.seq_len;
         float *const branch = scratch_.branch.get(), *const d_mixed = scratch_.d_mixed.get();
         float *const d_qkv = scratch_.d_qkv.get(), *const d_kv = scratch_.d_kv.get();
-        add_norm_backward(rows, d_, ld_, sites_[5], p.w[NORM3], unit3_.get(), inverse3_.get(), d_x,
-                          branch, p.g[NORM3], p.g[NORM3_BIAS], p.g[DOWN_BIAS]);
+        const Extent wide{rows, d_, ld_};
+        add_norm_backward(wide, sites_[5], norm(p, 2), d_x, branch, norm_sums(p, 2, DOWN_BIAS));
         feed_forward_backward(p, rows, d_x);
 
-        add_norm_backward(rows, d_, ld_, sites_[3], p.w[NORM2], unit2_.get(), inverse2_.get(), d_x,
-                          branch, p.g[NORM2], p.g[NORM2_BIAS], p.g[CROSS_OUT_BIAS]);
-        linear_backward(rows, d_, mixed2_.get(), branch, ld_, p, CROSS_OUT, 0, d_mixed, false);
+        add_norm_backward(wide, sites_[3], norm(p, 1), d_x, branch,
+                          norm_sums(p, 1, CROSS_OUT_BIAS));
+        linear_backward({rows, d_, ld_}, mixed2_.get(), branch, columns_of(p, CROSS_OUT, 0),
+                        {d_mixed, ld_});
         std::fill(d_kv, d_kv + std::ptrdiff_t(memory.pairs) * ld_kv_, 0.0f);
-        const Operand d_query{d_qkv, ld_};
-        cross_->backward(mappings, {query_.get(), ld_}, memory_rows(projected, memory.index, 0),
-                         memory_rows(projected, memory.index, 1), sites_[2].scale, saved2_.get(),
-                         mixed2_.get(), d_mixed, ld_, d_query, {d_kv, ld_kv_, memory.index},
-                         {d_kv + d_, ld_kv_, memory.index});
+        cross_->backward(mappings, cross_rows(projected, memory.index), sites_[2].scale,
+                         {saved2_.get(), mixed2_.get(), d_mixed, ld_},
+                         {{d_qkv, ld_}, {d_kv, ld_kv_, memory.index},
+                          {d_kv + d_, ld_kv_, memory.index}});
         column_sums(rows, d_, d_qkv, ld_, p.g[CROSS_IN_BIAS]);
-        linear_backward(rows, d_, x1_.get(), d_qkv, ld_, p, CROSS_IN, 0, d_x, true);
+        linear_backward({rows, d_, ld_}, x1_.get(), d_qkv, columns_of(p, CROSS_IN, 0),
+                        {d_x, ld_, true});
         column_sums(memory.pairs, 2 * d_, d_kv, ld_kv_, p.g[CROSS_IN_BIAS] + d_);
-        linear_backward(memory.pairs, 2 * d_, memory.x, d_kv, ld_kv_, p, CROSS_IN, d_, d_memory,
-                        true);
+        linear_backward({memory.pairs, 2 * d_, ld_kv_}, memory.x, d_kv,
+                        columns_of(p, CROSS_IN, d_), {d_memory, ld_, true});
 
-        add_norm_backward(rows, d_, ld_, sites_[1], p.w[NORM1], unit1_.get(), inverse1_.get(), d_x,
-                          branch, p.g[NORM1], p.g[NORM1_BIAS], p.g[SELF_OUT_BIAS]);
-        linear_backward(rows, d_, mixed1_.get(), branch, ld_, p, SELF_OUT, 0, d_mixed, false);
+        add_norm_backward(wide, sites_[1], norm(p, 0), d_x, branch,
+                          norm_sums(p, 0, SELF_OUT_BIAS));
+        linear_backward({rows, d_, ld_}, mixed1_.get(), branch, columns_of(p, SELF_OUT, 0),
+                        {d_mixed, ld_});
         const int qkv_rows = s_.first ? memory.pairs : rows;
         const std::int32_t* const index = s_.first ? memory.index : nullptr;
         if (s_.first) std::fill(d_qkv, d_qkv + std::ptrdiff_t(qkv_rows) * ld_qkv_, 0.0f);
-        const Operand q = self_rows(projected, memory.index, 0);
-        const Operand k = self_rows(projected, memory.index, 1);
-        self_->backward(mappings, q, k, self_rows(projected, memory.index, 2), sites_[0].scale,
-                        saved1_.get(), mixed1_.get(), d_mixed, ld_, {d_qkv, ld_qkv_, index},
-                        {d_qkv + d_, ld_qkv_, index}, {d_qkv + 2 * d_, ld_qkv_, index});
+        self_->backward(mappings, self_rows(projected, memory.index), sites_[0].scale,
+                        {saved1_.get(), mixed1_.get(), d_mixed, ld_},
+                        {{d_qkv, ld_qkv_, index}, {d_qkv + d_, ld_qkv_, index},
+                         {d_qkv + 2 * d_, ld_qkv_, index}});
         column_sums(qkv_rows, 3 * d_, d_qkv, ld_qkv_, p.g[SELF_IN_BIAS]);
-        linear_backward(qkv_rows, 3 * d_, s_.first ? memory.x : x, d_qkv, ld_qkv_, p, SELF_IN, 0,
-                        s_.first ? d_memory : d_x, true);
+        linear_backward({qkv_rows, 3 * d_, ld_qkv_}, s_.first ? memory.x : x, d_qkv,
+                        columns_of(p, SELF_IN, 0), {s_.first ? d_memory : d_x, ld_, true});
     }
 
     const float* output() const { return output_.get(); }
     std::ptrdiff_t dropout_elements() const { return s_.dropout_elements(); }
 
   private:
-    void multiply(int m, int n, int k, const float* a, std::ptrdiff_t lda, const float* b,
-                  std::ptrdiff_t ldb, float* c, std::ptrdiff_t ldc, const float* bias) const {
-        gemm(false, false, m, n, k, a, lda, b, ldb, c, ldc, false, scratch_.workspace.get(),
-             {nullptr, bias});
+    void multiply(int m, int n, const Factor& a, const Factor& b, const Product& c,
+                  const float* bias) const {
+        gemm(m, n, d_, a, b, c, scratch_.workspace.get(), {nullptr, bias});
     }
 
-    // For y (rows, out) = x W, with W the columns of a weight from `column` on: the gradients of
-    // these columns, and of x, which is set or added to.
-    void linear_backward(int rows, int out, const float* x, const float* d_y, std::ptrdiff_t ld_y,
-                         const LayerWeights& p, int weight, int column, float* d_x,
-                         bool accumulate) const {
-        const std::ptrdiff_t ld = p.ld[weight];
-        gemm(true, false, d_, out, rows, x, ld_, d_y, ld_y, p.g[weight] + column, ld, false,
-             scratch_.workspace.get());
-        gemm(false, true, rows, d_, out, d_y, ld_y, p.w[weight] + column, ld, d_x, ld_, accumulate,
-             scratch_.workspace.get());
+    // Some columns of a weight, and of its gradient.
+    struct Columns {
+        const float* w;
+        float* g;
+        std::ptrdiff_t ld;
+    };
+
+    static Columns columns_of(const LayerWeights& p, int weight, int first) {
+        return {p.w[weight] + first, p.g[weight] + first, p.ld[weight]};
     }
 
-    // Queries, keys and values of the self-attention are parts 0, 1 and 2 of a row.
-    Operand self_rows(const Projected& memory, const std::int32_t* index, int part) const {
-        if (s_.first) return {memory.qkv.get() + part * d_, ld_qkv_, index};
-        return {qkv_.get() + part * d_, ld_qkv_};
+    // For y = x W of the given size, with W the given columns: their gradients, and that of x.
+    void linear_backward(const Extent& size, const float* x, const float* d_y, const Columns& w,
+                         const Product& d_x) const {
+        float* const workspace = scratch_.workspace.get();
+        gemm(d_, size.columns, size.rows, {x, ld_, true}, {d_y, size.ld}, {w.g, w.ld}, workspace);
+        gemm(size.rows, d_, size.columns, {d_y, size.ld}, {w.w, w.ld, true}, d_x, workspace);
     }
 
-    Operand memory_rows(const Projected& memory, const std::int32_t* index, int part) const {
-        return {memory.kv.get() + part * d_, ld_kv_, index};
+    Norm norm(const LayerWeights& p, int i) const {
+        return {p.w[NORM1 + 2 * i], p.w[NORM1_BIAS + 2 * i], units_[i].get(), inverses_[i].get()};
+    }
+
+    static NormSums norm_sums(const LayerWeights& p, int i, int branch_bias) {
+        return {p.g[NORM1 + 2 * i], p.g[NORM1_BIAS + 2 * i], p.g[branch_bias]};
+    }
+
+    // The self-attention's queries, keys and values are thirds of a row.
+    Operands3 self_rows(const Projected& memory, const std::int32_t* index) const {
+        float* const q = s_.first ? memory.qkv.get() : qkv_.get();
+        if (!s_.first) index = nullptr;
+        return {{q, ld_qkv_, index}, {q + d_, ld_qkv_, index}, {q + 2 * d_, ld_qkv_, index}};
+    }
+
+    // The cross-attention's keys and values are the memory's.
+    Operands3 cross_rows(const Projected& memory, const std::int32_t* index) const {
+        float* const k = memory.kv.get();
+        return {{query_.get(), ld_}, {k, ld_kv_, index}, {k + d_, ld_kv_, index}};
     }
 
     // Sites in the module's order: self-attention, behind it, cross-attention, behind it, inside
@@ -258,15 +271,15 @@ class DecoderLayer {
         for (int j = 0; j < s_.d_ff; j += block_) {
             const int width = std::min(block_, s_.d_ff - j), columns = round_up(width, VL);
             float* const hidden = training ? block_of(j, rows) : scratch_.hidden.get();
-            gemm(false, false, rows, columns, d_, x2_.get(), ld_, p.w[UP] + j, p.ld[UP], hidden,
-                 ld_block_, false, scratch_.workspace.get(), {nullptr, p.w[UP_BIAS] + j, true});
+            gemm(rows, columns, d_, {x2_.get(), ld_}, {p.w[UP] + j, p.ld[UP]}, {hidden, ld_block_},
+                 scratch_.workspace.get(), {nullptr, p.w[UP_BIAS] + j, true});
             if (sites_[4].draws) {
                 Dropping site = sites_[4];
                 site.draws += j;
-                drop(rows, width, hidden, ld_block_, site, s_.d_ff);
+                drop({rows, width, ld_block_}, hidden, site, s_.d_ff);
             }
-            gemm(false, true, rows, d_, columns, hidden, ld_block_, p.w[DOWN] + j, p.ld[DOWN],
-                 scratch_.branch.get(), ld_, j > 0, scratch_.workspace.get(),
+            gemm(rows, d_, columns, {hidden, ld_block_}, {p.w[DOWN] + j, p.ld[DOWN], true},
+                 {scratch_.branch.get(), ld_, j > 0}, scratch_.workspace.get(),
                  {nullptr, j == 0 ? p.w[DOWN_BIAS] : nullptr});
         }
     }
@@ -284,16 +297,17 @@ class DecoderLayer {
         for (int j = 0; j < s_.d_ff; j += block_) {
             const int width = std::min(block_, s_.d_ff - j), columns = round_up(width, VL);
             const float* const hidden = block_of(j, rows);
-            gemm(false, false, rows, columns, d_, d_branch, ld_, p.w[DOWN] + j, p.ld[DOWN],
-                 d_hidden, ld_block_, false, workspace);
-            drop_relu_backward(rows, width, hidden, ld_block_, sites_[4].scale, d_hidden, ld_block_,
+            const Factor d_block{d_hidden, ld_block_};
+            gemm(rows, columns, d_, {d_branch, ld_}, {p.w[DOWN] + j, p.ld[DOWN]},
+                 {d_hidden, ld_block_}, workspace);
+            drop_relu_backward({rows, width, ld_block_}, hidden, sites_[4].scale, d_hidden,
                                p.g[UP_BIAS] + j);
-            gemm(false, false, d_, columns, rows, turned_d, ld_turned, hidden, ld_block_,
-                 p.g[DOWN] + j, p.ld[DOWN], false, workspace);
-            gemm(false, false, d_, columns, rows, turned_x, ld_turned, d_hidden, ld_block_,
-                 p.g[UP] + j, p.ld[UP], false, workspace);
-            gemm(false, true, rows, d_, columns, d_hidden, ld_block_, p.w[UP] + j, p.ld[UP], d_x,
-                 ld_, true, workspace);
+            gemm(d_, columns, rows, {turned_d, ld_turned}, {hidden, ld_block_},
+                 {p.g[DOWN] + j, p.ld[DOWN]}, workspace);
+            gemm(d_, columns, rows, {turned_x, ld_turned}, d_block, {p.g[UP] + j, p.ld[UP]},
+                 workspace);
+            gemm(rows, d_, columns, d_block, {p.w[UP] + j, p.ld[UP], true}, {d_x, ld_, true},
+                 workspace);
         }
     }
 
@@ -304,9 +318,8 @@ class DecoderLayer {
     const Owner<Attention> self_, cross_;
     LayerScratch& scratch_;
     Dropping sites_[6];
-    Buffer<float> qkv_, saved1_, mixed1_, unit1_, inverse1_, x1_;
-    Buffer<float> query_, saved2_, mixed2_, unit2_, inverse2_, x2_;
-    Buffer<float> hidden_, unit3_, inverse3_, output_;
+    Buffer<float> qkv_, saved1_, mixed1_, x1_, query_, saved2_, mixed2_, x2_, hidden_, output_;
+    Buffer<float> units_[3], inverses_[3];  // of the three norms
 };
 
 }  // namespace native

@@ -1,0 +1,42 @@
+// Trains one model without Python: reads what model.py hands to the library, prints what comes out.
+// For processors that are only emulated here (test_arm.py).
+//
+// Input: Settings, the kind of model (0 MLP, 1 transformer) and its shape as four int64, epochs and
+// number of weights as int64, inputs, labels, epochs orders (int64), weights (float). Output: a loss
+// per epoch (double), weights (float).
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "models.h"
+
+template <class T>
+std::vector<T> read(std::size_t count) {
+    std::vector<T> values(count);
+    if (std::fread(values.data(), sizeof(T), count, stdin) != count) std::exit(1);
+    return values;
+}
+
+int main() {
+    using namespace native;
+    const Settings settings = read<Settings>(1)[0];
+    const auto shape = read<std::int64_t>(5);
+    const auto sizes = read<std::int64_t>(2);
+    const std::size_t tokens = settings.n * settings.seq_len;
+    const auto inputs = read<std::int64_t>(tokens), labels = read<std::int64_t>(tokens);
+    const auto orders = read<std::int64_t>(sizes[0] * settings.n);
+    auto weights = read<float>(sizes[1]);
+    const MlpShape mlp{shape[1], shape[2]};
+    const TransformerShape transformer{shape[1], shape[2], shape[3], shape[4]};
+    const std::unique_ptr<Model> model(
+        shape[0] == 0 ? make_mlp(settings, mlp, inputs.data(), labels.data())
+                      : make_transformer(settings, transformer, inputs.data(), labels.data()));
+    model->import_weights(weights.data());
+    for (std::int64_t epoch = 0; epoch < sizes[0]; ++epoch) {
+        model->train_epoch(orders.data() + epoch * settings.n);
+        const double loss = model->evaluate().loss / double(tokens);
+        std::fwrite(&loss, sizeof loss, 1, stdout);
+    }
+    model->export_weights(weights.data());
+    std::fwrite(weights.data(), sizeof(float), weights.size(), stdout);
+}

@@ -1,0 +1,84 @@
+"""The engine's bits on ARM, emulated: `make test-arm`, which needs a cross compiler and qemu-user.
+
+Trains the probes of bits_of_probes.py by a program compiled for aarch64 from the engine's sources,
+and by this machine's engine.
+"""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from bits_of_probes import EPOCHS, probes
+
+from dataset.synthetic_generator import generate_mappings
+from training.native.build import FLAGS, OPTIMISATION, SOURCES
+from training.native.load import load_engine
+from training.native.model import SHAPES, NativeModel, _settings
+from training.probe import build_model
+from training.streams import ProbeStreams
+
+COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+MISSING = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
+
+pytestmark = [
+    pytest.mark.arm,
+    pytest.mark.skipif(bool(MISSING), reason=f"no {' and no '.join(MISSING)}"),
+    pytest.mark.skipif(load_engine() is None, reason="no compiled engine"),
+]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """The driver, compiled for ARM."""
+    target = tmp_path_factory.mktemp("arm") / "driver"
+    sources = [*sorted(SOURCES.glob("*.cpp")), SOURCES.parent.parent / "tests/native_driver.cpp"]
+    command = [COMPILER, *FLAGS, *OPTIMISATION, "-static", f"-I{SOURCES}", *map(str, sources)]
+    subprocess.run([*command, "-o", str(target)], check=True)
+    return target
+
+
+def pieces(probe):
+    """Return what both sides start from: streams, data, module, orders of all epochs."""
+    streams, task = ProbeStreams(probe.seed, probe.repeat, probe.n), probe.architecture
+    data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+    module = build_model(probe, streams)
+    orders = streams.batch_orders(probe.n)
+    masks = streams.dropout_masks(probe.protocol.dropout)
+    return data, module, [next(orders) for _ in range(EPOCHS)], masks
+
+
+def emulated(program, probe):
+    """Return (losses, weights) of the program."""
+    data, module, orders, masks = pieces(probe)
+    architecture = probe.architecture
+    numbers = [getattr(architecture, name) for name, _ in SHAPES[architecture.model]._fields_]
+    shape = [list(SHAPES).index(architecture.model), *numbers, 0, 0, 0][:5]
+    weights = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
+    content = [
+        bytes(_settings(architecture, probe.n, probe.protocol, masks)),
+        np.array([*shape, EPOCHS, weights.size, *data.inputs.flat, *data.labels.flat], np.int64),
+        np.concatenate(orders),
+        weights,
+    ]
+    given = b"".join(part if isinstance(part, bytes) else part.tobytes() for part in content)
+    ended = subprocess.run([EMULATOR, program], input=given, stdout=subprocess.PIPE, check=True)
+    losses = np.frombuffer(ended.stdout[: 8 * EPOCHS], np.float64)
+    return losses.tolist(), ended.stdout[8 * EPOCHS :]
+
+
+def native(probe):
+    """Return (losses, weights) of this machine's engine."""
+    data, module, orders, masks = pieces(probe)
+    model = NativeModel(probe.architecture, module, data.inputs, data.labels, probe.protocol, masks)
+    losses = []
+    for order in orders:
+        model.train_epoch(order)
+        losses.append(model.evaluate()[0])
+    weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    return losses, weights
+
+
+@pytest.mark.parametrize(("name", "probe"), list(probes()), ids=lambda value: str(value))
+def test_the_same_bits_on_arm(name, probe, program):
+    assert emulated(program, probe) == native(probe)

@@ -1,0 +1,195 @@
+"""The engine's build and its loading: every way in which there may be none, and what is said."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scripts import TRAIN_MLP, run_script
+
+from training.native import build, load
+from training.native.build import FAILURE, LIBRARY, OFF_VARIABLE
+
+ROOT = Path(__file__).parent.parent
+# Compiles to a library that says of itself what the engine says.
+TINY = """
+extern "C" const char* engine_source_hash() { return SOURCE_HASH; }
+extern "C" int engine_cpu_has_instructions() { return %d; }
+"""
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(build.shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler"
+)
+
+
+@pytest.fixture(autouse=True)
+def sources(tmp_path, monkeypatch):
+    """A tiny engine in place of the real one, which would take long to build."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "tiny.cpp").write_text(TINY % 1)
+    for module in (build, load):
+        monkeypatch.setattr(module, "SOURCES", folder)
+    for variable in ("CXX", OFF_VARIABLE, load.LIBRARY_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    forget()
+    yield folder
+    forget()
+
+
+def forget():
+    load.find_engine.cache_clear()
+
+
+def reason(folder, *words):
+    """Return why there is no engine, which must have been found out in one line."""
+    forget()
+    found = load.find_engine()
+    assert isinstance(found, load.Unavailable)
+    assert all(word in found.reason for word in words), found.reason
+    assert "\n" not in found.reason + found.remedy
+    return found
+
+
+@needs_compiler
+def test_built_and_loaded(sources):
+    assert build.build_into(sources) is None
+    assert load.load_engine() is not None
+    assert sorted(path.name for path in sources.iterdir()) == [LIBRARY, "tiny.cpp"]
+
+
+def test_not_built(sources):
+    found = reason(sources, "there is no compiled engine", "the installation has not built it")
+    assert "pip install -r requirements.txt" in found.remedy
+
+
+@needs_compiler
+def test_a_failed_build_removes_the_older_library_and_leaves_its_reason(sources):
+    build.build_into(sources)
+    (sources / "tiny.cpp").write_text("int f() { return nothing; }\n")
+    assert "compiling failed" in build.build_into(sources)
+    assert sorted(path.name for path in sources.iterdir()) == [FAILURE, "tiny.cpp"]
+    reason(sources, "compiling failed", "tiny.cpp", "nothing")
+    (sources / "tiny.cpp").write_text(TINY % 1)
+    assert build.build_into(sources) is None
+    assert not (sources / FAILURE).exists()
+
+
+@needs_compiler
+def test_a_library_older_than_its_sources_is_not_used(sources):
+    build.build_into(sources)
+    with (sources / "tiny.cpp").open("a") as file:
+        file.write("// changed\n")
+    os.utime(sources / LIBRARY)  # the time of a file says nothing
+    found = reason(sources, "older than its sources")
+    assert "pip install -r requirements.txt" in found.remedy
+    with (sources / "more.h").open("w") as file:
+        file.write("// a header belongs to them too\n")
+    build.build_into(sources)
+    forget()
+    assert load.load_engine() is not None
+
+
+@needs_compiler
+def test_flags_belong_to_what_a_library_is_made_of(sources, monkeypatch):
+    build.build_into(sources)
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DOTHER"))
+    reason(sources, "older than its sources")
+
+
+@needs_compiler
+def test_a_processor_without_the_instructions(sources):
+    (sources / "tiny.cpp").write_text(TINY % 0)
+    build.build_into(sources)
+    assert "pip" not in reason(sources, "lacks", "AVX2").remedy
+
+
+def test_a_file_that_is_no_library(sources):
+    (sources / LIBRARY).write_text(f"not a library, but {build.source_hash()}")
+    reason(sources, "cannot be loaded")
+
+
+@needs_compiler
+def test_switched_off(sources, monkeypatch):
+    build.build_into(sources)
+    monkeypatch.setenv(OFF_VARIABLE, "1")
+    reason(sources, OFF_VARIABLE)
+    monkeypatch.setenv(OFF_VARIABLE, "0")
+    forget()
+    assert load.load_engine() is not None
+
+
+def test_switched_off_at_the_installation(sources, monkeypatch):
+    monkeypatch.setenv(OFF_VARIABLE, "1")
+    build.build_into(sources)
+    monkeypatch.delenv(OFF_VARIABLE)
+    reason(sources, OFF_VARIABLE, "installed")
+
+
+def test_no_compiler(sources, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    build.build_into(sources)
+    reason(sources, "no C++ compiler was found")
+
+
+def test_another_kind_of_processor(sources, monkeypatch):
+    monkeypatch.setattr(build.platform, "machine", lambda: "riscv64")
+    build.build_into(sources)
+    reason(sources, "not made for riscv64")
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@needs_compiler
+def test_the_compiler_may_be_a_command_with_arguments(sources, tmp_path, monkeypatch):
+    calls = tmp_path / "calls"
+    wrapper = script(tmp_path / "ccache", f'echo "$1" >> {calls}; exec "$@"')
+    monkeypatch.setenv("CXX", f"'{wrapper}' c++")
+    assert build.build_into(sources) is None
+    assert calls.read_text() == "c++\n"
+
+
+def test_a_compiler_that_does_not_exist_is_not_replaced_by_another(sources, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler -O1")
+    build.build_into(sources)
+    reason(sources, "no-such-compiler", "CXX")
+
+
+def test_a_compiler_that_hangs(sources, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(script(tmp_path / "slow", "exec sleep 60")))
+    monkeypatch.setattr(build, "COMPILE_SECONDS", 1)
+    build.build_into(sources)
+    reason(sources, "more than 1 seconds")
+    assert sorted(path.name for path in sources.iterdir()) == [FAILURE, "tiny.cpp"]
+
+
+@pytest.mark.parametrize("compiler", ["false", "c++"])
+def test_the_installation_succeeds_with_and_without_an_engine(compiler, tmp_path):
+    pytest.importorskip("setuptools")
+    # "Compiles" by copying this file: the real compilation is in what these tests run on.
+    fake = script(tmp_path / "fake", f'for last; do :; done; exec cp {__file__} "$last"')
+    target = tmp_path / "lib"
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(target)]
+    environment = {**os.environ, "CXX": str(fake) if compiler == "c++" else "false"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    built = [path.name for path in (target / "training" / "native").iterdir()]
+    assert built == [LIBRARY if compiler == "c++" else FAILURE]
+    assert ("was not built" in ended.stderr) == (compiler == "false")
+
+
+def test_a_job_says_why_in_one_line_and_trains(tmp_path):
+    (tmp_path / "engine.so").write_text("not a library")
+    flags = ["--params", 10000, "--num-sequences", 4]
+    variable = {load.LIBRARY_VARIABLE: str(tmp_path / "engine.so")}
+    ended = run_script(TRAIN_MLP, *flags, cwd=tmp_path, **variable)
+    assert ended.returncode == 0
+    assert ended.stderr.count("\n") == 1
+    for words in ("older than its sources", "pip install", "engine=stacked"):
+        assert words in ended.stderr

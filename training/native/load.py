@@ -1,0 +1,70 @@
+"""Load the engine that the installation has built, or say why it cannot be used. No torch."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.native.build import FAILURE, LIBRARY, OFF_VARIABLE, SOURCES, source_hash
+
+ROOT = SOURCES.parent.parent
+REBUILD = f"build it with: cd {ROOT} && pip install -r requirements.txt"
+LIBRARY_VARIABLE = "MEMORIZATION_ENGINE"  # another library of the same sources, for tests
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why the engine cannot be used, and what the user can do about it, a phrase each."""
+
+    reason: str
+    remedy: str
+
+
+@functools.cache
+def find_engine() -> ctypes.CDLL | Unavailable:
+    """Return the engine, or why there is none; the answer of a process never changes."""
+    if os.environ.get(OFF_VARIABLE, "") not in ("", "0"):
+        return Unavailable(f"{OFF_VARIABLE} is set", "unset it to use the compiled engine")
+    path = Path(os.environ.get(LIBRARY_VARIABLE) or SOURCES / LIBRARY)
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return Unavailable(f"there is no compiled engine: {_why_not_built()}", REBUILD)
+    # Before it is loaded: an older library may differ in any way.
+    if source_hash().encode() not in content:
+        return Unavailable("the compiled engine is older than its sources", REBUILD)
+    try:
+        library = ctypes.CDLL(str(path.resolve()))
+    except OSError as error:
+        return Unavailable(f"the compiled engine cannot be loaded: {error}", REBUILD)
+    if not library.engine_cpu_has_instructions():
+        return Unavailable(
+            "this processor lacks the AVX2 and FMA instructions of the compiled engine",
+            "it needs a processor that has them",
+        )
+    return library
+
+
+def load_engine() -> ctypes.CDLL | None:
+    """Return the engine, or None where :func:`find_engine` says why not."""
+    engine = find_engine()
+    return None if isinstance(engine, Unavailable) else engine
+
+
+def engine_compiler() -> str | None:
+    """Return name and version of the compiler that built the engine, or None without one."""
+    library = load_engine()
+    if library is None:
+        return None
+    library.engine_compiler.restype = ctypes.c_char_p
+    return library.engine_compiler().decode()
+
+
+def _why_not_built() -> str:
+    try:
+        return (SOURCES / FAILURE).read_text(encoding="utf-8").strip()
+    except OSError:
+        return "the installation has not built it"
