@@ -5,7 +5,7 @@
     python dataset/synthetic_generator.py --num-sequences 1000000 --save mappings.npz
 
 Prints one mapping per line, input -> label, such as the first one of seed 0:
-    3 5 7 8 8 9 0 6 1 8 -> 8 5 9 7 0 2 7 9 3 6
+    2 3 9 5 1 1 2 8 9 9 -> 5 2 0 9 2 4 6 3 5 0
 or writes FILE.csv (columns input_0.., label_0..) or FILE.npz (arrays inputs and labels, (N, T)).
 """
 
@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dataset.random_stream import RandomStream
 from training.cli import (
     Parser,
     non_negative_int,
@@ -89,16 +90,16 @@ def _distinct_sequences(
     same chance. Every draw is as large as what is there already, whatever ``count`` is, so that
     ``count`` only says where to cut one and the same order.
     """
-    random = np.random.default_rng(seed)
-    dtype = _token_type(vocab_size)
-    sequences = np.empty((0, seq_len), dtype)
+    random = RandomStream(seed)
+    sequences = np.empty((0, seq_len), _token_type(vocab_size))
     while len(sequences) < count:
         if 8 * len(sequences) >= vocab_size**seq_len:
-            codes = random.permutation(_unused_codes(sequences, vocab_size))
+            codes = _unused_codes(sequences, vocab_size)
+            codes = codes[random.permutation(len(codes))]
             sequences = np.concatenate([sequences, _decode(codes, vocab_size, seq_len)])
         else:
-            size = (max(FIRST_DRAW, len(sequences)), seq_len)
-            drawn = random.integers(vocab_size, size=size, dtype=dtype)
+            rows = max(FIRST_DRAW, len(sequences))
+            drawn = random.integers(vocab_size, rows * seq_len).reshape(rows, seq_len)
             sequences = _without_repeats(np.concatenate([sequences, drawn]), vocab_size)
     return sequences[:count]
 
