@@ -7,7 +7,9 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dataset.random_stream import RandomStream
 from training.dropout import Dropout
+from training.initial_weights import draw_linear
 
 
 class MLP(nn.Module):
@@ -24,6 +26,11 @@ class MLP(nn.Module):
             nn.Linear(wide, narrow) for wide, narrow in itertools.pairwise(widths)
         )
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(num_layers))
+
+    def draw_weights(self, stream: RandomStream) -> None:
+        """Draw every parameter anew, in the order of ``named_parameters``."""
+        for linear in self.linears:
+            draw_linear(linear, stream)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) for ``tokens`` (B, T) of int64."""

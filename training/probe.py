@@ -16,10 +16,14 @@ from training.streams import ProbeStreams
 
 
 def build_model(probe: Probe, streams: ProbeStreams) -> nn.Module:
-    """Return the probe's freshly initialised model on the CPU; the global generator is restored."""
+    """Return the probe's freshly initialised model on the CPU.
+
+    Torch's global generator, from which the modules first draw weights of their own, is restored.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(streams.init_seed())
-        return probe.architecture.build(probe.protocol.dropout)
+        model = probe.architecture.build(probe.protocol.dropout)
+    model.draw_weights(streams.initial_weights())
+    return model
 
 
 def run_probe(

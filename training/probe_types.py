@@ -31,7 +31,10 @@ class Architecture(Interface):
         """CSV columns that identify the architecture."""
 
     def build(self, dropout: float) -> nn.Module:
-        """Freshly initialised module, drawn from torch's global generator."""
+        """Freshly initialised module, drawn from torch's global generator.
+
+        Its ``draw_weights(stream)`` draws all parameters again, from a RandomStream.
+        """
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Every probe owns four independent streams: data, initialisation, batch order and dropout. They
 derive from (seed, repeat, n) through NumPy's SeedSequence, so that an outcome depends on nothing
-that ran before or beside it.
+that ran before or beside it. What is drawn from them is made of raw words by our own arithmetic
+(see dataset/random_stream.py): a probe starts from the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+
+from dataset.random_stream import RandomStream, little_endian
 
 UINT16_LEVELS = 1 << 16
 
@@ -21,15 +24,15 @@ class ProbeStreams:
         children = np.random.SeedSequence([seed, repeat, n]).spawn(4)
         self.data, self._init, self._order, self._dropout = children
 
-    def init_seed(self) -> int:
-        """Seed for torch's generator while the weights are drawn."""
-        return int(self._init.generate_state(1, np.uint64)[0] >> np.uint64(1))
+    def initial_weights(self) -> RandomStream:
+        """Return the stream that a model's ``draw_weights`` takes, at its beginning."""
+        return RandomStream(self._init)
 
     def batch_orders(self, n: int) -> Iterator[np.ndarray]:
         """Yield one permutation of range(n) per epoch, (n,) int64, without end."""
-        generator = np.random.Generator(np.random.SFC64(self._order))
+        stream = RandomStream(self._order)
         while True:
-            yield generator.permutation(n)
+            yield stream.permutation(n)
 
     def dropout_masks(self, rate: float) -> MaskStream:
         """Return the stream of dropout masks with drop probability ``rate``."""
@@ -62,6 +65,9 @@ class MaskStream:
         return self._bits.state["state"]["state"].tolist()
 
     def draw(self, count: int) -> np.ndarray:
-        """Return the next ``count`` 16-bit draws, (count,) uint16, from whole 64-bit words."""
+        """Return the next ``count`` 16-bit draws, (count,) uint16, from whole 64-bit words.
+
+        The lowest bits of a word come first.
+        """
         words = self._bits.random_raw((count + 3) // 4)
-        return words.view(np.uint16)[:count]
+        return little_endian(words, itemsize=2)[:count]

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dataset.random_stream import RandomStream
 from training.dropout import Dropout
+from training.initial_weights import (
+    draw_embedding,
+    draw_linear,
+    draw_xavier_uniform,
+    reset_layer_norm,
+)
 
 
 class MultiHeadAttention(nn.Module):
@@ -24,6 +31,12 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
         self.dropout = Dropout(dropout)
+
+    def draw_weights(self, stream: RandomStream) -> None:
+        """Draw every parameter anew, in the order of ``named_parameters``."""
+        draw_xavier_uniform(self.in_proj_weight, stream)
+        nn.init.zeros_(self.in_proj_bias)
+        draw_linear(self.out_proj, stream, zero_bias=True)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
         """Return (B, T, d) for queries from ``x``, keys and values from ``memory``, both (B, T, d).
@@ -64,6 +77,15 @@ class DecoderLayer(nn.Module):
         self.dropout2 = Dropout(dropout)
         self.dropout3 = Dropout(dropout)
 
+    def draw_weights(self, stream: RandomStream) -> None:
+        """Draw every parameter anew, in the order of ``named_parameters``."""
+        self.self_attn.draw_weights(stream)
+        self.multihead_attn.draw_weights(stream)
+        draw_linear(self.linear1, stream)
+        draw_linear(self.linear2, stream)
+        for norm in (self.norm1, self.norm2, self.norm3):
+            reset_layer_norm(norm)
+
     def forward(self, x: Tensor, memory: Tensor, causal_mask: Tensor) -> Tensor:
         """Return (B, T, d); self-attention is masked, cross-attention sees all of ``memory``."""
         x = self.norm1(x + self.dropout1(self.self_attn(x, x, causal_mask)))
@@ -97,6 +119,19 @@ class Transformer(nn.Module):
         self.head = nn.Linear(hidden_size, vocab_size)
         mask = torch.full((seq_len, seq_len), float("-inf")).triu(1)
         self.register_buffer("causal_mask", mask, persistent=False)
+
+    def draw_weights(self, stream: RandomStream) -> None:
+        """Draw every parameter anew, in the order of ``named_parameters``.
+
+        Layers after the first take nothing from the stream: they become copies of it again.
+        """
+        draw_embedding(self.token_embedding, stream)
+        draw_embedding(self.position_embedding, stream)
+        first, *others = self.layers
+        first.draw_weights(stream)
+        for layer in others:
+            layer.load_state_dict(first.state_dict())
+        draw_linear(self.head, stream)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) for ``tokens`` (B, T) of int64."""

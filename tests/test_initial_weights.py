@@ -1,0 +1,184 @@
+"""Initial weights: torch's distributions, in the documented order, from our own stream."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp
+from torch import nn
+
+from dataset.random_stream import RandomStream
+from mlp_experiments.mlp_utils import MLPArchitecture
+from training.probe import build_model
+from training.probe_types import Probe
+from training.protocol import Protocol
+from training.streams import ProbeStreams
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+TRANSFORMER = TransformerArchitecture(24, d_ff=37, num_heads=3, num_layers=3)
+MODELS = 40  # as many of each, for small parameters too
+
+
+def torch_mlp(shape):
+    features = shape.vocab_size * shape.seq_len
+    widths = [features] + [shape.hidden_size] * shape.num_layers + [features]
+    return [
+        (f"linears.{i}", nn.Linear(wide, narrow))
+        for i, (wide, narrow) in enumerate(itertools.pairwise(widths))
+    ]
+
+
+def torch_transformer(shape):
+    size = shape.hidden_size
+    tokens, positions = nn.Embedding(shape.vocab_size, size), nn.Embedding(shape.seq_len, size)
+    layer = nn.TransformerDecoderLayer(size, shape.num_heads, shape.d_ff)
+    return [
+        ("token_embedding", tokens),
+        ("position_embedding", positions),
+        ("layers", nn.TransformerDecoder(layer, shape.num_layers).layers),
+        ("head", nn.Linear(size, shape.vocab_size)),
+    ]
+
+
+CASES = [
+    (MLPArchitecture(0, 0), torch_mlp),
+    (MLPArchitecture(33, 2, vocab_size=7, seq_len=5), torch_mlp),
+    (TRANSFORMER, torch_transformer),
+]
+
+
+def parameters_of_torch(shape, modules):
+    return {
+        f"{start}.{name}": parameter.detach().numpy()
+        for start, module in modules(shape)
+        for name, parameter in module.named_parameters()
+    }
+
+
+def drawn(shape, seed):
+    model = shape.build(0.0)
+    model.draw_weights(RandomStream(seed))
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
+def pooled(models):
+    return {name: np.stack([model[name] for model in models]) for name in models[0]}
+
+
+def is_in_projection(name):
+    return name.endswith("in_proj_weight")
+
+
+def distribution(shape, name, tensors):
+    """Return (lowest, highest, standard deviation) that torch documents, None for a constant."""
+    if "norm" in name or name.endswith(("in_proj_bias", "out_proj.bias")):
+        return None
+    if "embedding" in name:
+        return -math.inf, math.inf, 1.0
+    weight = tensors[name.replace("bias", "weight")]
+    fan_out, fan_in = weight.shape
+    bound = math.sqrt(6 / (fan_in + fan_out)) if is_in_projection(name) else fan_in**-0.5
+    return -bound, bound, bound / math.sqrt(3)
+
+
+@pytest.mark.parametrize(("shape", "modules"), CASES, ids=lambda case: getattr(case, "name", ""))
+def test_a_module_alone_starts_as_torchs(shape, modules):
+    torch.manual_seed(3)
+    model = shape.build(0.0)
+    torch.manual_seed(3)
+    for name, values in parameters_of_torch(shape, modules).items():
+        np.testing.assert_array_equal(model.get_parameter(name).detach().numpy(), values)
+
+
+@pytest.mark.parametrize(("shape", "modules"), CASES, ids=lambda case: getattr(case, "name", ""))
+def test_the_distributions_are_torchs(shape, modules):
+    torch.manual_seed(0)
+    theirs = pooled([parameters_of_torch(shape, modules) for _ in range(MODELS)])
+    models = [drawn(shape, seed) for seed in range(MODELS)]
+    ours = pooled(models)
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+    for name, values in ours.items():
+        assert values.dtype == np.float32
+        expected = distribution(shape, name, models[0])
+        if expected is None:
+            assert (theirs[name] == theirs[name].flat[0]).all()
+            np.testing.assert_array_equal(values, theirs[name])
+            continue
+        lowest, highest, std = expected
+        both = values.astype(np.float64).ravel(), theirs[name].astype(np.float64).ravel()
+        for sample in both:
+            assert np.float32(lowest) <= sample.min() and sample.max() <= np.float32(highest), name
+            # Five standard errors; that of the deviation depends on the kurtosis.
+            kurtosis = 3 if std == 1 else 1.8
+            assert abs(sample.mean()) < 5 * std / sample.size**0.5, name
+            error = math.sqrt((kurtosis - 1) / (4 * sample.size))
+            assert abs(sample.std() / std - 1) < 5 * error, name
+        assert ks_2samp(*both).pvalue > 1e-4, name
+
+
+@pytest.mark.parametrize(("shape", "modules"), CASES, ids=lambda case: getattr(case, "name", ""))
+def test_the_order_is_that_of_the_named_parameters(shape, modules):
+    tensors = drawn(shape, seed=3)
+    assert list(tensors) == list(parameters_of_torch(shape, modules))  # torch's own order
+    stream = RandomStream(3)
+    for name, values in tensors.items():
+        expected = distribution(shape, name, tensors)
+        if name.startswith("layers.") and not name.startswith("layers.0."):
+            numbers = tensors["layers.0." + name.split(".", 2)[2]].ravel()
+        elif expected is None:
+            numbers = np.full(values.size, float("norm" in name and name.endswith("weight")))
+        elif "embedding" in name:
+            numbers = stream.normal(values.size)
+        else:
+            numbers = expected[1] * (2 * stream.uniform(values.size) - 1)
+        np.testing.assert_allclose(values.ravel(), numbers, rtol=1e-7, atol=0, err_msg=name)
+
+
+@pytest.mark.parametrize(("shape", "modules"), CASES, ids=lambda case: getattr(case, "name", ""))
+def test_nothing_remains_of_the_weights_before(shape, modules):
+    model = shape.build(0.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(math.nan)
+    model.draw_weights(RandomStream(5))
+    for name, values in drawn(shape, seed=5).items():
+        np.testing.assert_array_equal(model.get_parameter(name).detach().numpy(), values)
+
+
+def test_copied_layers_are_tensors_of_their_own():
+    model = TRANSFORMER.build(0.0)
+    model.draw_weights(RandomStream(0))
+    with torch.no_grad():
+        model.layers[0].linear1.weight.zero_()
+    assert model.layers[1].linear1.weight.abs().min() > 0
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [MLPArchitecture(5, 1), TRANSFORMER], ids=lambda s: s.name)
+def test_a_probe_and_torchs_generator_leave_each_other_alone(shape):
+    probe = Probe(shape, Protocol.paper(shape.model), 1, 2, 9)
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        models.append(build_model(probe, ProbeStreams(1, 2, 9)))
+        assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_probes_start_apart():
+    shape = MLPArchitecture(5, 1)
+    starts = {
+        build_model(Probe(shape, Protocol.paper("mlp"), *identity), ProbeStreams(*identity))
+        .linears[0]
+        .weight.detach()
+        .numpy()
+        .tobytes()
+        for identity in itertools.product((0, 1), (0, 1, 2), (2, 4))
+    }
+    assert len(starts) == 12
