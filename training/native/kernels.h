@@ -176,9 +176,10 @@ class Sfc64 {
         return word;
     }
 
-    // `count` 16-bit draws, taken from whole words and viewed as memory, as NumPy does; `draws`
-    // must have room for the last word.
+    // `count` 16-bit draws, taken from whole words, the lowest bits first; `draws` must have room
+    // for the last word.
     void draw(std::ptrdiff_t count, std::uint16_t* draws) {
+        static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a word is copied as it is");
         Sfc64 local = *this;  // stores to `draws` cannot alias it, so its state stays in registers
         for (std::ptrdiff_t i = 0; i < count; i += 4) {
             const std::uint64_t word = local.next();
