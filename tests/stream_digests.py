@@ -1,0 +1,50 @@
+"""Prints the SHA-256 of every random stream of one probe; run as a script by test_streams.py."""
+
+import hashlib
+import itertools
+
+from dataset.synthetic_generator import generate_mappings
+from mlp_experiments.mlp_utils import MLPArchitecture
+from training.probe import build_model
+from training.probe_types import Probe
+from training.protocol import Protocol
+from training.streams import ProbeStreams
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+IDENTITY = (1, 2, 100)  # seed, repeat, n
+
+
+def sha256(*arrays):
+    """Hash the bytes of ``arrays`` one after the other, as little-endian numbers."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def initial_weights(architecture):
+    """Return the parameters of the probe's model, in their order."""
+    probe = Probe(architecture, Protocol.paper(architecture.model), *IDENTITY)
+    model = build_model(probe, ProbeStreams(*IDENTITY))
+    return [parameter.detach().numpy() for parameter in model.parameters()]
+
+
+def stream_digests():
+    """Return the SHA-256 of every stream by its name."""
+    streams = ProbeStreams(*IDENTITY)
+    data = generate_mappings(100, seed=streams.data)
+    return {
+        "data": sha256(data.inputs, data.labels),
+        "weights of an MLP": sha256(*initial_weights(MLPArchitecture(49, 2))),
+        "weights of a transformer": sha256(
+            *initial_weights(TransformerArchitecture(32, 380, 4, 2))
+        ),
+        "three batch orders": sha256(*itertools.islice(streams.batch_orders(100), 3)),
+        "1000 mask draws": sha256(streams.dropout_masks(0.1).draw(1000)),
+        "100,000 normal numbers": sha256(streams.initial_weights().normal(100_000)),
+    }
+
+
+if __name__ == "__main__":
+    for name, digest in stream_digests().items():
+        print(f"{name}: {digest}")
