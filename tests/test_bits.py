@@ -1,0 +1,74 @@
+"""The same probe, the same bits: with every compiler at hand, any optimisation, any tuning."""
+
+import concurrent.futures
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import bits_of_probes
+import pytest
+
+from training.native import build
+from training.native.load import LIBRARY_VARIABLE, load_engine
+
+pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
+
+PROGRAM = Path(bits_of_probes.__file__)
+TUNINGS = {
+    "x86_64": ("-mtune=generic", "-mtune=znver3", "-mtune=skylake-avx512", "-mtune=haswell"),
+    "arm64": ("-mtune=generic", "-mtune=cortex-a53", "-mtune=cortex-a72", "-mtune=cortex-a57"),
+}
+# What all machines have to arrive at: SHA-256 of what bits_of_probes.py prints. Where it changes,
+# so do all results: see training/bits.py.
+DIGEST = "b4aa9adb6865b0cb7e7dafdd22afabfb8641344e3f5281361044c95a84142c2c"
+
+
+def printed(**environment):
+    """Return what the program prints with the engine that the environment names."""
+    return subprocess.run(
+        [sys.executable, PROGRAM],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+
+
+def variants():
+    """Return (compiler, flags) for every compiler at hand, -O2 and -O3, a tuning each."""
+    compilers = [name for name in ("g++", "clang++") if shutil.which(name)] or ["c++"]
+    tunings = iter(TUNINGS[build.machine()])
+    return [
+        (compiler, (optimisation, next(tunings)))
+        for compiler in compilers
+        for optimisation in ("-O2", "-O3")
+    ]
+
+
+@pytest.fixture(scope="module")
+def usual():
+    """The bits of the engine that is installed."""
+    return printed()
+
+
+def test_the_bits_are_pinned(usual):
+    assert usual.count("\n") >= 40
+    assert hashlib.sha256(usual.encode()).hexdigest() == DIGEST
+
+
+def test_bits_do_not_depend_on_the_compiler(usual, tmp_path):
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("no C++ compiler")
+
+    def of(variant):
+        compiler, flags = variant
+        library = tmp_path / f"{compiler}{''.join(flags)}.so"
+        build.compile_engine(library, [compiler], flags)
+        return printed(**{LIBRARY_VARIABLE: str(library)})
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as threads:
+        for variant, bits in zip(variants(), threads.map(of, variants()), strict=True):
+            assert bits == usual, variant
