@@ -1,12 +1,13 @@
 # Each target sets up its own virtual environment in .venv first.
 #   make threshold   threshold of the 1-layer MLP at 10,000 parameters, five repeats, into runs/
 #   make test        lint and tests
+#   make test-sanitize, make test-arm   the engine's tests with sanitizers, on an emulated processor
 #   make notebook    run the notebook again and redraw the figures from results/
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: threshold test notebook
+.PHONY: threshold test test-sanitize test-arm notebook
 
 threshold: .venv/installed
 	$(BIN)/python threshold_search/binary_search.py --model mlp --params 10000 --layers 1 \
@@ -17,11 +18,27 @@ test: .venv/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest
 
+# Python itself is not instrumented, so the sanitizer's library has to be loaded before it; leaks
+# cannot be told from what Python keeps.
+SANITIZED := build/engine-sanitized.so
+test-sanitize: .venv/installed-for-tests
+	mkdir -p build
+	$(BIN)/python training/native/build.py $(SANITIZED) -O1 -g -fsanitize=address,undefined \
+		-fno-sanitize-recover=all
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \
+		MEMORIZATION_ENGINE=$(SANITIZED) $(BIN)/pytest tests/test_native_kernels.py \
+		tests/test_native_mlp.py tests/test_native_transformer.py
+
+# Needs aarch64-linux-gnu-g++ and qemu-aarch64.
+test-arm: .venv/installed-for-tests
+	$(BIN)/pytest -m arm tests/test_arm.py
+
 notebook: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False visualizations/plots.ipynb
 
-.venv/installed: requirements.txt pyproject.toml setup.py
+.venv/installed: requirements.txt pyproject.toml setup.py $(wildcard training/native/*.cpp \
+		training/native/*.h) training/native/build.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
 	touch $@

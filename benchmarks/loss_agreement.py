@@ -86,7 +86,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if note := fallback_note("fast", "cpu", *[architecture for architecture, *_ in CONFIGURATIONS]):
+    if note := fallback_note("fast", "cpu", [architecture for architecture, *_ in CONFIGURATIONS]):
         raise UserError(f"nothing to compare: {note}")
     rows = []
     total = args.seeds * sum(len(sizes) for _, _, sizes in CONFIGURATIONS)

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from training.cpu import cpu_name
-from training.native.build import find_compiler
+from training.native.load import engine_compiler
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
@@ -26,7 +26,7 @@ def hardware() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "compiler": Path(find_compiler() or "none").name,
+        "compiler": engine_compiler() or "none",
     }
 
 

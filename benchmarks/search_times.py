@@ -5,15 +5,13 @@
 
 The Trainer runs as the published experiment did: evaluation in batches of 8 and a full checkpoint
 on disk after every epoch, deleted after the probe. One search per configuration, one thread; both
-sides draw the same data and initial weights. The engine's time includes compiling it anew. Then one
-search command with one worker and with two in turn, the fastest of three rounds each. Needs the
-packages of requirements-test.txt. Prints the tables and writes
-results/benchmarks/search_times.csv and worker_times.csv.
+sides draw the same data and initial weights. Then one search command with one worker and with two
+in turn, the fastest of three rounds each. Needs the packages of requirements-test.txt. Prints the
+tables and writes results/benchmarks/search_times.csv and worker_times.csv.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -94,15 +92,6 @@ def engine_memorizes(architecture: Architecture) -> Callable[[int], bool]:
     return lambda n: train_probe(Probe(architecture, protocol, 0, 0, n))[0].memorized
 
 
-def compile_seconds(architecture: Architecture) -> float:
-    """Return the time to compile the engine for ``architecture``."""
-    from training.engine import engine_used
-
-    start = time.perf_counter()
-    engine_used("fast", "cpu", architecture)
-    return time.perf_counter() - start
-
-
 def worker_seconds(workers: int) -> float:
     """Return the time of a whole search command with ``workers`` processes, start included."""
     with tempfile.TemporaryDirectory() as folder:
@@ -127,9 +116,6 @@ def compare_workers() -> None:
 
 def compare_engines(only: str | None) -> None:
     """Time whole searches, or ``only`` one; print the rows, write the table if it is whole."""
-    compiling = {each.model: 0.0 for each in CONFIGURATIONS}
-    for architecture in CONFIGURATIONS:  # the second MLP finds the first one's library
-        compiling[architecture.model] += compile_seconds(architecture)
     rows = []
     for architecture in CONFIGURATIONS:
         if only and only != architecture.name:
@@ -148,9 +134,7 @@ def compare_engines(only: str | None) -> None:
                 "engine_seconds": seconds,
                 "engine_probes": probes,
                 "engine_first_failure": bounds.first_failure,
-                "compile_seconds": compiling[architecture.model],
-                "speedup": trainer_seconds / (seconds + compiling[architecture.model]),
-                "speedup_compiled": trainer_seconds / seconds,
+                "speedup": trainer_seconds / seconds,
             }
         )
         print(rows[-1], file=sys.stderr)
@@ -170,11 +154,9 @@ def main() -> None:
     if args.workers_only:
         compare_workers()
         return
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache
-        compare_engines(args.only)
-        if not args.only:
-            compare_workers()
+    compare_engines(args.only)
+    if not args.only:
+        compare_workers()
 
 
 if __name__ == "__main__":

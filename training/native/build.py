@@ -1,5 +1,8 @@
 """Build the engine: one shared library from the C++ sources of this folder.
 
+    python training/native/build.py                          (again, where the installation does)
+    python training/native/build.py FILE.so -O1 -g ...       (another one, with more flags)
+
 The installation does it (setup.py), for a fixed instruction set; no job ever compiles. The compiler
 is ``$CXX`` (with arguments, if it has some), else c++, g++ or clang++. Standard library only.
 """
@@ -12,6 +15,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,3 +131,18 @@ def build_into(folder: Path) -> str | None:
         return reason
     failure.unlink(missing_ok=True)
     return None
+
+
+def main() -> None:
+    """Build what the arguments ask for; a failure is one line and exit status 1."""
+    try:
+        if sys.argv[1:]:
+            compile_engine(Path(sys.argv[1]), extra=sys.argv[2:])
+        elif reason := build_into(SOURCES):
+            raise BuildError(reason)
+    except (BuildError, OSError) as error:
+        sys.exit(f"build.py: error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,14 +20,14 @@ inline vec exp(vec x) {
     q = fma(q, r, 0.041666463017463684f);
     q = fma(q, r, 0.16666576266288757f);
     q = fma(q, r, 0.5f);
-    const vec power = from_bits((bits(shifted) << 23) + (127 << 23));  // 2^n
+    const vec power = from_bits((unsigned_bits(shifted) << 23) + (127u << 23));  // 2^n
     return select(x < -87.3f, vec{}, fma(fma(q, r, 1.0f), r, 1.0f) * power);
 }
 
 // log(x) to about 2e-7 relative or 6e-8 absolute, for finite x >= 2^-126; NaN stays NaN.
 inline vec log(vec x) {
     // x = 2^n m with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s) with s = (m - 1) / (m + 1).
-    const ivec above = bits(x) - 0x3f3504f3;
+    const ivec above = reinterpret_cast<ivec>(unsigned_bits(x) - 0x3f3504f3u);
     const vec n = __builtin_convertvector(above >> 23, vec);
     const vec m = from_bits((above & 0x7fffff) + 0x3f3504f3);
     const vec s = (m - 1.0f) / (m + 1.0f), square = s * s;

@@ -25,6 +25,7 @@ constexpr int VL = 8;
 
 typedef float vec __attribute__((vector_size(VL * 4)));
 typedef std::int32_t ivec __attribute__((vector_size(VL * 4)));
+typedef std::uint32_t uvec __attribute__((vector_size(VL * 4)));  // may overflow
 typedef float loose_vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef float quad __attribute__((vector_size(16)));
 typedef float loose_quad __attribute__((vector_size(16), aligned(4), may_alias));
@@ -56,6 +57,8 @@ inline double sqrt(double x) { return __builtin_sqrt(x); }
 
 inline ivec bits(vec x) { return reinterpret_cast<ivec>(x); }
 inline vec from_bits(ivec x) { return reinterpret_cast<vec>(x); }
+inline uvec unsigned_bits(vec x) { return reinterpret_cast<uvec>(x); }
+inline vec from_bits(uvec x) { return reinterpret_cast<vec>(x); }
 inline vec select(ivec mask, vec yes, vec no) { return mask ? yes : no; }
 inline ivec load_ints(const std::int32_t* p) {
     ivec x;
