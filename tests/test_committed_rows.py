@@ -1,0 +1,54 @@
+"""Rows of the committed logs, trained again on this machine: every column but the seconds."""
+
+import dataclasses
+import random
+
+import pytest
+from scripts import ROOT
+
+from mlp_experiments.mlp_utils import MLPArchitecture
+from threshold_search.records import probe_layout
+from threshold_search.results_folder import read_rows
+from training.bits import BITS_VERSION
+from training.engine import train_probe
+from training.native.load import load_engine
+from training.probe_types import Outcome, Probe
+from training.protocol import Protocol
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+ARCHITECTURES = {"mlp": MLPArchitecture, "transformer": TransformerArchitecture}
+
+pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
+
+
+def logged(longest_seconds=float("inf")):
+    """Return the rows of the engine's published-protocol probes that took no longer."""
+    return [
+        row
+        for model in ARCHITECTURES
+        for row in read_rows(ROOT / "results" / f"{model}_probes.csv", probe_layout(model))
+        if (row["protocol"], row["bits"]) == ("paper", BITS_VERSION)
+        and row["seconds"] <= longest_seconds
+    ]
+
+
+def assert_equal_when_trained_again(row):
+    make = ARCHITECTURES[row["model"]]
+    names = {field.name for field in dataclasses.fields(make)} & set(row)
+    architecture = make(**{name: row[name] for name in names})
+    assert architecture.num_parameters == row["num_parameters"]
+    protocol = Protocol.paper(row["model"])
+    outcome, _ = train_probe(Probe(architecture, protocol, row["seed"], row["repeat"], row["n"]))
+    expected = Outcome(**{field.name: row[field.name] for field in dataclasses.fields(Outcome)})
+    assert dataclasses.replace(outcome, seconds=0) == dataclasses.replace(expected, seconds=0), row
+
+
+def test_cheap_rows():
+    for row in random.Random(0).sample(logged(longest_seconds=1), 40):
+        assert_equal_when_trained_again(row)
+
+
+@pytest.mark.slow
+def test_rows_of_any_cost():
+    for row in random.Random(1).sample(logged(), 300):
+        assert_equal_when_trained_again(row)
