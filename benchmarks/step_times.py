@@ -1,4 +1,4 @@
-"""Time of one optimiser step: the reference loop, the fast engine, and the arithmetic's floor.
+"""Time of one optimiser step: reference loop, fast engine, JAX, and the arithmetic's floor.
 
     python benchmarks/step_times.py
     python benchmarks/step_times.py --rounds 9        (steadier on a noisy machine)
@@ -6,8 +6,10 @@
 Per model and step, one thread, batch 32, everything included (batch selection, masks, forward,
 backward, clipping, AdamW). Five MLPs train in turn, one transformer alone. The engines take turns
 in every round and the fastest round of each counts. The floor is 6 * batch * parameters FLOP for
-an MLP, times T for a transformer, at this machine's measured sgemm rate. Prints the table and
-writes results/benchmarks/step_times.csv.
+an MLP, times T for a transformer, at this machine's measured sgemm rate. Where JAX is installed
+(requirements-bench.txt), it trains one model of four configurations in a process pinned to one CPU,
+in turn with the others, its compilation apart (jax_step.py). Prints the table and writes
+results/benchmarks/step_times.csv.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import math
 import time
 from collections.abc import Callable
 
+import jax_step
 import torch
 from machine import report, sgemm_rate
 
@@ -41,6 +44,7 @@ CONFIGURATIONS: list[tuple[Architecture, int]] = [
     (TransformerArchitecture(128, 1550, 64, 1), 1),
     (TransformerArchitecture(128, 175, 1, 3), 1),
 ]
+JAX_CONFIGURATIONS = [CONFIGURATIONS[i][0] for i in (0, 3, 4, 5)]
 SEQUENCES = 512
 WARM_EPOCHS = 3  # of the reference loop; the first one also allocates the optimiser's state
 STEPS = math.ceil(SEQUENCES / 32)  # of one epoch
@@ -124,6 +128,9 @@ def main() -> None:
             print(note)
         else:
             engines["fast"] = native(probes)
+        jax_compile_seconds = math.nan
+        if architecture in JAX_CONFIGURATIONS and jax_step.installed():
+            engines["jax"], jax_compile_seconds = jax_step.jax_epoch(probes[0])
         best = dict.fromkeys(engines, math.inf)
         rate = 0.0
         for _ in range(args.rounds):
@@ -139,6 +146,8 @@ def main() -> None:
                 "configuration": architecture.name,
                 "models": models,
                 **{f"{name}_us": 1e6 * seconds for name, seconds in best.items()},
+                "jax_us": 1e6 * best.get("jax", math.nan),
+                "jax_compile_seconds": jax_compile_seconds,
                 "floor_us": 1e6 * floor,
                 "speedup": best["reference"] / fast,
                 "share_of_floor": floor / fast,
