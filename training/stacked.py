@@ -1,7 +1,7 @@
 """Several probes of one architecture and protocol trained together, on any torch device.
 
-The path for CUDA, where one small model leaves the device idle, and the fallback on a CPU without
-a C++ compiler. Every tensor has a leading model dimension; no operation mixes models. A round is
+The path for CUDA, where one small model leaves the device idle, and the fallback for small MLPs on
+a CPU without the compiled engine. Every tensor has a leading model dimension; no operation mixes models. A round is
 one epoch of every model; the host looks at the results once per round.
 """
 

@@ -1,1 +1,1 @@
-"""Training in this project's own compiled code, for CPUs with a C++ compiler at hand."""
+"""Training in this project's own compiled code, on a CPU."""

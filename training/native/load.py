@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.native.build import FAILURE, LIBRARY, OFF_VARIABLE, SOURCES, source_hash
 
 ROOT = SOURCES.parent.parent
-REBUILD = f"build it with: cd {ROOT} && pip install -r requirements.txt"
+REBUILD = f"build it with: cd {shlex.quote(str(ROOT))} && pip install -r requirements.txt"
+if not (ROOT / "requirements.txt").exists():  # installed without its checkout
+    REBUILD = "install the project again"
 LIBRARY_VARIABLE = "MEMORIZATION_ENGINE"  # another library of the same sources, for tests
 
 
