@@ -1,7 +1,6 @@
 """runs.jsonl: who writes it, when, and what must not be in it."""
 
 import json
-import os
 import re
 import shutil
 import subprocess

@@ -1,8 +1,8 @@
 """Several probes of one architecture and protocol trained together, on any torch device.
 
 The path for CUDA, where one small model leaves the device idle, and the fallback for small MLPs on
-a CPU without the compiled engine. Every tensor has a leading model dimension; no operation mixes models. A round is
-one epoch of every model; the host looks at the results once per round.
+a CPU without the compiled engine. Every tensor has a leading model dimension; no operation mixes
+models. A round is one epoch of every model; the host looks at the results once per round.
 """
 
 from __future__ import annotations
