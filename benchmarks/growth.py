@@ -36,12 +36,12 @@ ROUNDS = 40
 def epoch_timer(architecture: Architecture, n: int) -> Callable[[], float]:
     """Return a function that times one epoch and its evaluation, in seconds."""
     probe = Probe(architecture, Protocol.paper(architecture.model), 0, 0, n)
-    model, orders = start_native(probe)
+    model, epochs = start_native(probe)
 
     def epoch() -> float:
-        order = next(orders)
+        order, learning_rates = next(epochs)
         start = time.perf_counter()
-        model.train_epoch(order)
+        model.train_epoch(order, learning_rates)
         model.evaluate()
         return time.perf_counter() - start
 

@@ -22,12 +22,11 @@ from multiprocessing.connection import Connection
 import numpy as np
 import torch
 
-from dataset.synthetic_generator import generate_mappings
 from training.loop import parameter_groups
-from training.probe import build_model
+from training.probe import start_probe
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
-from training.streams import ProbeStreams, uint16_rate
+from training.streams import uint16_rate
 
 EPOCHS = 3  # of one measurement
 LAYER_NORM_EPSILON = 1e-5
@@ -69,19 +68,17 @@ def _serve(probe: Probe, pipe: Connection) -> None:
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # no handing over between threads
-    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
-    data = generate_mappings(probe.n, seed=streams.data)
-    module = build_model(probe, streams)
-    model = JaxModel(probe.architecture, module, data.inputs, data.labels, probe.protocol)
-    orders = streams.batch_orders(probe.n)
-    model.train_epoch(next(orders))  # warm
+    begin = start_probe(probe)
+    data = begin.inputs, begin.labels
+    model = JaxModel(probe.architecture, begin.module, *data, probe.protocol)
+    model.train_epoch(next(begin.orders))  # warm
     pipe.send(model.compile_seconds)
     try:
         while epochs := pipe.recv():
             times = []
             for _ in range(epochs):
                 start = time.perf_counter()
-                model.train_epoch(next(orders))
+                model.train_epoch(next(begin.orders))
                 times.append(time.perf_counter() - start)
             pipe.send(min(times) / model.steps)
     except EOFError:

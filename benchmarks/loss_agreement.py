@@ -18,16 +18,14 @@ import torch
 from machine import report
 from tqdm import tqdm
 
-from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, positive_int, run
 from training.engine import fallback_note, start_native
 from training.errors import UserError
 from training.loop import train
-from training.probe import build_model
+from training.probe import start_probe
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
-from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 EPOCHS = 50
@@ -44,10 +42,10 @@ PAIRS = (("fast", "reference"), ("fast", "float64"), ("reference", "float64"))
 
 def fast_losses(probe: Probe) -> np.ndarray:
     """Return the fast engine's evaluation loss after every epoch, nats per token."""
-    model, orders = start_native(probe)
+    model, epochs = start_native(probe)
     losses = []
     for _ in range(EPOCHS):
-        model.train_epoch(next(orders))
+        model.train_epoch(*next(epochs))
         losses.append(model.evaluate()[0])
     return np.array(losses)
 
@@ -57,16 +55,14 @@ def reference_losses(probe: Probe, dtype: torch.dtype) -> np.ndarray:
 
     Fewer than EPOCHS if the loop stopped because everything was right.
     """
-    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
-    data = generate_mappings(probe.n, seed=streams.data)
+    start = start_probe(probe)
     losses: list[float] = []
     train(
-        build_model(probe, streams).to(dtype),
-        torch.from_numpy(data.inputs),
-        torch.from_numpy(data.labels),
+        start.module.to(dtype),
+        *start.tensors(),
         probe.protocol,
-        streams.batch_orders(probe.n),
-        streams.dropout_masks(probe.protocol.dropout),
+        start.orders,
+        start.masks,
         lambda record: losses.append(record.loss),
     )
     return np.array(losses)

@@ -22,15 +22,13 @@ from pathlib import Path
 import torch
 from machine import report
 
-from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search import binary_search
 from threshold_search.search import Bounds, search_sizes
 from training.cli import Parser, run
-from training.probe import build_model
+from training.probe import start_probe
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
-from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[Architecture] = [
@@ -67,15 +65,13 @@ def trainer_memorizes(architecture: Architecture) -> Callable[[int], bool]:
 
     def memorizes(n: int) -> bool:
         probe = Probe(architecture, Protocol.paper(architecture.model), 0, 0, n)
-        streams = ProbeStreams(0, 0, n)
-        data = generate_mappings(n, seed=streams.data)
+        start = start_probe(probe)
         with tempfile.TemporaryDirectory() as folder:
             result = train_with_trainer(
-                build_model(probe, streams),
-                torch.from_numpy(data.inputs),
-                torch.from_numpy(data.labels),
+                start.module,
+                *start.tensors(),
                 probe.protocol,
-                streams.batch_orders(n),
+                start.orders,
                 Path(folder),
                 **PUBLISHED_SETTINGS,
             ).result

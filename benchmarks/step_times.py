@@ -23,16 +23,14 @@ import jax_step
 import torch
 from machine import report, sgemm_rate
 
-from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, positive_int, run
 from training.engine import fallback_note, start_native
 from training.loop import train
-from training.probe import build_model
+from training.probe import start_probe
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
 from training.stacked import StackedTrainer
-from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[tuple[Architecture, int]] = [
@@ -59,15 +57,10 @@ def probes_of(architecture: Architecture, models: int, epochs: int) -> list[Prob
 
 def reference(probe: Probe) -> Callable[[], float]:
     """Return a function that trains with the reference loop: seconds per step, best epoch."""
-    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
-    data = generate_mappings(probe.n, seed=streams.data)
-    inputs, labels = torch.from_numpy(data.inputs), torch.from_numpy(data.labels)
-    fresh = build_model(probe, streams)
-    orders = streams.batch_orders(probe.n)
-    masks = streams.dropout_masks(probe.protocol.dropout)
+    begin = start_probe(probe)
 
     def epoch() -> float:
-        module = copy.deepcopy(fresh)  # one that has memorized its data would stop at once
+        module = copy.deepcopy(begin.module)  # one that has memorized its data would stop at once
         seconds, start = [], 0.0
 
         def evaluation_starts(module: torch.nn.Module, _) -> None:
@@ -80,7 +73,8 @@ def reference(probe: Probe) -> Callable[[], float]:
 
         hook = module.register_forward_pre_hook(evaluation_starts)
         epoch_ends(None)
-        train(module, inputs, labels, probe.protocol, orders, masks, epoch_ends)
+        pieces = probe.protocol, begin.orders, begin.masks
+        train(module, *begin.tensors(), *pieces, epoch_ends)
         hook.remove()
         return min(seconds) / STEPS
 
@@ -93,8 +87,8 @@ def native(probes: list[Probe]) -> Callable[[], float]:
 
     def epoch() -> float:
         start = time.perf_counter()
-        for model, orders in models:
-            model.train_epoch(next(orders))
+        for model, epochs in models:
+            model.train_epoch(*next(epochs))
         return (time.perf_counter() - start) / STEPS / len(models)
 
     return epoch

@@ -2,8 +2,8 @@
 // For processors that are only emulated here (test_arm.py).
 //
 // Input: Settings, the kind of model (0 MLP, 1 transformer) and its shape as four int64, epochs and
-// number of weights as int64, inputs, labels, epochs orders (int64), weights (float). Output: a loss
-// per epoch (double), weights (float).
+// number of weights as int64, inputs, labels (int64), per epoch an order (int64) and a learning rate
+// per batch (double), weights (float). Output: a loss per epoch (double), weights (float).
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -24,7 +24,13 @@ int main() {
     const auto sizes = read<std::int64_t>(2);
     const std::size_t tokens = settings.n * settings.seq_len;
     const auto inputs = read<std::int64_t>(tokens), labels = read<std::int64_t>(tokens);
-    const auto orders = read<std::int64_t>(sizes[0] * settings.n);
+    const std::int64_t steps = (settings.n + settings.batch_size - 1) / settings.batch_size;
+    std::vector<std::vector<std::int64_t>> orders;
+    std::vector<std::vector<double>> rates;
+    for (std::int64_t epoch = 0; epoch < sizes[0]; ++epoch) {
+        orders.push_back(read<std::int64_t>(settings.n));
+        rates.push_back(read<double>(steps));
+    }
     auto weights = read<float>(sizes[1]);
     const MlpShape mlp{shape[1], shape[2]};
     const TransformerShape transformer{shape[1], shape[2], shape[3], shape[4]};
@@ -33,7 +39,7 @@ int main() {
                       : make_transformer(settings, transformer, inputs.data(), labels.data()));
     model->import_weights(weights.data());
     for (std::int64_t epoch = 0; epoch < sizes[0]; ++epoch) {
-        model->train_epoch(orders.data() + epoch * settings.n);
+        model->train_epoch(orders[epoch].data(), rates[epoch].data());
         const double loss = model->evaluate().loss / double(tokens);
         std::fwrite(&loss, sizeof loss, 1, stdout);
     }

@@ -2,38 +2,44 @@
 
 import copy
 
-import torch
-
-from dataset.synthetic_generator import generate_mappings
 from training.loop import train
 from training.native.model import NativeModel
-from training.probe import build_model
+from training.probe import start_probe
 from training.probe_types import Probe
 from training.protocol import Protocol
-from training.streams import ProbeStreams
+from training.schedule import learning_rates
 
 
 class Run:
-    """A probe's pieces: module, data, and fresh streams on request."""
+    """A probe's pieces, fresh on every request but for the module."""
 
     def __init__(self, architecture, n, **changes):
         # Patience: only a perfect accuracy or the horizon ends these runs.
         changes = {"max_epochs": 50, "patience": 999, **changes}
         self.protocol = Protocol.paper(architecture.model, **changes)
         self.architecture, self.n = architecture, n
-        streams = self.streams()
-        data = generate_mappings(n, architecture.vocab_size, architecture.seq_len, streams.data)
-        self.inputs, self.labels = data.inputs, data.labels
-        self.module = build_model(Probe(architecture, self.protocol, 1, 2, n), streams)
+        start = self.start()
+        self.inputs, self.labels, self.module = start.inputs, start.labels, start.module
 
-    def streams(self):
-        return ProbeStreams(1, 2, self.n)
+    def start(self):
+        return start_probe(Probe(self.architecture, self.protocol, 1, 2, self.n))
+
+    def orders(self):
+        return self.start().orders
+
+    def epochs(self):
+        """Yield every epoch's order and learning rates."""
+        return self.start().epochs()
+
+    def epoch(self, order):
+        """Return a given order with the learning rates of the first epoch."""
+        return order, learning_rates(self.protocol, self.n, epoch=0)
 
     def masks(self):
-        return self.streams().dropout_masks(self.protocol.dropout)
+        return self.start().masks
 
     def tensors(self):
-        return torch.from_numpy(self.inputs), torch.from_numpy(self.labels)
+        return self.start().tensors()
 
     def native(self):
         data = self.inputs, self.labels
@@ -41,7 +47,7 @@ class Run:
 
     def reference(self):
         """Train a copy of the module by the reference loop; return it and its epoch records."""
-        module, records = copy.deepcopy(self.module), []
-        orders = self.streams().batch_orders(self.n)
-        train(module, *self.tensors(), self.protocol, orders, self.masks(), records.append)
+        module, records, start = copy.deepcopy(self.module), [], self.start()
+        pieces = self.protocol, start.orders, start.masks
+        train(module, *start.tensors(), *pieces, records.append)
         return module, records

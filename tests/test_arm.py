@@ -4,6 +4,7 @@ Trains the probes of bits_of_probes.py by a program compiled for aarch64 from th
 and by this machine's engine.
 """
 
+import itertools
 import shutil
 import subprocess
 
@@ -11,12 +12,11 @@ import numpy as np
 import pytest
 from bits_of_probes import EPOCHS, probes
 
-from dataset.synthetic_generator import generate_mappings
+from training.engine import start_native
 from training.native.build import FLAGS, OPTIMISATION, SOURCES
 from training.native.load import load_engine
-from training.native.model import SHAPES, NativeModel, _settings
-from training.probe import build_model
-from training.streams import ProbeStreams
+from training.native.model import SHAPES, engine_settings
+from training.probe import start_probe
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 MISSING = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
@@ -38,27 +38,18 @@ def program(tmp_path_factory):
     return target
 
 
-def pieces(probe):
-    """Return what both sides start from: streams, data, module, orders of all epochs."""
-    streams, task = ProbeStreams(probe.seed, probe.repeat, probe.n), probe.architecture
-    data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
-    module = build_model(probe, streams)
-    orders = streams.batch_orders(probe.n)
-    masks = streams.dropout_masks(probe.protocol.dropout)
-    return data, module, [next(orders) for _ in range(EPOCHS)], masks
-
-
 def emulated(program, probe):
     """Return (losses, weights) of the program."""
-    data, module, orders, masks = pieces(probe)
-    architecture = probe.architecture
+    start, architecture = start_probe(probe), probe.architecture
     numbers = [getattr(architecture, name) for name, _ in SHAPES[architecture.model]._fields_]
     shape = [list(SHAPES).index(architecture.model), *numbers, 0, 0, 0][:5]
-    weights = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
+    weights = np.concatenate([p.detach().numpy().ravel() for p in start.module.parameters()])
+    epochs = list(itertools.islice(start.epochs(), EPOCHS))
     content = [
-        bytes(_settings(architecture, probe.n, probe.protocol, masks)),
-        np.array([*shape, EPOCHS, weights.size, *data.inputs.flat, *data.labels.flat], np.int64),
-        np.concatenate(orders),
+        bytes(engine_settings(architecture, probe.n, probe.protocol, start.masks)),
+        np.array([*shape, EPOCHS, weights.size], np.int64),
+        *(start.inputs, start.labels),
+        *(array for epoch in epochs for array in epoch),
         weights,
     ]
     given = b"".join(part if isinstance(part, bytes) else part.tobytes() for part in content)
@@ -69,11 +60,10 @@ def emulated(program, probe):
 
 def native(probe):
     """Return (losses, weights) of this machine's engine."""
-    data, module, orders, masks = pieces(probe)
-    model = NativeModel(probe.architecture, module, data.inputs, data.labels, probe.protocol, masks)
+    model, epochs = start_native(probe)
     losses = []
-    for order in orders:
-        model.train_epoch(order)
+    for _ in range(EPOCHS):
+        model.train_epoch(*next(epochs))
         losses.append(model.evaluate()[0])
     weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
     return losses, weights

@@ -59,8 +59,8 @@ def test_bits_do_not_depend_on_company(architecture):
         models = [start_native(probe) for probe in company]
         losses = []
         for _ in range(5):
-            for model, orders in models:
-                model.train_epoch(next(orders))
+            for model, epochs in models:
+                model.train_epoch(*next(epochs))
             losses.append([model.evaluate() for model, _ in models])
         return losses, [model.weights().tobytes() for model, _ in models]
 

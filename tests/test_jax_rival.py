@@ -38,7 +38,7 @@ def rival(run):
 def test_losses_and_weights_are_those_of_the_reference(architecture, changes):
     run = Run(architecture, 128, dropout=0.0, max_epochs=EPOCHS, **changes)
     module, records = run.reference()
-    model, orders, copied = rival(run), run.streams().batch_orders(run.n), copy.deepcopy(run.module)
+    model, orders, copied = rival(run), run.orders(), copy.deepcopy(run.module)
     for record in records:
         model.train_epoch(next(orders))
         copied.load_state_dict(model.state_dict())
@@ -69,7 +69,7 @@ def test_dropout_drops_its_share_and_other_elements_every_time():
 
 def test_training_with_dropout_learns():
     run = Run(TransformerArchitecture(16, 24, 2, 1), 64, dropout=0.1, max_epochs=50)
-    model, orders = rival(run), run.streams().batch_orders(run.n)
+    model, orders = rival(run), run.orders()
     before, _ = evaluate(run.module, *run.tensors())
     for _ in range(20):
         model.train_epoch(next(orders))

@@ -23,8 +23,8 @@ STACKED = "from training.stacked import StackedTrainer; StackedTrainer(probes).r
 NATIVE = """
 from training.engine import start_native
 pairs = [start_native(probe) for probe in probes]
-for model, orders in pairs:
-    model.train_epoch(next(orders))
+for model, epochs in pairs:
+    model.train_epoch(*next(epochs))
 """
 
 

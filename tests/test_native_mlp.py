@@ -53,14 +53,15 @@ def name(value):
 def test_epochs_follow_the_reference_loop(architecture, n, changes):
     run = Run(architecture, n, **changes)
     _, records = run.reference()
-    native, orders = run.native(), run.streams().batch_orders(n)
+    native, epochs = run.native(), run.epochs()
     for record in records:
-        native.train_epoch(next(orders))
+        order, rates = next(epochs)
+        native.train_epoch(order, rates)
         loss, accuracy = native.evaluate()
         assert loss == pytest.approx(record.loss, rel=1e-4), f"epoch {record.epoch}"
         # Rounding may decide which of two nearly equal logits is the higher.
         assert accuracy == pytest.approx(record.accuracy, abs=0.002 + 0.5 / run.inputs.size)
-        assert native.learning_rate == record.learning_rate
+        assert rates[-1] == record.learning_rate
 
 
 def test_depth_4_at_the_papers_learning_rate():
@@ -73,10 +74,10 @@ def test_depth_4_at_the_papers_learning_rate():
     for n in (2, 5, 8, 16, 24, 32, 40, 64, 96, 128):
         run = Run(mlp(33, 4), n)
         _, records = run.reference()
-        native, orders = run.native(), run.streams().batch_orders(n)
+        native, epochs = run.native(), run.epochs()
         largest = 0.0
         for record in records:
-            native.train_epoch(next(orders))
+            native.train_epoch(*next(epochs))
             largest = max(largest, abs(native.evaluate()[0] / record.loss - 1))
         errors.append(largest)
     assert sum(error < 1e-4 for error in errors) >= 5, errors
@@ -95,7 +96,7 @@ def test_training_leaves_the_module_alone_and_state_dict_fits_it():
     run = Run(mlp(49, 1), 45)
     before = copy.deepcopy(run.module.state_dict())
     native = run.native()
-    native.train_epoch(np.arange(45))
+    native.train_epoch(*run.epoch(np.arange(45)))
     assert all(torch.equal(before[k], v) for k, v in run.module.state_dict().items())
     run.module.load_state_dict(native.state_dict())
     loss, accuracy = evaluate(run.module, *run.tensors())
@@ -103,10 +104,11 @@ def test_training_leaves_the_module_alone_and_state_dict_fits_it():
 
 
 def test_copied_weights_can_be_restored():
-    native = Run(mlp(33, 4), 40).native()
-    native.train_epoch(np.arange(40))
+    run = Run(mlp(33, 4), 40)
+    native = run.native()
+    native.train_epoch(*run.epoch(np.arange(40)))
     best, score = native.weights(), native.evaluate()
-    native.train_epoch(np.arange(40))
+    native.train_epoch(*run.epoch(np.arange(40)))
     assert native.evaluate() != score
     native.load_weights(best)
     assert native.evaluate() == score
@@ -117,18 +119,18 @@ def test_a_model_does_not_know_its_neighbours(dropout):
     runs = [Run(mlp(49, 1), n, dropout=dropout) for n in (45, 64, 70)]
 
     def losses(models):
-        orders = [run.streams().batch_orders(run.n) for run in runs]
+        all_epochs = [run.epochs() for run in runs]
         for _ in range(5):
-            for model, order in zip(models, orders, strict=True):
-                model.train_epoch(next(order))
+            for model, epochs in zip(models, all_epochs, strict=True):
+                model.train_epoch(*next(epochs))
         return [model.evaluate() for model in models]
 
     together = losses([run.native() for run in runs])
     assert together == losses([run.native() for run in runs])
     alone = runs[1].native()
-    orders = runs[1].streams().batch_orders(64)
+    epochs = runs[1].epochs()
     for _ in range(5):
-        alone.train_epoch(next(orders))
+        alone.train_epoch(*next(epochs))
     assert alone.evaluate() == together[1]
 
 
@@ -136,7 +138,7 @@ def test_a_diverged_model_is_nan_and_wrong():
     run = Run(mlp(49, 1), 40, learning_rate=1e10)
     native = run.native()
     for _ in range(3):
-        native.train_epoch(np.arange(40))
+        native.train_epoch(*run.epoch(np.arange(40)))
     loss, accuracy = native.evaluate()
     assert np.isnan(loss)
     assert accuracy == 0.0
@@ -146,10 +148,12 @@ def test_what_does_not_fit_is_refused():
     run = Run(mlp(49, 1), 40)
     native = run.native()
     with pytest.raises(ValueError, match="shape"):
-        native.train_epoch(np.arange(39))
+        native.train_epoch(np.arange(39), np.ones(2))
+    with pytest.raises(ValueError, match="learning rates"):
+        native.train_epoch(np.arange(40), np.ones(3))
     for wrong in (-1, 40):
         with pytest.raises(ValueError, match="from 0 to 39"):
-            native.train_epoch(np.full(40, wrong))
+            native.train_epoch(*run.epoch(np.full(40, wrong)))
     for inputs, labels in (
         (run.inputs + 1, run.labels),
         (run.inputs, run.labels - 1),

@@ -13,15 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from torch import Tensor
 
-from dataset.synthetic_generator import generate_mappings
 from training.loop import EpochRecord
 from training.native.load import Unavailable, find_engine, load_engine
 from training.native.model import NativeModel
-from training.probe import build_model, run_probe
+from training.probe import run_probe, start_probe
 from training.probe_types import Architecture, Outcome, Probe
 from training.stacked import StackedTrainer
 from training.stopping import Stopping
-from training.streams import ProbeStreams
 
 LARGEST_STACKED_MLP = 40_000  # parameters
 STACKED_ON_A_CPU, STACKED_ON_A_GPU = 5, 64  # models
@@ -112,29 +110,30 @@ def _stacked(probes: list[Probe], device: str) -> StackedTrainer:
     return StackedTrainer(probes, device, host_masks=device == "cpu")
 
 
-def start_native(probe: Probe) -> tuple[NativeModel, Iterator[np.ndarray]]:
-    """Return the probe's compiled model before its first step, and its batch orders."""
-    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
-    task, protocol = probe.architecture, probe.protocol
-    data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
-    masks = streams.dropout_masks(protocol.dropout)
-    module = build_model(probe, streams)
-    model = NativeModel(task, module, data.inputs, data.labels, protocol, masks)
-    return model, streams.batch_orders(probe.n)
+def start_native(probe: Probe) -> tuple[NativeModel, Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """Return the probe's compiled model before its first step, and its epochs.
+
+    ``model.train_epoch(*next(epochs))`` trains one.
+    """
+    start = start_probe(probe)
+    data = start.inputs, start.labels
+    model = NativeModel(probe.architecture, start.module, *data, probe.protocol, start.masks)
+    return model, start.epochs()
 
 
 def _train_native(probe: Probe, on_epoch: OnEpoch | None) -> tuple[Outcome, Weights]:
     start = time.perf_counter()
-    model, orders = start_native(probe)
+    model, epochs = start_native(probe)
     stopping, stop_reason, best = Stopping(probe.protocol), None, None
     while stop_reason is None:
-        model.train_epoch(next(orders))
+        order, learning_rates = next(epochs)
+        model.train_epoch(order, learning_rates)
         loss, accuracy = model.evaluate()
         is_lowest, stop_reason = stopping.after_epoch(loss, accuracy)
         if is_lowest:
             best = model.weights()
         if on_epoch is not None:
-            on_epoch(EpochRecord(stopping.epochs, loss, accuracy, model.learning_rate))
+            on_epoch(EpochRecord(stopping.epochs, loss, accuracy, learning_rates[-1]))
     if best is not None:
         model.load_weights(best)
     loss, accuracy = model.evaluate()

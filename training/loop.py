@@ -5,7 +5,6 @@ This file is the ground truth that every faster path is tested against, so it is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from training.dropout import draw_step_masks
 from training.protocol import Protocol
+from training.schedule import learning_rates
 from training.stopping import Stopping
 from training.streams import MaskStream
 
@@ -89,7 +89,6 @@ def train(
     one permutation of range(N) per epoch. ``masks`` are needed when the protocol has dropout.
     """
     n, batch_size = len(inputs), protocol.batch_size
-    total_steps = protocol.max_epochs * math.ceil(n / batch_size)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, protocol.weight_decay),
         lr=protocol.learning_rate,
@@ -98,14 +97,13 @@ def train(
     )
     stopping = Stopping(protocol)
     best_weights = None
-    step = 0
     stop_reason = None
     while stop_reason is None:
         # One epoch: every mapping once, in a new order, the short last batch included.
         model.train()
         order = torch.from_numpy(next(batch_orders)).to(inputs.device)
-        for rows in order.split(batch_size):
-            learning_rate = protocol.learning_rate * (total_steps - step) / total_steps
+        rates = learning_rates(protocol, n, epoch=stopping.epochs)
+        for rows, learning_rate in zip(order.split(batch_size), rates.tolist(), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             if protocol.dropout > 0 and masks is not None:
@@ -117,7 +115,6 @@ def train(
             if protocol.grad_clip > 0:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.grad_clip)
             optimizer.step()
-            step += 1
 
         # The whole set, in eval mode; then decide.
         epoch_loss, accuracy = evaluate(model, inputs, labels)

@@ -1,18 +1,21 @@
-"""Train one probe with the reference loop. Same probe, same outcome."""
+"""What a probe starts from, and its training with the reference loop. Same probe, same outcome."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dataset.synthetic_generator import generate_mappings
 from training.loop import EpochRecord, train
 from training.probe_types import Outcome, Probe
-from training.streams import ProbeStreams
+from training.schedule import learning_rates
+from training.streams import MaskStream, ProbeStreams
 
 
 def build_model(probe: Probe, streams: ProbeStreams) -> nn.Module:
@@ -26,25 +29,50 @@ def build_model(probe: Probe, streams: ProbeStreams) -> nn.Module:
     return model
 
 
+@dataclass(frozen=True)
+class ProbeStart:
+    """What every engine starts a probe from; orders and masks move on as they are drawn."""
+
+    probe: Probe
+    inputs: np.ndarray  # (N, T) int64
+    labels: np.ndarray  # (N, T) int64
+    module: nn.Module
+    orders: Iterator[np.ndarray]  # one permutation of range(N) per epoch
+    masks: MaskStream
+
+    def epochs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield every epoch's order (N,) and learning rates (steps,)."""
+        for epoch, order in enumerate(self.orders):
+            yield order, learning_rates(self.probe.protocol, self.probe.n, epoch)
+
+    def tensors(self, device: str = "cpu") -> tuple[Tensor, Tensor]:
+        """Return inputs and labels on ``device``."""
+        return torch.from_numpy(self.inputs).to(device), torch.from_numpy(self.labels).to(device)
+
+
+def start_probe(probe: Probe) -> ProbeStart:
+    """Return the probe's data, fresh model and streams."""
+    streams, task = ProbeStreams(probe.seed, probe.repeat, probe.n), probe.architecture
+    data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+    return ProbeStart(
+        probe,
+        data.inputs,
+        data.labels,
+        build_model(probe, streams),
+        streams.batch_orders(probe.n),
+        streams.dropout_masks(probe.protocol.dropout),
+    )
+
+
 def run_probe(
     probe: Probe,
     device: str = "cpu",
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> tuple[Outcome, nn.Module]:
     """Train the probe with the reference loop; return its outcome and the restored model."""
-    start = time.perf_counter()
-    streams = ProbeStreams(probe.seed, probe.repeat, probe.n)
-    task = probe.architecture
-    data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
-    model = build_model(probe, streams).to(device)
-    result = train(
-        model,
-        torch.from_numpy(data.inputs).to(device),
-        torch.from_numpy(data.labels).to(device),
-        probe.protocol,
-        streams.batch_orders(probe.n),
-        streams.dropout_masks(probe.protocol.dropout),
-        on_epoch,
-    )
+    begin, start = time.perf_counter(), start_probe(probe)
+    model = start.module.to(device)
+    data = start.tensors(device)
+    result = train(model, *data, probe.protocol, start.orders, start.masks, on_epoch)
     fields: dict[str, Any] = vars(result)
-    return Outcome(**fields, seconds=time.perf_counter() - start), model
+    return Outcome(**fields, seconds=time.perf_counter() - begin), model

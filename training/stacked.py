@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataset.synthetic_generator import generate_mappings
 from training.device_masks import DeviceMasks, HostMasks
 from training.loop import EpochRecord, parameter_groups
-from training.probe import build_model
+from training.probe import ProbeStart, start_probe
 from training.probe_types import Outcome, Probe
 from training.stacked_models import LOGITS
 from training.stopping import Stopping
-from training.streams import ProbeStreams
 
 EVALUATION_ROWS = 1024
 ROW_BLOCK = 32
@@ -34,11 +33,12 @@ class _Model:
     """Host-side state of one model of the stack."""
 
     probe: Probe
-    orders: object
+    epochs: Iterator[tuple[np.ndarray, np.ndarray]]
     steps_per_epoch: int
     stopping: Stopping
     reason: str | None = None
     seconds: float = 0.0
+    learning_rate: float = math.nan  # of the last step taken
 
 
 class StackedTrainer:
@@ -55,55 +55,53 @@ class StackedTrainer:
         self.batch = self.protocol.batch_size
         self._logits = LOGITS[self.architecture.model]
         self._num_heads = self.architecture.columns().get("num_heads", 1)
-        streams = [ProbeStreams(p.seed, p.repeat, p.n) for p in probes]
-        modules = [build_model(p, s) for p, s in zip(probes, streams, strict=True)]
-        self._init_models(probes, streams)
-        self._init_data(probes, streams)
-        self._init_weights(modules)
-        self._sites = [per_row for _, per_row in modules[0].dropout_sites()]
+        starts = [start_probe(probe) for probe in probes]
+        self._init_models(starts)
+        self._init_data(starts)
+        self._init_weights([start.module for start in starts])
+        self._sites = [per_row for _, per_row in starts[0].module.dropout_sites()]
         self._masks = None
         if self.protocol.dropout > 0 and self._sites:
-            mask_streams = [s.dropout_masks(self.protocol.dropout) for s in streams]
             kind = HostMasks if host_masks else DeviceMasks
-            self._masks = kind(mask_streams, self.batch * sum(self._sites), self.device)
+            count = self.batch * sum(self._sites)
+            self._masks = kind([start.masks for start in starts], count, self.device)
         # A graph replays the device's work of a step without Python; masks must be drawn on it.
         self._use_graph = self.device.type == "cuda" and not (host_masks and self._masks)
         self._graph = None
 
-    def _init_models(self, probes: list[Probe], streams: list[ProbeStreams]) -> None:
+    def _init_models(self, starts: list[ProbeStart]) -> None:
         self.models = [
             _Model(
-                probe,
-                stream.batch_orders(probe.n),
-                math.ceil(probe.n / self.batch),
+                start.probe,
+                start.epochs(),
+                math.ceil(start.probe.n / self.batch),
                 Stopping(self.protocol),
             )
-            for probe, stream in zip(probes, streams, strict=True)
+            for start in starts
         ]
-        steps = [m.steps_per_epoch for m in self.models]
-        self._max_steps = max(steps)
-        self._steps_per_epoch = torch.tensor(steps, device=self.device)
-        self._steps_done = torch.zeros(len(probes), dtype=torch.int64, device=self.device)
+        self._max_steps = max(m.steps_per_epoch for m in self.models)
+        self._steps_done = torch.zeros(len(starts), dtype=torch.int64, device=self.device)
         self._step_in_round = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._alive = torch.ones(len(probes), dtype=torch.bool, device=self.device)
+        self._alive = torch.ones(len(starts), dtype=torch.bool, device=self.device)
 
-    def _init_data(self, probes: list[Probe], streams: list[ProbeStreams]) -> None:
+    def _init_data(self, starts: list[ProbeStart]) -> None:
         vocab_size, seq_len = self.architecture.vocab_size, self.architecture.seq_len
         # Whole blocks of rows: a product of very few rows rounds unlike one of many.
-        padded = math.ceil(max(p.n for p in probes) / ROW_BLOCK) * ROW_BLOCK
-        shape = (len(probes), padded, seq_len)
+        n = [len(start.inputs) for start in starts]
+        padded = math.ceil(max(n) / ROW_BLOCK) * ROW_BLOCK
+        shape = (len(starts), padded, seq_len)
         inputs, labels = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, (probe, stream) in enumerate(zip(probes, streams, strict=True)):
-            data = generate_mappings(probe.n, vocab_size, seq_len, stream.data)
-            inputs[row, : probe.n], labels[row, : probe.n] = data.inputs, data.labels
+        for row, start in enumerate(starts):
+            inputs[row, : n[row]], labels[row, : n[row]] = start.inputs, start.labels
         self._one_hot = F.one_hot(torch.from_numpy(inputs).to(self.device), vocab_size).float()
         self._labels = torch.from_numpy(labels).to(self.device)
-        sizes = torch.tensor([p.n for p in probes], device=self.device)
+        sizes = torch.tensor(n, device=self.device)
         self._is_row = torch.arange(shape[1], device=self.device) < sizes.unsqueeze(1)  # (M, N)
-        self._index = torch.arange(len(probes), device=self.device).unsqueeze(1)
+        self._index = torch.arange(len(starts), device=self.device).unsqueeze(1)
         # One epoch's order, padded to whole batches of every model; -1 is padding.
-        rows = (len(probes), self._max_steps, self.batch)
-        self._order = torch.full(rows, -1, dtype=torch.int64, device=self.device)
+        steps = (len(starts), self._max_steps)
+        self._order = torch.full((*steps, self.batch), -1, dtype=torch.int64, device=self.device)
+        self._rates = torch.zeros(steps, dtype=torch.float64, device=self.device)
 
     def _init_weights(self, modules: list[torch.nn.Module]) -> None:
         first = modules[0]
@@ -163,9 +161,8 @@ class StackedTrainer:
     def _adamw(self, gradient: Tensor, stepping: Tensor) -> None:
         """AdamW for the models in ``stepping`` (M,); the others stay as they are."""
         protocol = self.protocol
-        total = (self._steps_per_epoch * protocol.max_epochs).double()
         done = self._steps_done.double()
-        rate = protocol.learning_rate * (total - done) / total  # (M,)
+        rate = self._rates.index_select(1, self._step_in_round.view(1)).squeeze(1)  # (M,)
         correction1 = 1 - protocol.beta1 ** (done + 1)
         correction2 = 1 - protocol.beta2 ** (done + 1)
         step_size = (rate / correction1).float().unsqueeze(1)
@@ -201,12 +198,17 @@ class StackedTrainer:
         return (loss / tokens).tolist(), (correct / tokens.double()).tolist()
 
     def _start_round(self) -> None:
-        """Lay out the next epoch's order of every model that is still training."""
+        """Lay out the next epoch's order and rates of every model that is still training."""
         order = np.full(tuple(self._order.shape), -1, np.int64)
-        for row, model in zip(order, self.models, strict=True):
+        rates = np.zeros(tuple(self._rates.shape))
+        for row, model in enumerate(self.models):
             if model.reason is None:
-                row.reshape(-1)[: model.probe.n] = next(model.orders)
+                own_order, own_rates = next(model.epochs)
+                order[row].reshape(-1)[: model.probe.n] = own_order
+                rates[row, : len(own_rates)] = own_rates
+                model.learning_rate = float(own_rates[-1])
         self._order.copy_(torch.from_numpy(order))
+        self._rates.copy_(torch.from_numpy(rates))
         self._step_in_round.zero_()
 
     def _run_round(self) -> None:
@@ -259,7 +261,9 @@ class StackedTrainer:
                 model = self.models[i]
                 lowest[i], model.reason = model.stopping.after_epoch(losses[i], accuracies[i])
                 if on_epoch is not None:
-                    on_epoch(i, self._record(i, losses[i], accuracies[i]))
+                    epochs = model.stopping.epochs
+                    record = EpochRecord(epochs, losses[i], accuracies[i], model.learning_rate)
+                    on_epoch(i, record)
                 if model.stopping.epochs == 1:
                     lowest[i] = True  # even if it diverged: there is nothing else to restore
             chosen = torch.tensor(lowest, device=self.device).unsqueeze(1)
@@ -269,13 +273,6 @@ class StackedTrainer:
             for i in training:
                 self.models[i].seconds += (time.perf_counter() - start) / len(training)
         return self._outcomes()
-
-    def _record(self, i: int, loss: float, accuracy: float) -> EpochRecord:
-        epochs = self.models[i].stopping.epochs
-        per_epoch = self.models[i].steps_per_epoch
-        total = per_epoch * self.protocol.max_epochs
-        rate = self.protocol.learning_rate * (total - epochs * per_epoch + 1) / total
-        return EpochRecord(epochs, loss, accuracy, rate)
 
     def weights(self, index: int) -> dict[str, Tensor]:
         """Return the lowest-loss weights of one model under its module's names."""

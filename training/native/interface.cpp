@@ -61,9 +61,9 @@ Model* transformer_create(const native::Settings* settings, const native::Transf
 
 void model_destroy(Model* model) { delete model; }
 
-// Returns the last learning rate, or NaN, without a step, if a row of the order does not exist.
-double model_train_epoch(Model* model, const std::int64_t* order) {
-    return model->train_epoch(order);
+// One learning rate per batch of the order. Returns whether its rows exist; if not, takes no step.
+bool model_train_epoch(Model* model, const std::int64_t* order, const double* learning_rates) {
+    return model->train_epoch(order, learning_rates);
 }
 
 // Returns the sum of cross-entropies, in nats.

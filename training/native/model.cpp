@@ -103,26 +103,22 @@ void Model::export_weights(float* to) const {
     });
 }
 
-double Model::train_epoch(const std::int64_t* order) {
+bool Model::train_epoch(const std::int64_t* order, const double* learning_rates) {
     const FlushSubnormals flush;
     const std::int64_t n = settings_.n;
     std::vector<std::int32_t> rows(n);
     for (std::int64_t i = 0; i < n; ++i) {
-        if (order[i] < 0 || order[i] >= n) return __builtin_nan("");
+        if (order[i] < 0 || order[i] >= n) return false;
         rows[i] = std::int32_t(order[i]);
     }
-    double learning_rate = 0;
     for (std::int64_t start = 0; start < n; start += batch_size_) {
         const int count = int(std::min<std::int64_t>(batch_size_, n - start));
-        learning_rate = settings_.learning_rate * double(settings_.total_steps - step_) /
-                        double(settings_.total_steps);
         // A short last batch takes as much of the stream as a full one.
         if (has_dropout()) masks_.draw(batch_size_ * mask_elements_, draws_.get());
         compute_gradient(rows.data() + start, count);
-        ++step_;
-        apply_gradient(learning_rate);
+        apply_gradient(*learning_rates++);
     }
-    return learning_rate;
+    return true;
 }
 
 void Model::apply_gradient(double learning_rate) {

@@ -15,8 +15,8 @@ namespace native {
 
 // Mirrored field by field by `Settings` in model.py.
 struct Settings {
-    std::int64_t n, vocab_size, seq_len, batch_size, total_steps;
-    double learning_rate, weight_decay, beta1, beta2, epsilon, grad_clip;
+    std::int64_t n, vocab_size, seq_len, batch_size;
+    double weight_decay, beta1, beta2, epsilon, grad_clip;
     std::int64_t has_dropout, dropped;  // 16-bit draws below `dropped` zero an element
     double mask_scale;
     std::uint64_t mask_state[4];  // SFC64
@@ -43,9 +43,9 @@ class Model {
   public:
     virtual ~Model() = default;
 
-    // One optimiser epoch over `order`, a permutation of 0..n-1. Returns the last learning rate,
-    // or NaN, without a step, if a row does not exist.
-    double train_epoch(const std::int64_t* order);
+    // One optimiser step per batch of `order`, a permutation of 0..n-1, with a learning rate each.
+    // Returns false, without a step, if a row does not exist.
+    bool train_epoch(const std::int64_t* order, const double* learning_rates);
     // Score of the whole set, dropout off.
     Score evaluate();
 
@@ -98,7 +98,6 @@ class Model {
     std::ptrdiff_t mask_elements_ = 0;
     Sfc64 masks_;
     AdamW adamw_;
-    std::int64_t step_ = 0;
 };
 
 }  // namespace native

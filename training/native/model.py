@@ -23,8 +23,7 @@ class Settings(ctypes.Structure):
 
     _fields_: ClassVar = [
         *[(name, ctypes.c_int64) for name in ("n", "vocab_size", "seq_len", "batch_size")],
-        ("total_steps", ctypes.c_int64),
-        *[(name, ctypes.c_double) for name in ("learning_rate", "weight_decay", "beta1", "beta2")],
+        *[(name, ctypes.c_double) for name in ("weight_decay", "beta1", "beta2")],
         *[(name, ctypes.c_double) for name in ("epsilon", "grad_clip")],
         *[(name, ctypes.c_int64) for name in ("has_dropout", "dropped")],
         ("mask_scale", ctypes.c_double),
@@ -55,6 +54,7 @@ class _Model(ctypes.Structure):
 
 _MODEL = ctypes.POINTER(_Model)
 _FLOATS = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
+_DOUBLES = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
 _INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
 
 
@@ -71,7 +71,7 @@ def declared_engine() -> ctypes.CDLL:
             for name, shape in SHAPES.items()
         ],
         ("model_destroy", None, [_MODEL]),
-        ("model_train_epoch", ctypes.c_double, [_MODEL, _INTS]),
+        ("model_train_epoch", ctypes.c_bool, [_MODEL, _INTS, _DOUBLES]),
         ("model_evaluate", ctypes.c_double, [_MODEL, ctypes.POINTER(ctypes.c_int64)]),
         ("model_import", None, [_MODEL, _FLOATS]),
         ("model_export", None, [_MODEL, _FLOATS]),
@@ -116,7 +116,7 @@ class NativeModel:
         shape = SHAPES[architecture.model]
         create = getattr(library, f"{architecture.model}_create")
         self._model = create(
-            _settings(architecture, self._n, protocol, masks),
+            engine_settings(architecture, self._n, protocol, masks),
             shape(**{name: getattr(architecture, name) for name, _ in shape._fields_}),
             inputs,
             labels,
@@ -131,17 +131,23 @@ class NativeModel:
         self._weights = np.ctypeslib.as_array(
             library.model_weights(self._model), (library.model_weight_count(self._model),)
         )
-        self.learning_rate = math.nan  # of the last optimiser step taken
+        self._steps = math.ceil(self._n / protocol.batch_size)
 
-    def train_epoch(self, order: np.ndarray) -> None:
-        """Take the optimiser steps of one epoch; ``order`` is a permutation of range(n)."""
+    def train_epoch(self, order: np.ndarray, learning_rates: np.ndarray) -> None:
+        """Take the optimiser steps of one epoch.
+
+        ``order`` (n,) is a permutation of range(n), ``learning_rates`` (steps,) one per batch.
+        """
         order = np.ascontiguousarray(order, dtype=np.int64)
-        if order.shape != (self._n,):
-            raise ValueError(f"the order must have shape ({self._n},), got {order.shape}")
-        rate = self._library.model_train_epoch(self._model, order)
-        if math.isnan(rate):
+        learning_rates = np.ascontiguousarray(learning_rates, dtype=np.float64)
+        for name, array, shape in (
+            ("order", order, (self._n,)),
+            ("learning rates", learning_rates, (self._steps,)),
+        ):
+            if array.shape != shape:
+                raise ValueError(f"the {name} must have shape {shape}, got {array.shape}")
+        if not self._library.model_train_epoch(self._model, order, learning_rates):
             raise ValueError(f"the order must hold numbers from 0 to {self._n - 1}")
-        self.learning_rate = rate
 
     def evaluate(self) -> tuple[float, float]:
         """Return (mean cross-entropy in nats per token, share of correct tokens), dropout off."""
@@ -176,18 +182,18 @@ def _tokens(array: np.ndarray, task: Architecture) -> np.ndarray:
     return array
 
 
-def _settings(task: Architecture, n: int, protocol: Protocol, masks: MaskStream | None) -> Settings:
+def engine_settings(
+    task: Architecture, n: int, protocol: Protocol, masks: MaskStream | None
+) -> Settings:
+    """Return what the engine has to know besides a model's shape, data and weights."""
     settings = Settings(
         n=n,
         vocab_size=task.vocab_size,
         seq_len=task.seq_len,
-        total_steps=protocol.max_epochs * math.ceil(n / protocol.batch_size),
         **{
             name: getattr(protocol, name)
-            for name in ("batch_size", "learning_rate", "weight_decay", "beta1", "beta2")
+            for name in ("batch_size", "weight_decay", "beta1", "beta2", "epsilon", "grad_clip")
         },
-        epsilon=protocol.epsilon,
-        grad_clip=protocol.grad_clip,
     )
     if protocol.dropout > 0:
         if masks is None:
