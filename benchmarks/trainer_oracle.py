@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from transformers import (
 
 from training.loop import EpochRecord, TrainingResult
 from training.protocol import Protocol
+
+SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 class WithLoss(nn.Module):
@@ -114,7 +117,8 @@ def train_with_trainer(
 
     ``changes`` replace fields of its TrainingArguments.
     """
-    early_stopping = EarlyStoppingCallback(protocol.patience, protocol.min_delta)
+    patience = protocol.patience or protocol.max_epochs + 1
+    early_stopping = EarlyStoppingCallback(patience, protocol.min_delta)
     sampler = GivenOrders(batch_orders, len(inputs))
     data = Mappings(inputs, labels)
     settings = {
@@ -127,7 +131,8 @@ def train_with_trainer(
         "adam_beta2": protocol.beta2,
         "adam_epsilon": protocol.epsilon,
         "max_grad_norm": protocol.grad_clip,
-        "lr_scheduler_type": "linear",
+        "lr_scheduler_type": SCHEDULERS[protocol.schedule],
+        "warmup_steps": protocol.warmup_epochs * math.ceil(len(inputs) / protocol.batch_size),
         "num_train_epochs": protocol.max_epochs,
         "per_device_train_batch_size": protocol.batch_size,
         "per_device_eval_batch_size": protocol.batch_size,
@@ -166,7 +171,7 @@ def train_with_trainer(
 
     if records[-1].accuracy == 1.0:
         stop_reason = "perfect"
-    elif early_stopping.early_stopping_patience_counter >= protocol.patience:
+    elif early_stopping.early_stopping_patience_counter >= patience:
         stop_reason = "plateau"
     else:
         assert len(records) == protocol.max_epochs

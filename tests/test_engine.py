@@ -32,6 +32,8 @@ def probe_of(architecture, n, repeat=0, **changes):
         probe_of(MLPArchitecture(33, 4), 70),
         probe_of(MLPArchitecture(0, 0), 45),
         probe_of(MLP, 40, learning_rate=1e9),
+        probe_of(MLP, 300, schedule="cosine", warmup_epochs=4, patience=0, max_epochs=30),
+        probe_of(TRANSFORMER, 40, schedule="constant", warmup_epochs=3, patience=0, max_epochs=9),
         probe_of(TRANSFORMER, 4),
         probe_of(TRANSFORMER, 40, max_epochs=15),
     ],

@@ -88,6 +88,31 @@ CASES = {
             "grad_clip": 0.05,
         },
     ),
+    "mlp cosine with warm-up, no plateau stop": Case(
+        MLPArchitecture(hidden_size=30, num_layers=5),
+        45,
+        "max_epochs",
+        False,
+        short_last_batch=True,
+        changes={
+            "learning_rate": 1e-2,
+            "schedule": "cosine",
+            "warmup_epochs": 3,
+            "patience": 0,
+            "max_epochs": 12,
+        },
+    ),
+    "mlp linear with warm-up": Case(
+        PUBLISHED_MLP, 64, "perfect", True, changes={"warmup_epochs": 5}
+    ),
+    "transformer constant with warm-up": Case(
+        SMALL_TRANSFORMER,
+        40,
+        "max_epochs",
+        False,
+        short_last_batch=True,
+        changes={"schedule": "constant", "warmup_epochs": 2, "patience": 0, "max_epochs": 8},
+    ),
     "transformer perfect": Case(PUBLISHED_TRANSFORMER, 14, "perfect", True, True),
     "transformer perfect, two batches": Case(
         PUBLISHED_TRANSFORMER, 64, "perfect", True, changes={"learning_rate": 3e-3}

@@ -29,6 +29,8 @@ def test_paper_settings():
             "min_delta": 1e-4,
             "grad_clip": 1.0,
             "dropout": dropout,
+            "schedule": "linear",
+            "warmup_epochs": 0,
         }
 
 
@@ -50,6 +52,11 @@ def test_label_of_the_defaults(model):
         # In the order of the fields, not of the caller.
         ("mlp", {"patience": 9, "beta1": 0.5}, "paper beta1=0.5 patience=9"),
         ("transformer", {"seq_len": 4, "vocab_size": 2}, "paper vocab_size=2 seq_len=4"),
+        (
+            "mlp",
+            {"schedule": "cosine", "warmup_epochs": 9, "patience": 0},
+            "paper patience=0 schedule=cosine warmup_epochs=9",
+        ),
     ],
 )
 def test_label_names_the_changes(model, changes, label):
@@ -67,10 +74,12 @@ def test_labels_differ_for_every_field_and_value():
         "epsilon": (1e-7, 1e-6),
         "batch_size": (1, 33),
         "max_epochs": (1, 501),
-        "patience": (1, 4),
+        "patience": (0, 4),
         "min_delta": (0.0, 1e-5),
         "grad_clip": (0.0, 2.0),
         "dropout": (0.2, 0.3),
+        "schedule": ("cosine", "constant"),
+        "warmup_epochs": (1, 2),
     }
     assert set(other) == {f.name for f in fields(Protocol)}
     labels = {
@@ -94,7 +103,9 @@ def test_labels_differ_for_every_field_and_value():
         ("epsilon", [0.0, -1e-8, NAN, INF]),
         ("batch_size", [0, -1]),
         ("max_epochs", [0, -1]),
-        ("patience", [0, -1]),
+        ("patience", [-1]),
+        ("schedule", ["step", "", "Linear"]),
+        ("warmup_epochs", [-1, 500]),
         ("min_delta", [-1e-4, NAN, INF]),
         ("grad_clip", [-1.0, NAN, INF]),
         ("dropout", [-0.1, 1.0, NAN]),
@@ -107,7 +118,10 @@ def test_bad_values_are_user_errors(name, values):
             Protocol.paper("mlp", **{name: value})
 
 
-@pytest.mark.parametrize("name", ["weight_decay", "beta1", "beta2", "min_delta", "grad_clip"])
+@pytest.mark.parametrize(
+    "name",
+    [*("weight_decay", "beta1", "beta2", "min_delta", "grad_clip"), "patience", "warmup_epochs"],
+)
 def test_zero_switches_off(name):
     assert getattr(Protocol.paper("mlp", **{name: 0.0}), name) == 0.0
 

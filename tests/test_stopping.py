@@ -47,6 +47,7 @@ TABLE = {
     "first epoch is an improvement": (losses(9.0), {}, (1, None, 1)),
     "first epoch of a huge loss is one, too": (losses(1e30), {"patience": 1}, (1, None, 1)),
     "constant loss": (losses(1, 1, 1, 1, 1), {}, (4, "plateau", 1)),
+    "patience 0 waits for ever": (losses(1, 1, 2, 2, 2, 3), {"patience": 0}, (6, None, 1)),
     "rising loss": (losses(1, 2, 3, 4, 5), {}, (4, "plateau", 1)),
     "best moves on any decrease": (steady(0.9e-4), {}, (4, "plateau", 4)),
     "gains above min_delta": (steady(1.1e-4), {}, (10, None, 10)),

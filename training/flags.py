@@ -36,10 +36,12 @@ def add_protocol_flags(parser: Parser, models: tuple[str, ...]) -> None:
             shown = str(defaults.pop())
         else:
             shown = ", ".join(f"{m} {getattr(Protocol.paper(m), field.name)}" for m in models)
+        kind, choices = kinds[field.name], field.metadata["choices"]
+        parsed = {"choices": choices} if choices else {"type": _number(kind)}
         group.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=_number(kinds[field.name]),
-            metavar="N" if kinds[field.name] is int else "X",
+            **parsed,
+            metavar=None if choices else "N" if kind is int else "X",
             help=f"{field.metadata['help']} (default: {shown})",
         )
 

@@ -10,8 +10,8 @@ PAPER_LEARNING_RATE = {"mlp": 1e-2, "transformer": 5e-4}
 PAPER_DROPOUT = {"mlp": 0.0, "transformer": 0.1}
 
 
-def _setting(default, help_text: str):
-    return field(default=default, metadata={"help": help_text})
+def _setting(default, help_text: str, choices: tuple[str, ...] = ()):
+    return field(default=default, metadata={"help": help_text, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,17 @@ class Protocol:
     beta2: float = _setting(0.999, "AdamW decay rate of the squared-gradient average")
     epsilon: float = _setting(1e-8, "AdamW denominator offset")
     batch_size: int = _setting(32, "sequences per optimiser step")
-    max_epochs: int = _setting(500, "epochs at most; also the horizon of the linear decay to 0")
-    patience: int = _setting(3, "epochs in a row without improvement before the plateau stop")
+    max_epochs: int = _setting(500, "epochs at most; also the horizon of the schedule")
+    patience: int = _setting(
+        3, "epochs in a row without improvement before the plateau stop; 0: none"
+    )
     min_delta: float = _setting(1e-4, "nats the loss must fall below its best to improve")
     grad_clip: float = _setting(1.0, "largest global L2 norm of the gradient; 0 switches it off")
     dropout: float = _setting(0.0, "probability of zeroing an activation in training")
+    schedule: str = _setting(
+        "linear", "how the learning rate decays after the warm-up", ("linear", "cosine", "constant")
+    )
+    warmup_epochs: int = _setting(0, "epochs over which the learning rate rises from 0; 0: none")
 
     def __post_init__(self) -> None:
         """Refuse values no run could use; make equal settings look equal in :meth:`label`."""
@@ -50,10 +56,16 @@ class Protocol:
         self._require(0 < self.epsilon < float("inf"), "epsilon", "above 0")
         self._require(self.batch_size >= 1, "batch_size", "at least 1")
         self._require(self.max_epochs >= 1, "max_epochs", "at least 1")
-        self._require(self.patience >= 1, "patience", "at least 1")
+        self._require(self.patience >= 0, "patience", "0 or more")
         self._require(0 <= self.min_delta < float("inf"), "min_delta", "0 or more")
         self._require(0 <= self.grad_clip < float("inf"), "grad_clip", "0 or more")
         self._require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
+        warmup = "0 or more and below --max-epochs"
+        self._require(0 <= self.warmup_epochs < self.max_epochs, "warmup_epochs", warmup)
+        for f in fields(self):
+            if choices := f.metadata["choices"]:
+                one_of = "one of " + ", ".join(choices)
+                self._require(getattr(self, f.name) in choices, f.name, one_of)
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
@@ -70,7 +82,7 @@ class Protocol:
         """Identity in the CSVs: ``paper``, then ``name=value`` for every changed field."""
         published = self.paper(model)
         changed = [
-            f"{f.name}={getattr(self, f.name)!r}"
+            f"{f.name}={getattr(self, f.name)}"
             for f in fields(self)
             if getattr(self, f.name) != getattr(published, f.name)
         ]

@@ -36,7 +36,7 @@ class Stopping:
             self._best = loss
         if accuracy == 1.0:
             return is_lowest, "perfect"
-        if self._without_improvement >= self._protocol.patience:
+        if 0 < self._protocol.patience <= self._without_improvement:
             return is_lowest, "plateau"
         if self.epochs >= self._protocol.max_epochs:
             return is_lowest, "max_epochs"
