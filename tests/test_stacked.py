@@ -27,7 +27,7 @@ DEVICES = [
 CASES = [
     (MLPArchitecture(0, 0), (64, 5), {}),
     (MLPArchitecture(49, 1), (70, 20, 33), {}),
-    (MLPArchitecture(49, 1), (70, 20), {"schedule": "cosine", "warmup_epochs": 3, "patience": 0}),
+    (MLPArchitecture(49, 1), (70, 20), {"schedule": "cosine", "warmup_epochs": 1, "patience": 0}),
     (MLPArchitecture(33, 4), (5, 33, 64), {"dropout": 0.1}),
     (TransformerArchitecture(32, 38, 4, 2), (10, 40, 33), {}),
     (TransformerArchitecture(32, 38, 4, 2), (10, 40, 2), {"dropout": 0.0, "grad_clip": 0.0}),
