@@ -21,10 +21,11 @@ from machine import report
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.cli import Parser, positive_int, run
 from training.flags import resolve_device
-from training.probe import run_probe
+from training.probe import run_probe, start_probe
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
-from training.stacked import StackedTrainer
+from training.session import train_stack
+from training.stacked import StackedModels
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[Architecture] = [
@@ -69,8 +70,9 @@ def looped_rate(architecture: Architecture, epochs: int, device: str) -> float:
 def stacked_rate(architecture: Architecture, models: int, epochs: int, device: str) -> float:
     """Return models per second in a stack of ``models``."""
     times = Epochs()
-    trainer = StackedTrainer(probes_of(architecture, models, epochs), device, host_masks=False)
-    trainer.run(lambda index, _: times() if index == 0 else None)
+    starts = [start_probe(probe) for probe in probes_of(architecture, models, epochs)]
+    stack = StackedModels(starts, device, host_masks=False)
+    train_stack(stack, starts, lambda index, _: times() if index == 0 else None)
     return models / (times.seconds() * FULL_EPOCHS)
 
 

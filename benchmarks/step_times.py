@@ -30,7 +30,7 @@ from training.loop import train
 from training.probe import start_probe
 from training.probe_types import Architecture, Probe
 from training.protocol import Protocol
-from training.stacked import StackedTrainer
+from training.stacked import StackedModels
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[tuple[Architecture, int]] = [
@@ -96,12 +96,13 @@ def native(probes: list[Probe]) -> Callable[[], float]:
 
 def stacked(probes: list[Probe]) -> Callable[[], float]:
     """Return a function that trains one epoch of all probes stacked: seconds per step."""
-    trainer = StackedTrainer(probes)
+    starts = [start_probe(probe) for probe in probes]
+    stack = StackedModels(starts)
+    epochs = [start.epochs() for start in starts]
 
     def epoch() -> float:
         start = time.perf_counter()
-        trainer._start_round()
-        trainer._run_round()
+        stack.train_epoch([next(each) for each in epochs])
         return (time.perf_counter() - start) / STEPS / len(probes)
 
     return epoch

@@ -19,7 +19,7 @@ probes = [Probe(architecture, protocol, 0, repeat, 64) for repeat in range(16)]
 {train}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
-STACKED = "from training.stacked import StackedTrainer; StackedTrainer(probes).run()"
+STACKED = "from training.engine import train_probes; train_probes(probes, 'cpu', 'stacked')"
 NATIVE = """
 from training.engine import start_native
 pairs = [start_native(probe) for probe in probes]

@@ -1,4 +1,4 @@
-"""The stacked trainer against the reference loop, and against itself in other company."""
+"""Stacked models against the reference loop, and against themselves in other company."""
 
 import dataclasses
 from unittest.mock import MagicMock
@@ -9,10 +9,11 @@ import torch
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.device_masks import DeviceMasks
-from training.probe import run_probe
+from training.probe import run_probe, start_probe
 from training.probe_types import Probe
 from training.protocol import Protocol
-from training.stacked import StackedTrainer
+from training.session import train_stack
+from training.stacked import StackedModels
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -39,8 +40,18 @@ def probes_of(architecture, sizes, changes, max_epochs=30):
     return [Probe(architecture, protocol, 0, repeat, n) for repeat, n in enumerate(sizes)]
 
 
-def without_seconds(outcome):
-    return dataclasses.replace(outcome, seconds=0.0)
+def stack_of(probes, device="cpu", host_masks=True):
+    return StackedModels([start_probe(probe) for probe in probes], device, host_masks)
+
+
+def outcomes_of(stack, probes, *on_epoch):
+    """Train ``stack``, made of ``probes``; return the outcomes without their seconds."""
+    starts = [start_probe(probe) for probe in probes]
+    return [dataclasses.replace(o, seconds=0.0) for o in train_stack(stack, starts, *on_epoch)]
+
+
+def trained(probes):
+    return outcomes_of(stack_of(probes), probes)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -48,8 +59,8 @@ def without_seconds(outcome):
 def test_follows_the_reference(architecture, sizes, changes, device):
     probes = probes_of(architecture, sizes, changes)
     histories = [[] for _ in probes]
-    trainer = StackedTrainer(probes, device)
-    outcomes = trainer.run(lambda index, record: histories[index].append(record))
+    stack = stack_of(probes, device)
+    outcomes = outcomes_of(stack, probes, lambda index, record: histories[index].append(record))
     for probe, outcome, history in zip(probes, outcomes, histories, strict=True):
         reference = []
         expected, model = run_probe(probe, "cpu", reference.append)
@@ -59,33 +70,31 @@ def test_follows_the_reference(architecture, sizes, changes, device):
         np.testing.assert_allclose(*losses, rtol=1e-4)
         rates = [[record.learning_rate for record in records] for records in (history, reference)]
         np.testing.assert_allclose(*rates, rtol=1e-12)
-        weights = trainer.weights(probe.repeat)
+        weights = stack.state_dict(probe.repeat)
         assert weights.keys() == dict(model.named_parameters()).keys()
 
 
 def test_a_probe_does_not_know_its_neighbours():
     probes = probes_of(TransformerArchitecture(16, 20, 2, 1), (40, 70, 33, 3), {}, 12)
-    together = [without_seconds(outcome) for outcome in StackedTrainer(probes).run()]
+    together = trained(probes)
     for probe, outcome in zip(probes, together, strict=True):
-        assert without_seconds(StackedTrainer([probe]).run()[0]) == outcome
-    backwards = [without_seconds(outcome) for outcome in StackedTrainer(probes[::-1]).run()]
-    assert backwards[::-1] == together
+        assert trained([probe]) == [outcome]
+    assert trained(probes[::-1])[::-1] == together
 
 
 def test_one_diverging_model_leaves_the_others_alone():
     probes = probes_of(MLPArchitecture(20, 2), (40, 33), {}, 10)
-    alone = without_seconds(StackedTrainer([probes[1]]).run()[0])
-    trainer = StackedTrainer(probes)
-    trainer._flat[0, 0] = float("nan")
-    broken, healthy = trainer.run()
+    stack = stack_of(probes)
+    stack._flat[0, 0] = float("nan")
+    broken, healthy = outcomes_of(stack, probes)
     assert broken.stop_reason == "diverged"
     assert not broken.memorized
-    assert without_seconds(healthy) == alone
+    assert [healthy] == trained([probes[1]])
 
 
 def test_products_are_exact_whatever_was_set_before():
     torch.set_float32_matmul_precision("medium")
-    StackedTrainer(probes_of(MLPArchitecture(4, 1), (2,), {}))
+    stack_of(probes_of(MLPArchitecture(4, 1), (2,), {}))
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.backends.cuda.matmul.allow_tf32
 
@@ -110,9 +119,9 @@ def test_hashed_masks_have_the_rate_and_no_repeats():
     assert torch.equal(alone.draw([True], steps[2:])[0], first[2])
 
 
-def state_of(trainer):
-    """Every tensor that a step of ``trainer`` can touch, by owner and name."""
-    owners = [trainer] if trainer._masks is None else [trainer, trainer._masks]
+def state_of(stack):
+    """Every tensor that a step of ``stack`` can touch, by owner and name."""
+    owners = [stack] if stack._masks is None else [stack, stack._masks]
     return [
         (owner, name, value)
         for owner in owners
@@ -128,45 +137,45 @@ def test_a_step_takes_nothing_from_the_host(architecture, sizes, changes):
     Tensors of the meta device have no data: a step that looked at one or mixed it with a tensor
     of the host would fail.
     """
-    trainer = StackedTrainer(probes_of(architecture, sizes, changes), host_masks=False)
-    for owner, name, value in state_of(trainer):
+    stack = stack_of(probes_of(architecture, sizes, changes), host_masks=False)
+    for owner, name, value in state_of(stack):
         setattr(owner, name, value.to("meta"))
-    trainer._step([])
-    assert {value.device.type for _, _, value in state_of(trainer)} == {"meta"}
+    stack._step([])
+    assert {value.device.type for _, _, value in state_of(stack)} == {"meta"}
 
 
 @pytest.mark.parametrize(("architecture", "sizes", "changes"), CASES)
 def test_the_state_stays_where_it_is(architecture, sizes, changes):
     """A captured graph reads and writes the addresses that it was captured with."""
-    trainer = StackedTrainer(probes_of(architecture, sizes, changes, 3), host_masks=False)
-    before = [(name, value.data_ptr()) for _, name, value in state_of(trainer)]
-    trainer.run()
-    assert before == [(name, value.data_ptr()) for _, name, value in state_of(trainer)]
+    probes = probes_of(architecture, sizes, changes, 3)
+    stack = stack_of(probes, host_masks=False)
+    before = [(name, value.data_ptr()) for _, name, value in state_of(stack)]
+    outcomes_of(stack, probes)
+    assert before == [(name, value.data_ptr()) for _, name, value in state_of(stack)]
 
 
 def test_capturing_leaves_no_trace(monkeypatch):
     """The steps that warm up and record a graph are undone, whatever it is that replays them."""
     probes = probes_of(TransformerArchitecture(16, 20, 2, 1), (40, 33, 3), {}, 5)
-    expected = StackedTrainer(probes, host_masks=False).run()
-    trainer = StackedTrainer(probes, host_masks=False)
+    expected = outcomes_of(stack_of(probes, host_masks=False), probes)
+    stack = stack_of(probes, host_masks=False)
 
     class Graph:
         def replay(self):
-            trainer._step([])
+            stack._step([])
 
     for name in ("Stream", "current_stream", "stream", "graph"):
         monkeypatch.setattr(torch.cuda, name, MagicMock())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    trainer._use_graph = True
-    assert [without_seconds(o) for o in trainer.run()] == [without_seconds(o) for o in expected]
+    stack._use_graph = True
+    assert outcomes_of(stack, probes) == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 @pytest.mark.parametrize(("architecture", "sizes", "changes"), CASES)
 def test_the_captured_graph_takes_the_same_steps(architecture, sizes, changes):
     probes = probes_of(architecture, sizes, changes, 20)
-    with_graph, without = (StackedTrainer(probes, "cuda", host_masks=False) for _ in range(2))
+    with_graph, without = (stack_of(probes, "cuda", host_masks=False) for _ in range(2))
     without._use_graph = False
     assert with_graph._use_graph
-    for a, b in zip(with_graph.run(), without.run(), strict=True):
-        assert without_seconds(a) == without_seconds(b)
+    assert outcomes_of(with_graph, probes) == outcomes_of(without, probes)

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
 from training.loop import EpochRecord
 from training.native.load import Unavailable, find_engine, load_engine
 from training.native.model import NativeModel
+from training.native.stack import NativeStack
 from training.probe import run_probe, start_probe
 from training.probe_types import Architecture, Outcome, Probe
-from training.stacked import StackedTrainer
-from training.stopping import Stopping
+from training.session import Epoch, train_stack
+from training.stacked import StackedModels
 
 LARGEST_STACKED_MLP = 40_000  # parameters
 STACKED_ON_A_CPU, STACKED_ON_A_GPU = 5, 64  # models
@@ -85,64 +86,50 @@ def fallback_note(engine: str, device: str, architectures: Iterable[Architecture
 
 
 def train_probe(
-    probe: Probe, device: str = "cpu", engine: str = "fast", on_epoch: OnEpoch | None = None
+    probe: Probe,
+    device: str = "cpu",
+    engine: str = "fast",
+    on_epoch: OnEpoch = lambda record: None,
 ) -> tuple[Outcome, Weights]:
     """Train one probe; return its outcome and the weights of its lowest-loss epoch."""
     used = engine_used(engine, device, probe.architecture)
     if used == "reference":
         outcome, model = run_probe(probe, device, on_epoch)
         return outcome, model.state_dict()
-    if used == "native":
-        return _train_native(probe, on_epoch)
-    trainer = _stacked([probe], device)
-    outcome = trainer.run(lambda _, record: on_epoch(record) if on_epoch else None)[0]
-    return outcome, trainer.weights(0)
+    outcomes, stack = _train_stack([probe], device, used, lambda _, record: on_epoch(record))
+    return outcomes[0], stack.state_dict(0)
 
 
 def train_probes(probes: list[Probe], device: str, engine: str) -> list[Outcome]:
     """Return the outcomes of ``probes`` (one architecture and protocol) in their order."""
-    if engine_used(engine, device, probes[0].architecture) == "stacked":
-        return _stacked(probes, device).run()
-    return [train_probe(probe, device, engine)[0] for probe in probes]
+    used = engine_used(engine, device, probes[0].architecture)
+    if used == "reference":
+        return [run_probe(probe, device)[0] for probe in probes]
+    return _train_stack(probes, device, used)[0]
 
 
-def _stacked(probes: list[Probe], device: str) -> StackedTrainer:
-    return StackedTrainer(probes, device, host_masks=device == "cpu")
+def _train_stack(
+    probes: list[Probe],
+    device: str,
+    used: str,
+    on_epoch: Callable[[int, EpochRecord], None] = lambda index, record: None,
+) -> tuple[list[Outcome], NativeStack | StackedModels]:
+    begin = time.perf_counter()
+    starts = [start_probe(probe) for probe in probes]
+    stack: NativeStack | StackedModels
+    if used == "native":
+        stack = NativeStack(starts)
+    else:
+        stack = StackedModels(starts, device, host_masks=device == "cpu")
+    share = (time.perf_counter() - begin) / len(probes)
+    outcomes = train_stack(stack, starts, on_epoch)
+    return [replace(outcome, seconds=outcome.seconds + share) for outcome in outcomes], stack
 
 
-def start_native(probe: Probe) -> tuple[NativeModel, Iterator[tuple[np.ndarray, np.ndarray]]]:
+def start_native(probe: Probe) -> tuple[NativeModel, Iterator[Epoch]]:
     """Return the probe's compiled model before its first step, and its epochs.
 
     ``model.train_epoch(*next(epochs))`` trains one.
     """
     start = start_probe(probe)
-    data = start.inputs, start.labels
-    model = NativeModel(probe.architecture, start.module, *data, probe.protocol, start.masks)
-    return model, start.epochs()
-
-
-def _train_native(probe: Probe, on_epoch: OnEpoch | None) -> tuple[Outcome, Weights]:
-    start = time.perf_counter()
-    model, epochs = start_native(probe)
-    stopping, stop_reason, best = Stopping(probe.protocol), None, None
-    while stop_reason is None:
-        order, learning_rates = next(epochs)
-        model.train_epoch(order, learning_rates)
-        loss, accuracy = model.evaluate()
-        is_lowest, stop_reason = stopping.after_epoch(loss, accuracy)
-        if is_lowest:
-            best = model.weights()
-        if on_epoch is not None:
-            on_epoch(EpochRecord(stopping.epochs, loss, accuracy, learning_rates[-1]))
-    if best is not None:
-        model.load_weights(best)
-    loss, accuracy = model.evaluate()
-    outcome = Outcome(
-        memorized=accuracy == 1.0 and stop_reason != "diverged",
-        accuracy=accuracy,
-        loss=loss,
-        epochs=stopping.epochs,
-        stop_reason=stop_reason,
-        seconds=time.perf_counter() - start,
-    )
-    return outcome, model.state_dict()
+    return NativeStack([start]).models[0], start.epochs()

@@ -67,7 +67,7 @@ def start_probe(probe: Probe) -> ProbeStart:
 def run_probe(
     probe: Probe,
     device: str = "cpu",
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
 ) -> tuple[Outcome, nn.Module]:
     """Train the probe with the reference loop; return its outcome and the restored model."""
     begin, start = time.perf_counter(), start_probe(probe)

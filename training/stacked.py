@@ -2,15 +2,13 @@
 
 The path for CUDA, where one small model leaves the device idle, and the fallback for small MLPs on
 a CPU without the compiled engine. Every tensor has a leading model dimension; no operation mixes
-models. A round is one epoch of every model; the host looks at the results once per round.
+models. The host looks at the results once per epoch.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,45 +16,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.device_masks import DeviceMasks, HostMasks
-from training.loop import EpochRecord, parameter_groups
-from training.probe import ProbeStart, start_probe
-from training.probe_types import Outcome, Probe
+from training.loop import parameter_groups
+from training.probe import ProbeStart
+from training.session import Epoch
 from training.stacked_models import LOGITS
-from training.stopping import Stopping
 
 EVALUATION_ROWS = 1024
 ROW_BLOCK = 32
 
 
-@dataclass
-class _Model:
-    """Host-side state of one model of the stack."""
+class StackedModels:
+    """Models that share architecture and protocol; a :class:`training.session.Stack`."""
 
-    probe: Probe
-    epochs: Iterator[tuple[np.ndarray, np.ndarray]]
-    steps_per_epoch: int
-    stopping: Stopping
-    reason: str | None = None
-    seconds: float = 0.0
-    learning_rate: float = math.nan  # of the last step taken
-
-
-class StackedTrainer:
-    """Trains ``probes``, which share architecture and protocol; see :meth:`run`."""
-
-    def __init__(self, probes: list[Probe], device: str = "cpu", host_masks: bool = True) -> None:
-        self.protocol = probes[0].protocol
-        self.architecture = probes[0].architecture
+    def __init__(
+        self, starts: Sequence[ProbeStart], device: str = "cpu", host_masks: bool = True
+    ) -> None:
+        probe = starts[0].probe
+        self.protocol, self.architecture = probe.protocol, probe.architecture
         assert all(
-            (p.architecture, p.protocol) == (self.architecture, self.protocol) for p in probes
+            (s.probe.architecture, s.probe.protocol) == (self.architecture, self.protocol)
+            for s in starts
         )
         self.device = torch.device(device)
         torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16
         self.batch = self.protocol.batch_size
         self._logits = LOGITS[self.architecture.model]
         self._num_heads = self.architecture.columns().get("num_heads", 1)
-        starts = [start_probe(probe) for probe in probes]
-        self._init_models(starts)
+        self._steps_done = torch.zeros(len(starts), dtype=torch.int64, device=self.device)
+        self._step_in_round = torch.zeros((), dtype=torch.int64, device=self.device)
         self._init_data(starts)
         self._init_weights([start.module for start in starts])
         self._sites = [per_row for _, per_row in starts[0].module.dropout_sites()]
@@ -69,22 +56,7 @@ class StackedTrainer:
         self._use_graph = self.device.type == "cuda" and not (host_masks and self._masks)
         self._graph = None
 
-    def _init_models(self, starts: list[ProbeStart]) -> None:
-        self.models = [
-            _Model(
-                start.probe,
-                start.epochs(),
-                math.ceil(start.probe.n / self.batch),
-                Stopping(self.protocol),
-            )
-            for start in starts
-        ]
-        self._max_steps = max(m.steps_per_epoch for m in self.models)
-        self._steps_done = torch.zeros(len(starts), dtype=torch.int64, device=self.device)
-        self._step_in_round = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._alive = torch.ones(len(starts), dtype=torch.bool, device=self.device)
-
-    def _init_data(self, starts: list[ProbeStart]) -> None:
+    def _init_data(self, starts: Sequence[ProbeStart]) -> None:
         vocab_size, seq_len = self.architecture.vocab_size, self.architecture.seq_len
         # Whole blocks of rows: a product of very few rows rounds unlike one of many.
         n = [len(start.inputs) for start in starts]
@@ -99,7 +71,7 @@ class StackedTrainer:
         self._is_row = torch.arange(shape[1], device=self.device) < sizes.unsqueeze(1)  # (M, N)
         self._index = torch.arange(len(starts), device=self.device).unsqueeze(1)
         # One epoch's order, padded to whole batches of every model; -1 is padding.
-        steps = (len(starts), self._max_steps)
+        steps = (len(starts), math.ceil(max(n) / self.batch))
         self._order = torch.full((*steps, self.batch), -1, dtype=torch.int64, device=self.device)
         self._rates = torch.zeros(steps, dtype=torch.float64, device=self.device)
 
@@ -155,7 +127,7 @@ class StackedTrainer:
         if protocol.grad_clip > 0:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (protocol.grad_clip / (norm + 1e-6)).clamp(max=1.0)
-        self._adamw(gradient, self._alive & valid.any(1))
+        self._adamw(gradient, valid.any(1))
         self._step_in_round += 1
 
     def _adamw(self, gradient: Tensor, stepping: Tensor) -> None:
@@ -178,11 +150,11 @@ class StackedTrainer:
         self._steps_done += stepping
 
     @torch.no_grad()
-    def _evaluate(self, flat: Tensor) -> tuple[list[float], list[float]]:
-        """Return every model's (loss, accuracy) over its whole set, dropout off."""
-        parameters = self._parameters(flat)
-        loss = torch.zeros(len(flat), dtype=torch.float64, device=self.device)
-        correct = torch.zeros(len(flat), dtype=torch.int64, device=self.device)
+    def evaluate(self) -> list[tuple[float, float]]:
+        """See :class:`training.session.Stack`."""
+        parameters = self._parameters(self._flat)
+        loss = torch.zeros(len(self._flat), dtype=torch.float64, device=self.device)
+        correct = torch.zeros(len(self._flat), dtype=torch.int64, device=self.device)
         for start in range(0, self._labels.shape[1], EVALUATION_ROWS):
             at = slice(start, start + EVALUATION_ROWS)
             target, is_row = self._labels[:, at], self._is_row[:, at].unsqueeze(-1)
@@ -195,29 +167,28 @@ class StackedTrainer:
             hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1) & is_row
             correct += hit.sum((1, 2))
         tokens = self._is_row.sum(1) * self._labels.shape[-1]
-        return (loss / tokens).tolist(), (correct / tokens.double()).tolist()
+        accuracy = correct / tokens.double()
+        return list(zip((loss / tokens).tolist(), accuracy.tolist(), strict=True))
 
-    def _start_round(self) -> None:
-        """Lay out the next epoch's order and rates of every model that is still training."""
+    def train_epoch(self, epochs: Sequence[Epoch | None]) -> None:
+        """See :class:`training.session.Stack`."""
         order = np.full(tuple(self._order.shape), -1, np.int64)
         rates = np.zeros(tuple(self._rates.shape))
-        for row, model in enumerate(self.models):
-            if model.reason is None:
-                own_order, own_rates = next(model.epochs)
-                order[row].reshape(-1)[: model.probe.n] = own_order
+        steps = [0] * len(epochs)
+        for row, epoch in enumerate(epochs):
+            if epoch is not None:
+                own_order, own_rates = epoch
+                order[row].reshape(-1)[: len(own_order)] = own_order
                 rates[row, : len(own_rates)] = own_rates
-                model.learning_rate = float(own_rates[-1])
+                steps[row] = len(own_rates)
         self._order.copy_(torch.from_numpy(order))
         self._rates.copy_(torch.from_numpy(rates))
         self._step_in_round.zero_()
-
-    def _run_round(self) -> None:
-        longest = max(m.steps_per_epoch for m in self.models if m.reason is None)
-        for step in range(longest):
+        for step in range(max(steps)):
             if self._use_graph:
                 self._replay()
             else:
-                self._step([m.reason is None and step < m.steps_per_epoch for m in self.models])
+                self._step([step < own_steps for own_steps in steps])
 
     def _replay(self) -> None:
         """Run one step as a captured CUDA graph; capture it at the first call."""
@@ -244,50 +215,14 @@ class StackedTrainer:
                 tensor.copy_(before)
         self._graph.replay()
 
-    def run(self, on_epoch=None) -> list[Outcome]:
-        """Train to the end; return the outcomes in the order of the probes.
+    def snapshot(self, indices: Sequence[int]) -> None:
+        """See :class:`training.session.Stack`."""
+        self._best[list(indices)] = self._flat[list(indices)]
 
-        ``on_epoch(index, EpochRecord)`` is called after every epoch of every model. ``seconds``
-        is a model's equal share of the rounds it took part in.
-        """
-        while any(m.reason is None for m in self.models):
-            start = time.perf_counter()
-            training = [i for i, m in enumerate(self.models) if m.reason is None]
-            self._start_round()
-            self._run_round()
-            losses, accuracies = self._evaluate(self._flat)
-            lowest = [False] * len(self.models)
-            for i in training:
-                model = self.models[i]
-                lowest[i], model.reason = model.stopping.after_epoch(losses[i], accuracies[i])
-                if on_epoch is not None:
-                    epochs = model.stopping.epochs
-                    record = EpochRecord(epochs, losses[i], accuracies[i], model.learning_rate)
-                    on_epoch(i, record)
-                if model.stopping.epochs == 1:
-                    lowest[i] = True  # even if it diverged: there is nothing else to restore
-            chosen = torch.tensor(lowest, device=self.device).unsqueeze(1)
-            self._best.copy_(torch.where(chosen, self._flat, self._best))
-            alive = [m.reason is None for m in self.models]
-            self._alive.copy_(torch.tensor(alive, device=self.device))
-            for i in training:
-                self.models[i].seconds += (time.perf_counter() - start) / len(training)
-        return self._outcomes()
+    def restore(self) -> None:
+        """See :class:`training.session.Stack`."""
+        self._flat.copy_(self._best)
 
-    def weights(self, index: int) -> dict[str, Tensor]:
-        """Return the lowest-loss weights of one model under its module's names."""
-        return {k: v[index].cpu() for k, v in self._parameters(self._best).items()}
-
-    def _outcomes(self) -> list[Outcome]:
-        losses, accuracies = self._evaluate(self._best)
-        return [
-            Outcome(
-                accuracy == 1.0 and model.reason != "diverged",
-                accuracy,
-                loss,
-                model.stopping.epochs,
-                model.reason,
-                model.seconds,
-            )
-            for model, loss, accuracy in zip(self.models, losses, accuracies, strict=True)
-        ]
+    def state_dict(self, index: int) -> dict[str, Tensor]:
+        """Return a copy of one model's weights under its module's names."""
+        return {k: v[index].cpu() for k, v in self._parameters(self._flat).items()}

@@ -1,0 +1,92 @@
+"""The one policy of every engine: what to keep, when to stop, the verdict, the history, the time.
+
+An engine trains a stack of models, which know nothing of each other; it has only to take epochs, to
+evaluate, and to keep and give back weights (:class:`Stack`). The reference loop (loop.py) says the
+same once more, flat and plain: it is what this is tested against.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+import numpy as np
+
+from training.loop import EpochRecord
+from training.probe import ProbeStart
+from training.probe_types import Outcome
+from training.stopping import Stopping
+
+Epoch = tuple[np.ndarray, np.ndarray]  # order (N,), learning rates (steps,)
+
+
+class Stack(Interface):
+    """Models in training side by side, each known by its index."""
+
+    def train_epoch(self, epochs: Sequence[Epoch | None]) -> None:
+        """Train every model for its epoch; one without stands still."""
+
+    def evaluate(self) -> list[tuple[float, float]]:
+        """Return every model's (loss in nats per token, share of correct tokens), dropout off."""
+
+    def snapshot(self, indices: Sequence[int]) -> None:
+        """Keep these models' weights, instead of what was kept of them before."""
+
+    def restore(self) -> None:
+        """Give every model back the weights that were kept of it last."""
+
+
+@dataclass
+class _Run:
+    """Where one model of the stack is."""
+
+    start: ProbeStart
+    epochs: Iterator[Epoch]
+    stopping: Stopping
+    stop_reason: str | None = None
+    seconds: float = 0.0
+
+
+def train_stack(
+    stack: Stack,
+    starts: Sequence[ProbeStart],
+    on_epoch: Callable[[int, EpochRecord], None] = lambda index, record: None,
+) -> list[Outcome]:
+    """Train all to their ends; leave each with its lowest-loss weights; return the outcomes.
+
+    ``on_epoch(index, EpochRecord)`` is called after every epoch of every model. ``seconds`` is a
+    model's equal share of the rounds it took part in; a round is one epoch of every model.
+    """
+    runs = [_Run(s, s.epochs(), Stopping(s.probe.protocol)) for s in starts]
+    while training := [i for i, run in enumerate(runs) if run.stop_reason is None]:
+        begin = time.perf_counter()
+        epochs: list[Epoch | None] = [None] * len(runs)
+        for i in training:
+            epochs[i] = next(runs[i].epochs)
+        stack.train_epoch(epochs)
+        scores, lowest = stack.evaluate(), []
+        for i in training:
+            run, (loss, accuracy), (_, rates) = runs[i], scores[i], epochs[i]
+            is_lowest, run.stop_reason = run.stopping.after_epoch(loss, accuracy)
+            # The first even if it diverged: there is nothing else to restore.
+            if is_lowest or run.stopping.epochs == 1:
+                lowest.append(i)
+            on_epoch(i, EpochRecord(run.stopping.epochs, loss, accuracy, float(rates[-1])))
+        stack.snapshot(lowest)
+        for i in training:
+            runs[i].seconds += (time.perf_counter() - begin) / len(training)
+    stack.restore()
+    return [_outcome(run, *score) for run, score in zip(runs, stack.evaluate(), strict=True)]
+
+
+def _outcome(run: _Run, loss: float, accuracy: float) -> Outcome:
+    return Outcome(
+        memorized=accuracy == 1.0 and run.stop_reason != "diverged",
+        accuracy=accuracy,
+        loss=loss,
+        epochs=run.stopping.epochs,
+        stop_reason=run.stop_reason,
+        seconds=run.seconds,
+    )
