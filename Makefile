@@ -25,12 +25,15 @@ test-sanitize: .venv/installed-for-tests
 	mkdir -p build
 	$(BIN)/python training/native/build.py $(SANITIZED) -O1 -g -fsanitize=address,undefined \
 		-fno-sanitize-recover=all
-	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \
-		MEMORIZATION_ENGINE=$(SANITIZED) $(BIN)/pytest tests/test_native_kernels.py \
-		tests/test_native_mlp.py tests/test_native_transformer.py
+	export ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \
+		MEMORIZATION_ENGINE=$(SANITIZED); \
+	$(BIN)/python -c "import sys; from training.native.load import *; sys.exit(not load_engine())" \
+		&& $(BIN)/pytest tests/test_native_kernels.py tests/test_native_mlp.py \
+		tests/test_native_transformer.py
 
 # Needs aarch64-linux-gnu-g++ and qemu-aarch64.
 test-arm: .venv/installed-for-tests
+	command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64
 	$(BIN)/pytest -m arm tests/test_arm.py
 
 notebook: .venv/installed

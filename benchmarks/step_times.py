@@ -121,7 +121,7 @@ def main() -> None:
         probes = probes_of(architecture, models, 500)
         engines = {"reference": reference(probes_of(architecture, 1, WARM_EPOCHS)[0])}
         engines["torch_fallback"] = stacked(probes)
-        if note := fallback_note("fast", "cpu", architecture):
+        if note := fallback_note("fast", "cpu", [architecture]):
             print(note)
         else:
             engines["fast"] = native(probes)

@@ -1,6 +1,7 @@
 """The engine's build and its loading: every way in which there may be none, and what is said."""
 
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def reason(folder, *words):
     return found
 
 
+def test_the_real_engine_is_there_wherever_there_is_a_compiler(monkeypatch):
+    """Without this one, a source that does not compile would merely skip all other tests."""
+    monkeypatch.undo()
+    forget()
+    found = load.find_engine()
+    if isinstance(found, load.Unavailable):
+        try:
+            build.find_compiler()
+        except build.BuildError:
+            pytest.skip("no C++ compiler")
+        assert os.environ.get(OFF_VARIABLE), found.reason
+
+
 @needs_compiler
 def test_built_and_loaded(sources):
     assert build.build_into(sources) is None
@@ -62,7 +76,7 @@ def test_built_and_loaded(sources):
 
 def test_not_built(sources):
     found = reason(sources, "there is no compiled engine", "the installation has not built it")
-    assert "pip install -r requirements.txt" in found.remedy
+    assert "build.py" in found.remedy
 
 
 @needs_compiler
@@ -71,7 +85,7 @@ def test_a_failed_build_removes_the_older_library_and_leaves_its_reason(sources)
     (sources / "tiny.cpp").write_text("int f() { return nothing; }\n")
     assert "compiling failed" in build.build_into(sources)
     assert sorted(path.name for path in sources.iterdir()) == [FAILURE, "tiny.cpp"]
-    reason(sources, "compiling failed", "tiny.cpp", "nothing")
+    reason(sources, "compiling failed", "tiny.cpp", "error", "nothing")
     (sources / "tiny.cpp").write_text(TINY % 1)
     assert build.build_into(sources) is None
     assert not (sources / FAILURE).exists()
@@ -84,7 +98,7 @@ def test_a_library_older_than_its_sources_is_not_used(sources):
         file.write("// changed\n")
     os.utime(sources / LIBRARY)  # the time of a file says nothing
     found = reason(sources, "older than its sources")
-    assert "pip install -r requirements.txt" in found.remedy
+    assert "build.py" in found.remedy
     with (sources / "more.h").open("w") as file:
         file.write("// a header belongs to them too\n")
     build.build_into(sources)
@@ -103,7 +117,7 @@ def test_flags_belong_to_what_a_library_is_made_of(sources, monkeypatch):
 def test_a_processor_without_the_instructions(sources):
     (sources / "tiny.cpp").write_text(TINY % 0)
     build.build_into(sources)
-    assert "pip" not in reason(sources, "lacks", "AVX2").remedy
+    assert "build" not in reason(sources, "lacks", "AVX2").remedy
 
 
 def test_a_file_that_is_no_library(sources):
@@ -126,6 +140,21 @@ def test_switched_off_at_the_installation(sources, monkeypatch):
     build.build_into(sources)
     monkeypatch.delenv(OFF_VARIABLE)
     reason(sources, OFF_VARIABLE, "installed")
+
+
+@needs_compiler
+def test_a_compiler_that_would_change_the_bits_is_overruled_or_refused(sources, monkeypatch):
+    include = '#include "vector.h"\n'
+    (sources / "vector.h").write_bytes((ROOT / "training/native/vector.h").read_bytes())
+    (sources / "tiny.cpp").write_text(include + TINY % 1)
+    monkeypatch.setenv("CXX", "c++ -ffast-math")
+    assert build.build_into(sources) is None
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-ffast-math"))
+    assert "change the bits" in build.build_into(sources)
+
+
+def test_a_folder_that_cannot_be_written(sources):
+    assert build.build_into(Path("/proc/self"))
 
 
 def test_no_compiler(sources, monkeypatch):
@@ -162,10 +191,15 @@ def test_a_compiler_that_does_not_exist_is_not_replaced_by_another(sources, monk
 
 
 def test_a_compiler_that_hangs(sources, tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", str(script(tmp_path / "slow", "exec sleep 60")))
+    child = tmp_path / "child"
+    slow = script(tmp_path / "slow", f"sleep 60 & echo $! > {child}; wait")
+    monkeypatch.setenv("CXX", str(slow))
     monkeypatch.setattr(build, "COMPILE_SECONDS", 1)
     build.build_into(sources)
     reason(sources, "more than 1 seconds")
+    state = ["ps", "-o", "stat=", "-p", child.read_text().strip()]
+    ended = subprocess.run(state, capture_output=True, text=True).stdout.strip()
+    assert not ended or ended.startswith("Z")  # gone, or only not yet collected
     assert sorted(path.name for path in sources.iterdir()) == [FAILURE, "tiny.cpp"]
 
 
@@ -173,7 +207,9 @@ def test_a_compiler_that_hangs(sources, tmp_path, monkeypatch):
 def test_the_installation_succeeds_with_and_without_an_engine(compiler, tmp_path):
     pytest.importorskip("setuptools")
     # "Compiles" by copying this file: the real compilation is in what these tests run on.
-    fake = script(tmp_path / "fake", f'for last; do :; done; exec cp {__file__} "$last"')
+    fake = script(
+        tmp_path / "fake", f'for last; do :; done; exec cp {shlex.quote(__file__)} "$last"'
+    )
     target = tmp_path / "lib"
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(target)]
     environment = {**os.environ, "CXX": str(fake) if compiler == "c++" else "false"}
@@ -191,5 +227,5 @@ def test_a_job_says_why_in_one_line_and_trains(tmp_path):
     ended = run_script(TRAIN_MLP, *flags, cwd=tmp_path, **variable)
     assert ended.returncode == 0
     assert ended.stderr.count("\n") == 1
-    for words in ("older than its sources", "pip install", "engine=stacked"):
+    for words in ("older than its sources", "build.py", "engine=stacked"):
         assert words in ended.stderr

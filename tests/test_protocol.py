@@ -101,7 +101,7 @@ def test_labels_differ_for_every_field_and_value():
         ("beta1", [-0.1, 1.0, NAN]),
         ("beta2", [-0.1, 1.0, NAN]),
         ("epsilon", [0.0, -1e-8, NAN, INF]),
-        ("batch_size", [0, -1]),
+        ("batch_size", [0, -1, 1_000_001, 2**32 + 1]),
         ("max_epochs", [0, -1]),
         ("patience", [-1]),
         ("schedule", ["step", "", "Linear"]),

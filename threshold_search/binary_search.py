@@ -71,8 +71,6 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
     device = resolve_device(args.device)
     # Decided once, so that the workers need not.
     engines = {s.architecture: engine_used(args.engine, device, s.architecture) for s in searches}
-    if note := fallback_note(args.engine, device, engines):
-        print(note, file=sys.stderr)
     worker_count = args.workers or _default_workers(device)
 
     def variant(architecture: Architecture) -> str:
@@ -81,7 +79,9 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
     def job_size(architecture: Architecture) -> int:
         return stack_size(engines[architecture], device)
 
-    def record() -> None:
+    def before_training() -> None:
+        if note := fallback_note(args.engine, device, engines):
+            print(note, file=sys.stderr)
         used = {model: _engine_names(model, engines) for model in models}
         native = {"compiler": engine_compiler()} if "native" in engines.values() else {}
         append_run(args.results_dir, describe_run(used, device, worker_count, native))
@@ -94,7 +94,8 @@ def _search(args: argparse.Namespace) -> tuple[list[SearchState], ResultsFolder]
             Workers(worker_count, device, engines) as workers,
             _Progress(len(searches)) as progress,
         ):
-            return drive(searches, folder, workers, progress.show, job_size, record), folder
+            arguments = folder, workers, progress.show, job_size, before_training
+            return drive(searches, *arguments), folder
 
 
 def _engine_names(model: str, engines: dict[Architecture, str]) -> str:

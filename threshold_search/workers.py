@@ -19,14 +19,21 @@ from typing import Self
 
 from training.cli import interrupts_held_back
 from training.errors import UserError, WorkerLost
+from training.native.build import source_hash
 from training.probe_types import Architecture, Outcome, Probe
 
 # Fork would copy the locks of torch's thread pool in whatever state they are.
 _CONTEXT = multiprocessing.get_context("spawn")
 LOSSES_ALLOWED = 3
+ANOTHER_ENGINE = (
+    "the compiled engine's sources have changed since the search began; start it again (every "
+    "finished probe is kept)"
+)
 
 
-def _serve(connection: Connection, device: str, engines: dict[Architecture, str]) -> None:
+def _serve(
+    connection: Connection, device: str, engines: dict[Architecture, str], sources: str
+) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
@@ -35,12 +42,16 @@ def _serve(connection: Connection, device: str, engines: dict[Architecture, str]
     from training.engine import train_probes
 
     torch.set_num_threads(1)
+    # A worker that starts late may find the project updated meanwhile.
+    is_another_engine = source_hash() != sources
     while True:
         try:
             job = connection.recv()
         except (EOFError, OSError):
             return
         try:
+            if is_another_engine:
+                raise UserError(ANOTHER_ENGINE)
             answer: object = train_probes(job, device, engines[job[0].architecture])
         except UserError as error:
             answer = error
@@ -72,6 +83,7 @@ class Workers:
     def __init__(self, count: int, device: str, engines: dict[Architecture, str]) -> None:
         """Take ``engines`` as ``engine_used`` answers: no worker finds out for itself."""
         self._count, self._device, self._engines = count, device, engines
+        self._sources = source_hash()
         self._workers: list[_Worker] = []
         self._losses: Counter[Probe] = Counter()  # by the first probe of a job
 
@@ -131,7 +143,9 @@ class Workers:
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
-            target=_serve, args=(theirs, self._device, self._engines), daemon=True
+            target=_serve,
+            args=(theirs, self._device, self._engines, self._sources),
+            daemon=True,
         )
         worker = _Worker(process, ours)
         if sys.platform != "win32":

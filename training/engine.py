@@ -14,8 +14,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from training.loop import EpochRecord
+from training.native.build import machine
 from training.native.load import Unavailable, find_engine, load_engine
-from training.native.model import NativeModel
+from training.native.model import SHAPES, NativeModel
 from training.native.stack import NativeStack
 from training.probe import run_probe, start_probe
 from training.probe_types import Architecture, Outcome, Probe
@@ -40,7 +41,8 @@ def engine_used(engine: str, device: str, architecture: Architecture) -> str:
         return "reference"
     if device != "cpu":
         return "stacked"
-    return "native" if load_engine() else _without_compiled_code(architecture)
+    has_native_form = architecture.model in SHAPES
+    return "native" if has_native_form and load_engine() else _without_compiled_code(architecture)
 
 
 def _without_compiled_code(architecture: Architecture) -> str:
@@ -56,11 +58,15 @@ def _without_compiled_code(architecture: Architecture) -> str:
 def variant_label(engine: str, device: str) -> str:
     """Return the end of the protocol column for what :func:`engine_used` answered.
 
-    It is empty for the compiled engine on a CPU, whose bits are the same on every machine. Other
-    engines and devices round differently, so their probes are not mixed with those.
+    It is empty for the compiled engine on x86-64 processors, whose bits are the same on all of
+    them. Other engines and devices round differently, so their probes are not mixed with those. On
+    ARM the bits are the same as far as emulation goes; until they have been compared on a real one,
+    its probes are kept apart.
     """
     usual = "native" if device == "cpu" else "stacked"
     label = "" if engine == usual else f" engine={engine}"
+    if engine == "native" and machine() != "x86_64":
+        label += f" machine={machine()}"
     return label + ("" if device == "cpu" else f" device={device}")
 
 
@@ -81,7 +87,7 @@ def fallback_note(engine: str, device: str, architectures: Iterable[Architecture
     return (
         f"note: {missing.reason}; using {' or '.join(names[name] for name in used)} instead, more "
         f"slowly; these probes are counted apart, as {' or '.join(f'engine={n}' for n in used)}; "
-        f"for the fast engine, {missing.remedy}"
+        f"{missing.remedy}"
     )
 
 

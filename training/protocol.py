@@ -54,7 +54,8 @@ class Protocol:
         self._require(0 <= self.beta1 < 1, "beta1", "in [0, 1)")
         self._require(0 <= self.beta2 < 1, "beta2", "in [0, 1)")
         self._require(0 < self.epsilon < float("inf"), "epsilon", "above 0")
-        self._require(self.batch_size >= 1, "batch_size", "at least 1")
+        largest = "from 1 to 1000000"
+        self._require(1 <= self.batch_size <= 1_000_000, "batch_size", largest)
         self._require(self.max_epochs >= 1, "max_epochs", "at least 1")
         self._require(self.patience >= 0, "patience", "0 or more")
         self._require(0 <= self.min_delta < float("inf"), "min_delta", "0 or more")

@@ -80,14 +80,15 @@ def train_and_report(
         if path is not None:
             require_writable(path)
     import_torch()
-    from training.engine import engine_used
+    from training.engine import engine_used, variant_label
 
     device = resolve_device(args.device)
+    used = engine_used(args.engine, device, architecture)
     if note:
         print(note, file=sys.stderr)
     configuration = {
         "model": architecture.model,
-        "protocol": protocol.label(architecture.model),
+        "protocol": protocol.label(architecture.model) + variant_label(used, device),
         "bits": BITS_VERSION,
         "budget": budget,
         **architecture.columns(),
@@ -95,7 +96,7 @@ def train_and_report(
         "seed": args.seed,
         "n": args.num_sequences,
         "device": device,
-        "engine": engine_used(args.engine, device, architecture),
+        "engine": used,
     }
     if args.dry_run:
         details = {**configuration, **asdict(protocol)}

@@ -4,6 +4,8 @@
 // token) alone are stored once per such pair, and tokens find them through an index.
 #pragma once
 
+#include <memory>
+
 #include "memory.h"
 #include "passes.h"
 
@@ -65,11 +67,11 @@ class Attention {
 
 // For heads of fewer than WIDE_HEAD_DIM features: rows hold feature e of head h at column
 // e * heads + h.
-Owner<Attention> make_narrow_attention(const AttentionShape& shape);
+std::unique_ptr<Attention> make_narrow_attention(const AttentionShape& shape);
 // For others: the feature is at column h * head_dim + e.
-Owner<Attention> make_wide_attention(const AttentionShape& shape);
+std::unique_ptr<Attention> make_wide_attention(const AttentionShape& shape);
 
-inline Owner<Attention> make_attention(const AttentionShape& shape) {
+inline std::unique_ptr<Attention> make_attention(const AttentionShape& shape) {
     return shape.head_dim < WIDE_HEAD_DIM ? make_narrow_attention(shape)
                                           : make_wide_attention(shape);
 }

@@ -279,8 +279,8 @@ class NarrowAttention final : public Attention {
 
 }  // namespace
 
-Owner<Attention> make_narrow_attention(const AttentionShape& shape) {
-    using Made = Owner<Attention>;
+std::unique_ptr<Attention> make_narrow_attention(const AttentionShape& shape) {
+    using Made = std::unique_ptr<Attention>;
     switch (shape.head_dim) {
         case 1: return Made(new NarrowAttention<1>(shape));
         case 2: return Made(new NarrowAttention<2>(shape));

@@ -249,8 +249,8 @@ class WideAttention final : public Attention {
 
 }  // namespace
 
-Owner<Attention> make_wide_attention(const AttentionShape& shape) {
-    return Owner<Attention>(new WideAttention(shape));
+std::unique_ptr<Attention> make_wide_attention(const AttentionShape& shape) {
+    return std::unique_ptr<Attention>(new WideAttention(shape));
 }
 
 }  // namespace native

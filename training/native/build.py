@@ -9,11 +9,14 @@ is ``$CXX`` (with arguments, if it has some), else c++, g++ or clang++. Standard
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +31,10 @@ COMPILE_SECONDS = 600
 
 # What decides the bits, with vector.h: no contraction, no fast-math. errno and floating-point traps
 # are not used, and giving them up lets square roots and conditionals become vector instructions.
-FLAGS = ("-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = (
+    *("-std=c++20", "-fno-fast-math", "-ffp-contract=off"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+)
 OPTIMISATION = ("-O3",)
 # By machine: what every processor that may load the library has to have.
 INSTRUCTIONS = {"x86_64": ("-mavx2", "-mfma"), "arm64": ()}
@@ -93,23 +99,30 @@ def compile_engine(
 
 def _run(command: list[str]) -> None:
     try:
-        ended = subprocess.run(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=COMPILE_SECONDS,
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        raise BuildError(f"compiling took more than {COMPILE_SECONDS} seconds") from None
     except OSError as error:
         raise BuildError(f"{command[0]} could not be run: {error.strerror}") from None
-    if ended.returncode != 0:
-        lines = [line for line in ended.stdout.splitlines() if "error" in line]
-        lines += [line for line in ended.stdout.splitlines() if line.strip()]
-        detail = lines[0].strip() if lines else f"exit status {ended.returncode}"
+    try:
+        output, _ = process.communicate(timeout=COMPILE_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"compiling took more than {COMPILE_SECONDS} seconds") from None
+    finally:
+        if process.poll() is None:  # a compiler is a mere driver: its children have to end too
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode != 0:
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        errors = [line for line in lines if re.search(r"\berror: ", line)]
+        detail = next(iter(errors + lines), f"exit status {process.returncode}")
         raise BuildError(f"compiling failed: {detail}")
 
 
@@ -126,8 +139,9 @@ def build_into(folder: Path) -> str | None:
         compile_engine(library)
     except (BuildError, OSError) as error:
         reason = str(error)
-        library.unlink(missing_ok=True)
-        failure.write_text(reason + "\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # where nothing can be written there is no engine either
+            library.unlink(missing_ok=True)
+            failure.write_text(reason + "\n", encoding="utf-8")
         return reason
     failure.unlink(missing_ok=True)
     return None

@@ -6,15 +6,14 @@ import ctypes
 import functools
 import os
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.native.build import FAILURE, LIBRARY, OFF_VARIABLE, SOURCES, source_hash
 
-ROOT = SOURCES.parent.parent
-REBUILD = f"build it with: cd {shlex.quote(str(ROOT))} && pip install -r requirements.txt"
-if not (ROOT / "requirements.txt").exists():  # installed without its checkout
-    REBUILD = "install the project again"
+# This interpreter: another one's installation may be of another checkout.
+REBUILD = f"build it with: {shlex.join([sys.executable, str(SOURCES / 'build.py')])}"
 LIBRARY_VARIABLE = "MEMORIZATION_ENGINE"  # another library of the same sources, for tests
 
 
@@ -34,8 +33,10 @@ def find_engine() -> ctypes.CDLL | Unavailable:
     path = Path(os.environ.get(LIBRARY_VARIABLE) or SOURCES / LIBRARY)
     try:
         content = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return Unavailable(f"there is no compiled engine: {_why_not_built()}", REBUILD)
+    except OSError as error:
+        return Unavailable(f"the compiled engine cannot be read: {error.strerror}", REBUILD)
     # Before it is loaded: an older library may differ in any way.
     if source_hash().encode() not in content:
         return Unavailable("the compiled engine is older than its sources", REBUILD)

@@ -16,7 +16,8 @@ namespace {
 class FlushSubnormals {
   public:
 #if defined(__SSE__)
-    FlushSubnormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+    // And rounding to nearest, whatever the caller's mode.
+    FlushSubnormals() : saved_(_mm_getcsr()) { _mm_setcsr((saved_ & ~0x6000u) | 0x8040u); }
     ~FlushSubnormals() { _mm_setcsr(saved_); }
 
   private:
@@ -24,9 +25,9 @@ class FlushSubnormals {
 #elif defined(__aarch64__)
     FlushSubnormals() {
         asm volatile("mrs %0, fpcr" : "=r"(saved_));
-        asm volatile("msr fpcr, %0" ::"r"(saved_ | (std::uint64_t(1) << 24)));
+        asm volatile("msr fpcr, %0" ::"r"(saved_ | (std::uint64_t(1) << 24)) : "memory");
     }
-    ~FlushSubnormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+    ~FlushSubnormals() { asm volatile("msr fpcr, %0" ::"r"(saved_) : "memory"); }
 
   private:
     std::uint64_t saved_;

@@ -190,9 +190,12 @@ def engine_settings(
         n=n,
         vocab_size=task.vocab_size,
         seq_len=task.seq_len,
+        # A short last batch takes as many dropout draws as a full one; without dropout rows that no
+        # batch can have would only cost memory.
+        batch_size=protocol.batch_size if protocol.dropout > 0 else min(protocol.batch_size, n),
         **{
             name: getattr(protocol, name)
-            for name in ("batch_size", "weight_decay", "beta1", "beta2", "epsilon", "grad_clip")
+            for name in ("weight_decay", "beta1", "beta2", "epsilon", "grad_clip")
         },
     )
     if protocol.dropout > 0:

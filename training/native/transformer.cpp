@@ -218,7 +218,7 @@ class Transformer final : public Model {
     const int mappings_;
     int token_embedding_, position_embedding_, head_, head_bias_;
     std::vector<int> layer_parameters_;
-    std::vector<Owner<DecoderLayer>> layers_;
+    std::vector<std::unique_ptr<DecoderLayer>> layers_;
     LayerScratch scratch_;
     PairSet batch_, all_;
     Buffer<std::int32_t> pair_of_, batch_labels_;

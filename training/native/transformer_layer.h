@@ -34,7 +34,7 @@ struct LayerShape {
         return std::ptrdiff_t(seq_len) * (2 * heads * seq_len + 3 * hidden_size + d_ff);
     }
     int head_dim() const { return hidden_size / heads; }
-    Owner<Attention> attention(bool causal) const {
+    std::unique_ptr<Attention> attention(bool causal) const {
         return make_attention({seq_len, heads, head_dim(), causal});
     }
 };
@@ -315,7 +315,7 @@ class DecoderLayer {
     const int d_;
     const std::ptrdiff_t ld_, ld_qkv_, ld_kv_;
     const int block_, ld_block_;
-    const Owner<Attention> self_, cross_;
+    const std::unique_ptr<Attention> self_, cross_;
     LayerScratch& scratch_;
     Dropping sites_[6];
     Buffer<float> qkv_, saved1_, mixed1_, x1_, query_, saved2_, mixed2_, x2_, hidden_, output_;

@@ -19,6 +19,10 @@
 #error "no fused multiply-add for this target: see INSTRUCTIONS in build.py"
 #endif
 
+#if defined(__FAST_MATH__)
+#error "fast-math would change the bits"
+#endif
+
 namespace native {
 
 constexpr int VL = 8;
@@ -51,7 +55,7 @@ inline vec fma(vec a, float b, float c) { return fma(a, splat(b), splat(c)); }
 inline vec fma(vec a, vec b, float c) { return fma(a, b, splat(c)); }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
-// As in <cmath>, which would take longer to compile than they do.
+// Overloads beside fma() and exp(), so that no call here can mean one of libm's.
 inline float sqrt(float x) { return __builtin_sqrtf(x); }
 inline double sqrt(double x) { return __builtin_sqrt(x); }
 
