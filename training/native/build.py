@@ -16,7 +16,6 @@ import platform
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,6 @@ SOURCES = Path(__file__).parent
 LIBRARY = "engine.so"
 FAILURE = "engine.failed"  # why there is no library, in one line
 OFF_VARIABLE = "MEMORIZATION_NO_ENGINE"
-COMPILE_SECONDS = 600
 
 # What decides the bits, with vector.h: no contraction, no fast-math. errno and floating-point traps
 # are not used, and giving them up lets square roots and conditionals become vector instructions.
@@ -98,31 +96,16 @@ def compile_engine(
 
 
 def _run(command: list[str]) -> None:
+    environment = {**os.environ, "LC_ALL": "C"}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**os.environ, "LC_ALL": "C"},
-            start_new_session=True,
-        )
+        ended = subprocess.run(command, **pipes, text=True, errors="replace", env=environment)
     except OSError as error:
         raise BuildError(f"{command[0]} could not be run: {error.strerror}") from None
-    try:
-        output, _ = process.communicate(timeout=COMPILE_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise BuildError(f"compiling took more than {COMPILE_SECONDS} seconds") from None
-    finally:
-        if process.poll() is None:  # a compiler is a mere driver: its children have to end too
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    if process.returncode != 0:
-        lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if ended.returncode != 0:
+        lines = [line.strip() for line in ended.stdout.splitlines() if line.strip()]
         errors = [line for line in lines if re.search(r"\berror: ", line)]
-        detail = next(iter(errors + lines), f"exit status {process.returncode}")
+        detail = next(iter(errors + lines), f"exit status {ended.returncode}")
         raise BuildError(f"compiling failed: {detail}")
 
 
