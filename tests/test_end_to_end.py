@@ -26,7 +26,8 @@ def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     ended = run_script(BINARY_SEARCH, *search(folder), cwd=folder)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == ""  # quiet when not a terminal
+    # Quiet when not a terminal, but for the note where there is no compiled engine.
+    assert all(line.startswith("note: there is no") for line in ended.stderr.splitlines())
     assert "published mean" in ended.stdout
     return folder
 
