@@ -54,7 +54,6 @@ class _Model(ctypes.Structure):
 
 _MODEL = ctypes.POINTER(_Model)
 _FLOATS = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
-_DOUBLES = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
 _INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
 
 
@@ -71,7 +70,12 @@ def declared_engine() -> ctypes.CDLL:
             for name, shape in SHAPES.items()
         ],
         ("model_destroy", None, [_MODEL]),
-        ("model_train_epoch", ctypes.c_bool, [_MODEL, _INTS, _DOUBLES]),
+        # Called every epoch: checking an ndpointer costs a tenth of a small step.
+        (
+            "model_train_epoch",
+            ctypes.c_bool,
+            [_MODEL, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_double)],
+        ),
         ("model_evaluate", ctypes.c_double, [_MODEL, ctypes.POINTER(ctypes.c_int64)]),
         ("model_import", None, [_MODEL, _FLOATS]),
         ("model_export", None, [_MODEL, _FLOATS]),
@@ -146,7 +150,8 @@ class NativeModel:
         ):
             if array.shape != shape:
                 raise ValueError(f"the {name} must have shape {shape}, got {array.shape}")
-        if not self._library.model_train_epoch(self._model, order, learning_rates):
+        rows, rates = ctypes.c_int64.from_buffer(order), ctypes.c_double.from_buffer(learning_rates)
+        if not self._library.model_train_epoch(self._model, rows, rates):
             raise ValueError(f"the order must hold numbers from 0 to {self._n - 1}")
 
     def evaluate(self) -> tuple[float, float]:
