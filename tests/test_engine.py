@@ -7,8 +7,10 @@ import pytest
 from scripts import BINARY_SEARCH, TRAIN_MLP, run_script
 
 from mlp_experiments.mlp_utils import MLPArchitecture
+from threshold_search.workers import Workers
 from training import engine
 from training.engine import fallback_note, start_native, train_probe
+from training.errors import UserError
 from training.native.load import Unavailable, load_engine
 from training.probe_types import Probe
 from training.protocol import Protocol
@@ -136,3 +138,13 @@ def test_stacked_probes_of_a_cpu_job_are_those_of_single_ones():
     assert [dataclasses.replace(o, seconds=0) for o in together] == [
         dataclasses.replace(o, seconds=0) for o in alone
     ]
+
+
+def test_a_worker_refuses_an_engine_of_other_sources():
+    """One that starts late may find the project updated since the driver chose and labelled."""
+    with Workers(1, "cpu", {MLP: "native"}) as workers:
+        workers._sources = "those of the driver"
+        workers.submit([probe_of(MLP, 2)])
+        with pytest.raises(UserError, match="changed since the search began"):
+            while True:
+                workers.wait(1)
