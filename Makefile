@@ -23,11 +23,11 @@ test: .venv/installed-for-tests
 SANITIZED := build/engine-sanitized.so
 test-sanitize: .venv/installed-for-tests
 	mkdir -p build
-	$(BIN)/python training/native/build.py $(SANITIZED) -O1 -g -fsanitize=address,undefined \
+	$(BIN)/python engines/native/build.py $(SANITIZED) -O1 -g -fsanitize=address,undefined \
 		-fno-sanitize-recover=all
 	export ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \
 		MEMORIZATION_ENGINE=$(SANITIZED); \
-	$(BIN)/python -c "import sys; from training.native.load import *; sys.exit(not load_engine())" \
+	$(BIN)/python -c "import sys; from engines.native.load import *; sys.exit(not load_engine())" \
 		&& $(BIN)/pytest tests/test_native_kernels.py tests/test_native_mlp.py \
 		tests/test_native_transformer.py
 
@@ -40,8 +40,8 @@ notebook: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False visualizations/plots.ipynb
 
-.venv/installed: requirements.txt pyproject.toml setup.py $(wildcard training/native/*.cpp \
-		training/native/*.h) training/native/build.py
+.venv/installed: requirements.txt pyproject.toml setup.py $(wildcard engines/native/*.cpp \
+		engines/native/*.h) engines/native/build.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
 	touch $@

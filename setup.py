@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
-FOLDER = Path("training", "native")
+FOLDER = Path("engines", "native")
 
 
 class BuildEngine(build_ext):
@@ -19,7 +19,7 @@ class BuildEngine(build_ext):
     def run(self) -> None:
         """Run the command."""
         sys.path.insert(0, str(HERE))
-        from training.native.build import build_into
+        from engines.native.build import build_into
 
         folder = (HERE if self.inplace else Path(self.build_lib)) / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,5 +38,5 @@ class BuildEngine(build_ext):
 # The extension is there to say that the built project is for one kind of machine.
 setup(
     cmdclass={"build_ext": BuildEngine},
-    ext_modules=[Extension("training.native.engine", sources=[])],
+    ext_modules=[Extension("engines.native.engine", sources=[])],
 )

@@ -18,14 +18,14 @@ import time
 import torch
 from machine import report
 
+from command_line.flags import resolve_device
+from command_line.parser import Parser, positive_int, run
+from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.cli import Parser, positive_int, run
-from training.flags import resolve_device
 from training.probe import run_probe, start_probe
-from training.probe_types import Architecture, Probe
-from training.protocol import Protocol
+from training.probe_types import Probe
 from training.session import train_stack
-from training.stacked import StackedModels
+from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[Architecture] = [
@@ -56,7 +56,7 @@ class Epochs:
 def probes_of(architecture: Architecture, models: int, epochs: int) -> list[Probe]:
     """Return probes that train for ``epochs`` epochs after the warm ones."""
     epochs += WARM_EPOCHS
-    protocol = Protocol.paper(architecture.model, max_epochs=epochs, patience=epochs)
+    protocol = architecture.spec.protocol(max_epochs=epochs, patience=epochs)
     return [Probe(architecture, protocol, 0, repeat, SEQUENCES) for repeat in range(models)]
 
 
@@ -104,7 +104,7 @@ def main() -> None:
             stacked = stacked_rate(architecture, models, args.epochs, device)
             rows.append(
                 {
-                    "configuration": f"{architecture.model} {architecture.name}",
+                    "configuration": f"{architecture.spec.name} {architecture.name}",
                     "device": name,
                     "models": models,
                     "looped_models_per_second": looped,

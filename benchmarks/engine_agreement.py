@@ -18,9 +18,9 @@ from __future__ import annotations
 import numpy as np
 from machine import report
 
+from command_line.parser import Parser, run
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
-from training.cli import Parser, run
 from training.errors import UserError
 from visualizations.comparison import finished_searches
 

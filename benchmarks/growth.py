@@ -18,11 +18,11 @@ import torch
 from machine import FOLDER, report
 from tqdm import tqdm
 
+from command_line.parser import Parser, run
+from engines.engine import start_native
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.cli import Parser, run
-from training.engine import start_native
-from training.probe_types import Architecture, Probe
-from training.protocol import Protocol
+from training.probe_types import Probe
+from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 from visualizations.figures import save
 
@@ -35,7 +35,7 @@ ROUNDS = 40
 
 def epoch_timer(architecture: Architecture, n: int) -> Callable[[], float]:
     """Return a function that times one epoch and its evaluation, in seconds."""
-    probe = Probe(architecture, Protocol.paper(architecture.model), 0, 0, n)
+    probe = Probe(architecture, architecture.spec.protocol(), 0, 0, n)
     model, epochs = start_native(probe)
 
     def epoch() -> float:
@@ -64,7 +64,7 @@ def measure(points: list[tuple[str, Architecture, int]]) -> list[dict]:
     return [
         {
             "varied": varied,
-            "model": architecture.model,
+            "model": architecture.spec.name,
             "configuration": architecture.name,
             "num_parameters": architecture.num_parameters,
             "n": n,

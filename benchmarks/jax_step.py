@@ -24,8 +24,9 @@ import torch
 
 from training.loop import parameter_groups
 from training.probe import start_probe
-from training.probe_types import Architecture, Probe
+from training.probe_types import Probe
 from training.protocol import Protocol
+from training.spec import Architecture
 from training.streams import uint16_rate
 
 EPOCHS = 3  # of one measurement
@@ -61,7 +62,7 @@ def _serve(probe: Probe, pipe: Connection) -> None:
     if hasattr(os, "sched_setaffinity"):  # before JAX starts threads, which inherit it
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     flags = "--xla_cpu_multi_thread_eigen=false"
-    if probe.architecture.model == "mlp":  # whose small products Eigen does faster than YNNPACK
+    if probe.architecture.spec.name == "mlp":  # whose small products Eigen does faster than YNNPACK
         flags += " --xla_cpu_experimental_ynn_fusion_type="
     os.environ["XLA_FLAGS"] = flags
     import jax
@@ -121,7 +122,7 @@ class JaxModel:
         flat, self._unravel = ravel_pytree(weights)
         heads = getattr(architecture, "num_heads", 0)
         forward = functools.partial(
-            FORWARDS[architecture.model], heads=heads, depth=architecture.num_layers
+            FORWARDS[architecture.spec.name], heads=heads, depth=architecture.num_layers
         )
         step = _training_step(forward, self._unravel, ravel_pytree(decay)[0], protocol, self.steps)
         inputs = jnp.asarray(inputs, jnp.int32)

@@ -18,14 +18,14 @@ import torch
 from machine import report
 from tqdm import tqdm
 
+from command_line.parser import Parser, positive_int, run
+from engines.engine import fallback_note, start_native
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.cli import Parser, positive_int, run
-from training.engine import fallback_note, start_native
 from training.errors import UserError
 from training.loop import train
 from training.probe import start_probe
-from training.probe_types import Architecture, Probe
-from training.protocol import Protocol
+from training.probe_types import Probe
+from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 EPOCHS = 50
@@ -89,8 +89,8 @@ def main() -> None:
     with tqdm(total=total, unit="run", disable=None) as bar:
         for architecture, dropout, sizes in CONFIGURATIONS:
             # No plateau: these runs last 50 epochs unless everything is right before.
-            protocol = Protocol.paper(
-                architecture.model, max_epochs=EPOCHS, patience=EPOCHS, dropout=dropout
+            protocol = architecture.spec.protocol(
+                max_epochs=EPOCHS, patience=EPOCHS, dropout=dropout
             )
             differences: dict[tuple[str, str], list[float]] = {pair: [] for pair in PAIRS}
             for n in sizes:
@@ -104,7 +104,10 @@ def main() -> None:
                     for a, b in PAIRS:
                         differences[a, b].append(largest_difference(losses[a], losses[b]))
                     bar.update()
-            row = {"configuration": f"{architecture.model} {architecture.name}", "dropout": dropout}
+            row = {
+                "configuration": f"{architecture.spec.name} {architecture.name}",
+                "dropout": dropout,
+            }
             row |= {"sizes": " ".join(map(str, sizes)), "runs": len(sizes) * args.seeds}
             for (a, b), values in differences.items():
                 row[f"{a}_vs_{b}_parted"] = sum(value > TOLERANCE for value in values)

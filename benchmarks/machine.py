@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from training.cpu import cpu_name
-from training.native.load import engine_compiler
+from engines.cpu import cpu_name
+from engines.native.load import engine_compiler
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 

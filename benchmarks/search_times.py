@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 from machine import report
 
+from command_line.parser import Parser, run
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search import binary_search
 from threshold_search.search import Bounds, search_sizes
-from training.cli import Parser, run
 from training.probe import start_probe
-from training.probe_types import Architecture, Probe
-from training.protocol import Protocol
+from training.probe_types import Probe
+from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[Architecture] = [
@@ -64,7 +64,7 @@ def trainer_memorizes(architecture: Architecture) -> Callable[[int], bool]:
     from trainer_oracle import train_with_trainer
 
     def memorizes(n: int) -> bool:
-        probe = Probe(architecture, Protocol.paper(architecture.model), 0, 0, n)
+        probe = Probe(architecture, architecture.spec.protocol(), 0, 0, n)
         start = start_probe(probe)
         with tempfile.TemporaryDirectory() as folder:
             result = train_with_trainer(
@@ -82,9 +82,9 @@ def trainer_memorizes(architecture: Architecture) -> Callable[[int], bool]:
 
 def engine_memorizes(architecture: Architecture) -> Callable[[int], bool]:
     """Return the verdict of the fast engine on n sequences."""
-    from training.engine import train_probe
+    from engines.engine import train_probe
 
-    protocol = Protocol.paper(architecture.model)
+    protocol = architecture.spec.protocol()
     return lambda n: train_probe(Probe(architecture, protocol, 0, 0, n))[0].memorized
 
 
@@ -122,7 +122,7 @@ def compare_engines(only: str | None) -> None:
         )
         rows.append(
             {
-                "model": architecture.model,
+                "model": architecture.spec.name,
                 "configuration": architecture.name,
                 "trainer_seconds": trainer_seconds,
                 "trainer_probes": trainer_probes,

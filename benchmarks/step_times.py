@@ -23,14 +23,14 @@ import jax_step
 import torch
 from machine import report, sgemm_rate
 
+from command_line.parser import Parser, positive_int, run
+from engines.engine import fallback_note, start_native
+from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.cli import Parser, positive_int, run
-from training.engine import fallback_note, start_native
 from training.loop import train
 from training.probe import start_probe
-from training.probe_types import Architecture, Probe
-from training.protocol import Protocol
-from training.stacked import StackedModels
+from training.probe_types import Probe
+from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[tuple[Architecture, int]] = [
@@ -51,7 +51,7 @@ STEPS = math.ceil(SEQUENCES / 32)  # of one epoch
 
 def probes_of(architecture: Architecture, models: int, epochs: int) -> list[Probe]:
     """Return probes that train for ``epochs`` epochs whatever happens."""
-    protocol = Protocol.paper(architecture.model, max_epochs=epochs, patience=epochs + 1)
+    protocol = architecture.spec.protocol(max_epochs=epochs, patience=epochs + 1)
     return [Probe(architecture, protocol, 0, repeat, SEQUENCES) for repeat in range(models)]
 
 
@@ -134,12 +134,12 @@ def main() -> None:
             for name, epoch in engines.items():
                 best[name] = min(best[name], epoch())
             rate = max(rate, sgemm_rate(trials=1))
-        tokens = 32 * (1 if architecture.model == "mlp" else architecture.seq_len)
+        tokens = 32 * (1 if architecture.spec.name == "mlp" else architecture.seq_len)
         floor = 6 * tokens * architecture.num_parameters / rate
         fast = best.get("fast", best["torch_fallback"])
         rows.append(
             {
-                "model": architecture.model,
+                "model": architecture.spec.name,
                 "configuration": architecture.name,
                 "models": models,
                 **{f"{name}_us": 1e6 * seconds for name, seconds in best.items()},

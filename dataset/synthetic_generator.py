@@ -19,15 +19,6 @@ from typing import BinaryIO
 import numpy as np
 
 from dataset.random_stream import RandomStream
-from training.cli import (
-    Parser,
-    non_negative_int,
-    positive_int,
-    require_writable,
-    run,
-    write_atomically,
-)
-from training.errors import UserError
 
 FIRST_DRAW = 1024  # sequences; a constant, because nothing drawn may depend on n
 LARGEST_INT64 = 2**63 - 1
@@ -47,19 +38,23 @@ def max_mappings(vocab_size: int, seq_len: int) -> int:
 
 
 def generate_mappings(
-    n: int, vocab_size: int = 10, seq_len: int = 10, seed: int | np.random.SeedSequence = 0
+    num_sequences: int,
+    vocab_size: int = 10,
+    seq_len: int = 10,
+    seed: int | np.random.SeedSequence = 0,
 ) -> Mappings:
-    """Return ``n`` mappings made of 2n distinct sequences, uniform over all such choices.
+    """Return n = ``num_sequences`` mappings of 2n distinct sequences, uniform over all choices.
 
     So inputs are distinct, labels are distinct, no label is an input, and who is paired with whom
     is random. For one seed, the mappings of a smaller n are the first ones of a larger n. Raises
-    :class:`UserError` when the numbers are out of range or the result does not fit in memory.
+    ValueError when the numbers are out of range, MemoryError when the result does not fit.
     """
+    n = num_sequences
     _check_sizes(n, vocab_size, seq_len)
     try:
         halves = np.empty((2, n, seq_len), np.int64)
     except (MemoryError, ValueError):  # ValueError: beyond what an array can address
-        raise UserError(f"--num-sequences {n} does not fit in this machine's memory") from None
+        raise MemoryError(f"num_sequences {n} does not fit in this machine's memory") from None
     sequences = _distinct_sequences(2 * n, vocab_size, seq_len, seed)  # (2n, T)
     halves[:] = sequences.reshape(n, 2, seq_len).swapaxes(0, 1)  # neighbours make a pair
     return Mappings(inputs=halves[0], labels=halves[1])
@@ -67,15 +62,15 @@ def generate_mappings(
 
 def _check_sizes(n: int, vocab_size: int, seq_len: int) -> None:
     if not 2 <= vocab_size <= LARGEST_INT64:
-        raise UserError(f"--vocab-size must be from 2 to {LARGEST_INT64}, got {vocab_size}")
+        raise ValueError(f"vocab_size must be from 2 to {LARGEST_INT64}, got {vocab_size}")
     if seq_len < 1:
-        raise UserError(f"--seq-len must be at least 1, got {seq_len}")
+        raise ValueError(f"seq_len must be at least 1, got {seq_len}")
     limit = max_mappings(vocab_size, seq_len)
     if n < 1:
-        raise UserError(f"--num-sequences must be from 1 to {limit}, got {n}")
+        raise ValueError(f"num_sequences must be from 1 to {limit}, got {n}")
     if n > limit:
-        raise UserError(
-            f"--num-sequences {n} is beyond the {limit} mappings that "
+        raise ValueError(
+            f"num_sequences {n} is beyond the {limit} mappings that "
             f"{vocab_size} tokens and length {seq_len} allow"
         )
 
@@ -166,6 +161,11 @@ WRITERS = {".csv": _write_csv, ".npz": _write_npz}
 
 def main() -> None:
     """Read the flags, generate, print or save."""
+    # Here, so that the module itself needs NumPy alone.
+    from command_line.files import require_writable, write_atomically
+    from command_line.parser import Parser, non_negative_int, positive_int
+    from training.errors import UserError
+
     parser = Parser(__doc__)
     parser.add_argument(
         "--num-sequences", type=positive_int, metavar="N", required=True, help="mappings to make"
@@ -192,7 +192,10 @@ def main() -> None:
         if writer is None:
             raise UserError(f"--save must name a file ending in .csv or .npz, got {args.save}")
         require_writable(args.save)
-    mappings = generate_mappings(args.num_sequences, args.vocab_size, args.seq_len, args.seed)
+    try:
+        mappings = generate_mappings(args.num_sequences, args.vocab_size, args.seq_len, args.seed)
+    except (ValueError, MemoryError) as error:  # they begin with the name of a parameter
+        raise UserError("--" + str(error).replace("_", "-")) from None
     if args.save:
         write_atomically(args.save, lambda file: writer(file, mappings))
         print(f"wrote {args.num_sequences} mappings to {args.save}")
@@ -201,4 +204,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from command_line.parser import run
+
     run(main)

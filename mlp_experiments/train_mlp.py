@@ -10,41 +10,14 @@ again. Writes nothing but the files you name.
 
 from __future__ import annotations
 
-from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
-from training.cli import Parser, non_negative_int, positive_int, run
-from training.errors import UserError
-from training.flags import add_protocol_flags, protocol_from
-from training.single_run import add_run_flags, train_and_report
-
-DEFAULT_SEQUENCES = 256
+from command_line.parser import run
+from command_line.training_script import train_script
+from mlp_experiments.mlp_utils import SPEC
 
 
 def main() -> None:
     """Read the flags, train, report."""
-    parser = Parser(__doc__)
-    parser.add_argument(
-        "--params", type=positive_int, metavar="P", help="parameter budget, solved for the width"
-    )
-    parser.add_argument(
-        "--layers", type=non_negative_int, metavar="L", default=1, help="hidden layers, 0 or more"
-    )
-    parser.add_argument(
-        "--hidden-size", type=positive_int, metavar="H", help="units per layer instead of --params"
-    )
-    add_run_flags(parser, DEFAULT_SEQUENCES)
-    add_protocol_flags(parser, ("mlp",))
-    args = parser.parse_args()
-
-    protocol = protocol_from(args, "mlp")
-    task = (protocol.vocab_size, protocol.seq_len)
-    if args.hidden_size is not None:
-        architecture = MLPArchitecture(args.hidden_size, args.layers, *task)
-    elif args.params is not None or args.layers == 0:
-        architecture = architecture_for_budget(args.params or 1, args.layers, *task)
-    else:
-        raise UserError("give --params or --hidden-size")
-    budget = args.params or architecture.num_parameters
-    train_and_report(args, architecture, protocol, budget, None)
+    train_script(SPEC, __doc__)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ A program of its own, because a process loads one engine: test_bits.py runs it w
 import hashlib
 import itertools
 
+from engines.engine import start_native
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.engine import start_native
 from training.probe_types import Probe
-from training.protocol import Protocol
+from transformer_experiments.transformer_utils import SPEC as TRANSFORMER_SPEC
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 EPOCHS = 4
@@ -25,11 +26,11 @@ def probes():
     """Return pairs of a name and a probe; 40 mappings and more leave a short last batch."""
     for shape, dropout, n in itertools.product(MLPS, (0.0, 0.1), (5, 70)):
         architecture = MLPArchitecture(*shape)
-        protocol = Protocol.paper("mlp", dropout=dropout)
+        protocol = MLP_SPEC.protocol(dropout=dropout)
         yield f"mlp {architecture.name} {dropout} {n}", Probe(architecture, protocol, 0, 1, n)
     for shape, dropout, n in itertools.product(TRANSFORMERS, (0.0, 0.1), (3, 40)):
         architecture = TransformerArchitecture(*shape)
-        protocol = Protocol.paper("transformer", dropout=dropout)
+        protocol = TRANSFORMER_SPEC.protocol(dropout=dropout)
         yield f"{architecture.name} {dropout} {n}", Probe(architecture, protocol, 0, 1, n)
 
 

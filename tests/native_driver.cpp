@@ -39,7 +39,7 @@ int main() {
                       : make_transformer(settings, transformer, inputs.data(), labels.data()));
     model->import_weights(weights.data());
     for (std::int64_t epoch = 0; epoch < sizes[0]; ++epoch) {
-        model->train_epoch(orders[epoch].data(), rates[epoch].data());
+        model->train_epoch(orders[epoch], rates[epoch].data());
         const double loss = model->evaluate().loss / double(tokens);
         std::fwrite(&loss, sizeof loss, 1, stdout);
     }

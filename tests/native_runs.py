@@ -2,11 +2,10 @@
 
 import copy
 
+from engines.native.model import NativeModel
 from training.loop import train
-from training.native.model import NativeModel
 from training.probe import start_probe
 from training.probe_types import Probe
-from training.protocol import Protocol
 from training.schedule import learning_rates
 
 
@@ -16,7 +15,7 @@ class Run:
     def __init__(self, architecture, n, **changes):
         # Patience: only a perfect accuracy or the horizon ends these runs.
         changes = {"max_epochs": 50, "patience": 999, **changes}
-        self.protocol = Protocol.paper(architecture.model, **changes)
+        self.protocol = architecture.spec.protocol(**changes)
         self.architecture, self.n = architecture, n
         start = self.start()
         self.inputs, self.labels, self.module = start.inputs, start.labels, start.module

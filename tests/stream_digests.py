@@ -7,7 +7,6 @@ from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import build_model
 from training.probe_types import Probe
-from training.protocol import Protocol
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -24,7 +23,7 @@ def sha256(*arrays):
 
 def initial_weights(architecture):
     """Return the parameters of the probe's model, in their order."""
-    probe = Probe(architecture, Protocol.paper(architecture.model), *IDENTITY)
+    probe = Probe(architecture, architecture.spec.protocol(), *IDENTITY)
     model = build_model(probe, ProbeStreams(*IDENTITY))
     return [parameter.detach().numpy() for parameter in model.parameters()]
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from bits_of_probes import EPOCHS, probes
 
-from training.engine import start_native
-from training.native.build import FLAGS, OPTIMISATION, SOURCES
-from training.native.load import load_engine
-from training.native.model import SHAPES, engine_settings
+from engines.engine import start_native
+from engines.native.build import FLAGS, OPTIMISATION, SOURCES
+from engines.native.load import load_engine
+from engines.native.model import SHAPES, engine_settings
 from training.probe import start_probe
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -41,8 +41,8 @@ def program(tmp_path_factory):
 def emulated(program, probe):
     """Return (losses, weights) of the program."""
     start, architecture = start_probe(probe), probe.architecture
-    numbers = [getattr(architecture, name) for name, _ in SHAPES[architecture.model]._fields_]
-    shape = [list(SHAPES).index(architecture.model), *numbers, 0, 0, 0][:5]
+    numbers = [getattr(architecture, name) for name, _ in SHAPES[architecture.spec.name]._fields_]
+    shape = [list(SHAPES).index(architecture.spec.name), *numbers, 0, 0, 0][:5]
     weights = np.concatenate([p.detach().numpy().ravel() for p in start.module.parameters()])
     epochs = list(itertools.islice(start.epochs(), EPOCHS))
     content = [

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scripts import BINARY_SEARCH, TRAIN_MLP, TRAIN_TRANSFORMER, run_script
 
+from command_line.parser import run
 from training.bits import BITS_VERSION
-from training.cli import run
 
 SEARCH = ("--results-dir", "results")
 
@@ -167,7 +167,7 @@ def test_ctrl_c_while_torch_is_imported_waits_for_it():
     program = """
 import atexit, os, signal, sys
 from mlp_experiments import train_mlp
-from training.cli import run
+from command_line.parser import run
 
 class Finder:
     def find_spec(self, name, path=None, target=None):

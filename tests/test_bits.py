@@ -11,8 +11,8 @@ from pathlib import Path
 import bits_of_probes
 import pytest
 
-from training.native import build
-from training.native.load import LIBRARY_VARIABLE, load_engine
+from engines.native import build
+from engines.native.load import LIBRARY_VARIABLE, load_engine
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 

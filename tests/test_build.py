@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from scripts import TRAIN_MLP, run_script
 
-from training.native import build, load
-from training.native.build import FAILURE, LIBRARY, OFF_VARIABLE
+from engines.native import build, load
+from engines.native.build import FAILURE, LIBRARY, OFF_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 # Compiles to a library that says of itself what the engine says.
@@ -138,7 +138,7 @@ def test_switched_off(sources, monkeypatch):
 @needs_compiler
 def test_a_compiler_that_would_change_the_bits_is_overruled_or_refused(sources, monkeypatch):
     include = '#include "vector.h"\n'
-    (sources / "vector.h").write_bytes((ROOT / "training/native/vector.h").read_bytes())
+    (sources / "vector.h").write_bytes((ROOT / "engines/native/vector.h").read_bytes())
     (sources / "tiny.cpp").write_text(include + TINY % 1)
     monkeypatch.setenv("CXX", "c++ -ffast-math")
     assert build.build_into(sources) is None

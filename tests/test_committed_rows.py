@@ -6,12 +6,12 @@ import random
 import pytest
 from scripts import ROOT
 
+from engines.engine import train_probe
+from engines.native.load import load_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search.records import probe_layout
 from threshold_search.results_folder import read_rows
 from training.bits import BITS_VERSION
-from training.engine import train_probe
-from training.native.load import load_engine
 from training.probe_types import Outcome, Probe
 from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture

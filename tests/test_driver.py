@@ -9,18 +9,19 @@ import zlib
 import pandas as pd
 import pytest
 
+from command_line.interrupts import interrupts_held_back
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
 from threshold_search.driver import Search, drive
 from threshold_search.records import probe_layout, result_layout
 from threshold_search.results_folder import ResultsFolder
 from training.bits import BITS_VERSION
-from training.cli import interrupts_held_back
 from training.errors import UserError
 from training.probe_types import Outcome
-from training.protocol import Protocol
+from transformer_experiments.transformer_utils import SPEC as TRANSFORMER_SPEC
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
-PAPER = Protocol.paper("mlp")
+PAPER = MLP_SPEC.protocol()
 
 
 class InstantWorkers:
@@ -147,7 +148,7 @@ def test_torn_header(tmp_path, length):
 def test_changed_protocol_never_mixes(tmp_path):
     run(tmp_path, InstantWorkers())
     changed = [
-        Search(s.architecture, Protocol.paper("mlp", patience=5), s.budget, s.repeat, 0, s.limit)
+        Search(s.architecture, MLP_SPEC.protocol(patience=5), s.budget, s.repeat, 0, s.limit)
         for s in searches()
     ]
     workers = InstantWorkers()
@@ -202,7 +203,7 @@ def test_bounded_search_is_a_row_of_its_own(tmp_path):
 
 def test_both_models_in_one_folder(tmp_path):
     transformer = Search(
-        TransformerArchitecture(32, 40, 4, 1), Protocol.paper("transformer"), 32_000, 0, 0, 10**6
+        TransformerArchitecture(32, 40, 4, 1), TRANSFORMER_SPEC.protocol(), 32_000, 0, 0, 10**6
     )
     mlp = Search(MLPArchitecture(5, 1), PAPER, 1_000, 0, 0, 10**6)
     with ResultsFolder(tmp_path, ["mlp", "transformer"]) as folder:

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from scripts import BINARY_SEARCH, TRAIN_MLP, run_script
 
+from engines.engine import fallback_note, start_native, train_probe
+from engines.native.load import Unavailable, load_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search.workers import Workers
 from training import engine
-from training.engine import fallback_note, start_native, train_probe
 from training.errors import UserError
-from training.native.load import Unavailable, load_engine
 from training.probe_types import Probe
-from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 MLP = MLPArchitecture(49, 1)
@@ -23,7 +22,7 @@ needs_engine = pytest.mark.skipif(load_engine() is None, reason="no compiled eng
 
 
 def probe_of(architecture, n, repeat=0, **changes):
-    return Probe(architecture, Protocol.paper(architecture.model, **changes), 0, repeat, n)
+    return Probe(architecture, architecture.spec.protocol(**changes), 0, repeat, n)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from scipy.stats import ks_2samp
 from torch import nn
 
 from dataset.random_stream import RandomStream
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import build_model
 from training.probe_types import Probe
-from training.protocol import Protocol
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -160,7 +160,7 @@ def test_copied_layers_are_tensors_of_their_own():
 
 @pytest.mark.parametrize("shape", [MLPArchitecture(5, 1), TRANSFORMER], ids=lambda s: s.name)
 def test_a_probe_and_torchs_generator_leave_each_other_alone(shape):
-    probe = Probe(shape, Protocol.paper(shape.model), 1, 2, 9)
+    probe = Probe(shape, shape.spec.protocol(), 1, 2, 9)
     models = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -174,7 +174,7 @@ def test_a_probe_and_torchs_generator_leave_each_other_alone(shape):
 def test_probes_start_apart():
     shape = MLPArchitecture(5, 1)
     starts = {
-        build_model(Probe(shape, Protocol.paper("mlp"), *identity), ProbeStreams(*identity))
+        build_model(Probe(shape, MLP_SPEC.protocol(), *identity), ProbeStreams(*identity))
         .linears[0]
         .weight.detach()
         .numpy()

@@ -7,10 +7,10 @@ import pytest
 import torch
 from native_runs import Run
 
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import evaluate
 from training.probe_types import Probe
-from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 pytest.importorskip("jax")
@@ -83,6 +83,6 @@ def test_a_short_last_batch_is_refused():
 
 
 def test_the_process_measures_an_epoch():
-    probe = Probe(MLPArchitecture(8, 1), Protocol.paper("mlp"), 0, 0, 64)
+    probe = Probe(MLPArchitecture(8, 1), MLP_SPEC.protocol(), 0, 0, 64)
     epoch, compile_seconds = jax_step.jax_epoch(probe)
     assert 0 < epoch() < compile_seconds

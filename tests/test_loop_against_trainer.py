@@ -17,8 +17,7 @@ from trainer_oracle import train_with_trainer
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import train
-from training.probe_types import Architecture
-from training.protocol import Protocol
+from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 # Both runs do the same arithmetic in the same order, so even long runs do not drift apart.
@@ -141,8 +140,7 @@ def _orders(seed: int, n: int) -> Iterator[np.ndarray]:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_same_run(case, tmp_path):
     task = case.architecture
-    protocol = Protocol.paper(
-        task.model,
+    protocol = task.spec.protocol(
         dropout=0.0,
         vocab_size=task.vocab_size,
         seq_len=task.seq_len,
@@ -189,7 +187,7 @@ def test_same_run(case, tmp_path):
 
 def test_cases_cover_both_models():
     for model in ("mlp", "transformer"):
-        cases = [case for case in CASES.values() if case.architecture.model == model]
+        cases = [case for case in CASES.values() if case.architecture.spec.name == model]
         assert {case.stop_reason for case in cases} == {"perfect", "plateau", "max_epochs"}
         assert {case.short_last_batch for case in cases} == {True, False}
         assert {case.lowest_before_last for case in cases} == {True, False}

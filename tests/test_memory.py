@@ -5,23 +5,22 @@ import sys
 
 import pytest
 
-from training.native.load import load_engine
+from engines.native.load import load_engine
 
 SIXTEEN = """
 import math, resource
 from training.probe_types import Probe
-from training.protocol import Protocol
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
-protocol = Protocol.paper("transformer", max_epochs=1)
+protocol = TRANSFORMER_SPEC.protocol(max_epochs=1)
 architecture = TransformerArchitecture(128, 175, 64, 3)  # 537,751 parameters
 probes = [Probe(architecture, protocol, 0, repeat, 64) for repeat in range(16)]
 {train}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
-STACKED = "from training.engine import train_probes; train_probes(probes, 'cpu', 'stacked')"
+STACKED = "from engines.engine import train_probes; train_probes(probes, 'cpu', 'stacked')"
 NATIVE = """
-from training.engine import start_native
+from engines.engine import start_native
 pairs = [start_native(probe) for probe in probes]
 for model, epochs in pairs:
     model.train_epoch(*next(epochs))

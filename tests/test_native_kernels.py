@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.native.load import load_engine
+from engines.native.load import load_engine
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from native_runs import Run
 
+from engines.native.load import load_engine
+from engines.native.model import NativeModel
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import evaluate
-from training.native.load import load_engine
-from training.native.model import NativeModel
-from training.protocol import Protocol
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 
@@ -164,5 +164,5 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError):
             NativeModel(run.architecture, run.module, inputs, labels, run.protocol)
     with pytest.raises(ValueError, match="mask stream"):
-        protocol = Protocol.paper("mlp", dropout=0.1)
+        protocol = MLP_SPEC.protocol(dropout=0.1)
         NativeModel(run.architecture, run.module, run.inputs, run.labels, protocol)

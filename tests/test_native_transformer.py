@@ -9,9 +9,9 @@ import torch
 from native_runs import Run
 from torch.nn import functional as F
 
+from engines.native.load import load_engine
 from training.dropout import draw_step_masks
 from training.loop import evaluate
-from training.native.load import load_engine
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")

@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from training.errors import UserError
 from training.protocol import Protocol
 
@@ -83,7 +84,7 @@ def test_labels_differ_for_every_field_and_value():
     }
     assert set(other) == {f.name for f in fields(Protocol)}
     labels = {
-        Protocol.paper("mlp", **{name: value}).label("mlp")
+        MLP_SPEC.protocol(**{name: value}).label("mlp")
         for name, values in other.items()
         for value in values
     }
@@ -115,7 +116,7 @@ def test_bad_values_are_user_errors(name, values):
     flag = "--" + name.replace("_", "-")
     for value in values:
         with pytest.raises(UserError, match=rf"^{flag} must be .*, got {re.escape(str(value))}$"):
-            Protocol.paper("mlp", **{name: value})
+            MLP_SPEC.protocol(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_bad_values_are_user_errors(name, values):
     [*("weight_decay", "beta1", "beta2", "min_delta", "grad_clip"), "patience", "warmup_epochs"],
 )
 def test_zero_switches_off(name):
-    assert getattr(Protocol.paper("mlp", **{name: 0.0}), name) == 0.0
+    assert getattr(MLP_SPEC.protocol(**{name: 0.0}), name) == 0.0
 
 
 def test_every_field_has_one_line_of_help():
@@ -133,7 +134,7 @@ def test_every_field_has_one_line_of_help():
 
 
 def test_protocol_is_a_value():
-    assert Protocol.paper("mlp") == Protocol.paper("mlp")
-    assert hash(Protocol.paper("mlp")) == hash(Protocol.paper("mlp"))
+    assert MLP_SPEC.protocol() == MLP_SPEC.protocol()
+    assert hash(MLP_SPEC.protocol()) == hash(MLP_SPEC.protocol())
     with pytest.raises(FrozenInstanceError):
-        Protocol.paper("mlp").patience = 4
+        MLP_SPEC.protocol().patience = 4

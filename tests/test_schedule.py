@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import get_scheduler
 
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from training.portable_math import cos_pi
-from training.protocol import Protocol
 from training.schedule import SCHEDULES, learning_rates
 
 NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
@@ -25,7 +25,7 @@ def all_rates(protocol, n):
 @pytest.mark.parametrize("warmup", [0, 1, 7])
 @pytest.mark.parametrize("n", [1, 32, 77])
 def test_the_trainers_schedules(schedule, warmup, n):
-    protocol = Protocol.paper("mlp", schedule=schedule, warmup_epochs=warmup, max_epochs=20)
+    protocol = MLP_SPEC.protocol(schedule=schedule, warmup_epochs=warmup, max_epochs=20)
     steps = math.ceil(n / protocol.batch_size)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=protocol.learning_rate)
     scheduler = get_scheduler(NAMES[schedule], optimizer, warmup * steps, 20 * steps)
@@ -39,7 +39,7 @@ def test_the_trainers_schedules(schedule, warmup, n):
 
 
 def test_the_published_decay_keeps_its_bits():
-    protocol = Protocol.paper("mlp")
+    protocol = MLP_SPEC.protocol()
     total = 500 * 3
     expected = [protocol.learning_rate * (total - step) / total for step in range(total)]
     assert all_rates(protocol, 77).tolist() == expected
@@ -48,7 +48,7 @@ def test_the_published_decay_keeps_its_bits():
 def test_the_bits_are_pinned():
     digest = hashlib.sha256()
     for schedule in SCHEDULES:
-        protocol = Protocol.paper("mlp", schedule=schedule, warmup_epochs=3, max_epochs=40)
+        protocol = MLP_SPEC.protocol(schedule=schedule, warmup_epochs=3, max_epochs=40)
         digest.update(all_rates(protocol, 77).astype("<f8").tobytes())
     assert digest.hexdigest() == DIGEST
 

@@ -14,9 +14,9 @@ import torch
 from scipy.optimize import linprog
 
 from dataset.synthetic_generator import Mappings, generate_mappings
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import TrainingResult, train
-from training.protocol import Protocol
 
 FEASIBLE, INFEASIBLE = 0, 2  # statuses of scipy.optimize.linprog
 
@@ -58,7 +58,7 @@ def train_linear(data: Mappings, vocab_size: int, seed: int = 0, **changes) -> T
         model,
         torch.from_numpy(data.inputs),
         torch.from_numpy(data.labels),
-        Protocol.paper("mlp", vocab_size=vocab_size, seq_len=seq_len, **changes),
+        MLP_SPEC.protocol(vocab_size=vocab_size, seq_len=seq_len, **changes),
         (generator.permutation(n) for _ in itertools.count()),
     )
 

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from engines.device_masks import DeviceMasks
+from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.device_masks import DeviceMasks
 from training.probe import run_probe, start_probe
 from training.probe_types import Probe
-from training.protocol import Protocol
 from training.session import train_stack
-from training.stacked import StackedModels
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -36,7 +35,7 @@ CASES = [
 
 
 def probes_of(architecture, sizes, changes, max_epochs=30):
-    protocol = Protocol.paper(architecture.model, max_epochs=max_epochs, **changes)
+    protocol = architecture.spec.protocol(max_epochs=max_epochs, **changes)
     return [Probe(architecture, protocol, 0, repeat, n) for repeat, n in enumerate(sizes)]
 
 

@@ -167,7 +167,7 @@ def train_on_random_tokens(architecture, n: int, spoil: int | None = None, **cha
 
     spoil_after(0)
 
-    protocol = Protocol.paper(architecture.model, dropout=0.0, **changes)
+    protocol = architecture.spec.protocol(dropout=0.0, **changes)
     result = train(model, inputs, labels, protocol, orders, on_epoch=on_epoch)
     return result, records, model
 

@@ -7,13 +7,10 @@ import io
 import math
 from collections.abc import Callable, Mapping
 
+from training.spec import ModelSpec
 from training.stopping import STOP_REASONS
 
-ARCHITECTURE_COLUMNS = {
-    "mlp": ("num_parameters", "hidden_size", "num_layers"),
-    "transformer": ("num_parameters", "hidden_size", "d_ff", "num_heads", "num_layers"),
-}
-MODELS = tuple(ARCHITECTURE_COLUMNS)
+Parser = Callable[[str], object]
 
 
 def _bool(text: str) -> bool:
@@ -62,7 +59,7 @@ def _exactly(model: str) -> Callable[[str], str]:
     return parse
 
 
-_PROBE_VALUES = {
+_PROBE_VALUES: dict[str, Parser] = {
     "n": _positive,
     "memorized": _bool,
     "accuracy": _number(float, 0, 1),
@@ -71,7 +68,7 @@ _PROBE_VALUES = {
     "stop_reason": _stop_reason,
     "seconds": _seconds,
 }
-_RESULT_VALUES = {
+_RESULT_VALUES: dict[str, Parser] = {
     "threshold": _count,
     "first_failure": _optional_positive,
     "max_epoch_reached": _bool,
@@ -83,7 +80,7 @@ _RESULT_VALUES = {
 class Layout:
     """Columns of one CSV in order, each with the function that parses its text."""
 
-    def __init__(self, parsers: dict[str, Callable[[str], object]]) -> None:
+    def __init__(self, parsers: dict[str, Parser]) -> None:
         self.parsers = parsers
         self.columns = list(parsers)
 
@@ -113,26 +110,52 @@ class Layout:
         return text.getvalue()
 
 
-def _layout(model: str, budget: bool, values: dict[str, Callable[[str], object]]) -> Layout:
+def _word(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _number_or_word(text: str) -> int | str:
+    return _count(text) if text.isdecimal() else _word(text)
+
+
+_BEFORE: dict[str, Parser] = {"protocol": _protocol, "bits": _count}
+_BUDGET: dict[str, Parser] = {"budget": _positive}
+_AFTER: dict[str, Parser] = {"repeat": _count, "seed": _count}
+
+
+def probe_layout(spec: ModelSpec) -> Layout:
+    """One row per trained model."""
     return Layout(
-        {
-            "model": _exactly(model),
-            "protocol": _protocol,
-            "bits": _count,
-            **({"budget": _positive} if budget else {}),
-            **dict.fromkeys(ARCHITECTURE_COLUMNS[model], _count),
-            "repeat": _count,
-            "seed": _count,
-            **values,
-        }
+        {"model": _exactly(spec.name), **_BEFORE, **_sizes(spec), **_AFTER, **_PROBE_VALUES}
     )
 
 
-def probe_layout(model: str) -> Layout:
-    """One row per trained model."""
-    return _layout(model, False, _PROBE_VALUES)
-
-
-def result_layout(model: str) -> Layout:
+def result_layout(spec: ModelSpec) -> Layout:
     """One row per finished search."""
-    return _layout(model, True, _RESULT_VALUES)
+    before = {"model": _exactly(spec.name), **_BEFORE, **_BUDGET}
+    return Layout({**before, **_sizes(spec), **_AFTER, **_RESULT_VALUES})
+
+
+def _sizes(spec: ModelSpec) -> dict[str, Parser]:
+    return {name: _count if kind is int else _word for name, kind in spec.columns.items()}
+
+
+def probe_layout_of(header: list[str], model: str) -> Layout | None:
+    """Return the layout of a probe log of ``model``, whatever its sizes are; None: it is none."""
+    return _layout_of(header, {"model": _exactly(model), **_BEFORE}, {**_AFTER, **_PROBE_VALUES})
+
+
+def result_layout_of(header: list[str], model: str) -> Layout | None:
+    """Return the layout of a results file likewise."""
+    before = {"model": _exactly(model), **_BEFORE, **_BUDGET}
+    return _layout_of(header, before, {**_AFTER, **_RESULT_VALUES})
+
+
+def _layout_of(
+    header: list[str], before: dict[str, Parser], after: dict[str, Parser]
+) -> Layout | None:
+    sizes = header[len(before) : len(header) - len(after)]
+    layout = Layout({**before, **dict.fromkeys(sizes, _number_or_word), **after})
+    return layout if layout.columns == header and sizes[:1] == ["num_parameters"] else None

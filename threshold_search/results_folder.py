@@ -12,12 +12,12 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
+from command_line.files import write_atomically
 from threshold_search.records import Layout, probe_layout, result_layout
 from training.bits import BITS_VERSION
-from training.cli import write_atomically
 from training.errors import UserError
-from training.probe_types import Architecture, Outcome, Probe
-from training.protocol import Protocol
+from training.probe_types import Outcome, Probe
+from training.spec import Architecture, ModelSpec
 
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "results"
 
@@ -28,8 +28,14 @@ def _key(values: dict[str, object], last: str) -> Hashable:
     return tuple(values[column] for column in columns[: columns.index(last) + 1])
 
 
-def read_rows(path: Path, layout: Layout) -> list[dict[str, object]]:
-    """Return the rows of a CSV; raise :class:`UserError` for another layout or a bad row."""
+LayoutOf = Callable[[list[str]], Layout | None]  # of the header's columns
+
+
+def read_rows(path: Path, layout: Layout | LayoutOf) -> list[dict[str, object]]:
+    """Return the rows of a CSV; raise :class:`UserError` for another layout or a bad row.
+
+    ``layout`` is what the file must have, or a function that finds it by the header.
+    """
     return _parse_rows(path, _content(path), layout)
 
 
@@ -40,10 +46,12 @@ def _content(path: Path) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _parse_rows(path: Path, content: bytes, layout: Layout) -> list[dict[str, object]]:
+def _parse_rows(path: Path, content: bytes, layout: Layout | LayoutOf) -> list[dict[str, object]]:
     try:
         reader = csv.reader(io.StringIO(content.decode(), newline=""))
-        if next(reader, None) != layout.columns:
+        header = next(reader, [])
+        found = layout if isinstance(layout, Layout) else layout(header)
+        if found is None or header != found.columns:
             raise UserError(
                 f"{path} has another layout: its first line is not this version's; "
                 "move it away, or use another folder (--results-dir)"
@@ -51,7 +59,7 @@ def _parse_rows(path: Path, content: bytes, layout: Layout) -> list[dict[str, ob
         rows = []
         for row in reader:
             try:
-                rows.append(layout.parse(row))
+                rows.append(found.parse(row))
             except ValueError as error:
                 raise UserError(f"{path} line {reader.line_num}: {error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -67,10 +75,10 @@ class ProbeLog:
     """
 
     def __init__(
-        self, path: Path, model: str, variant: Callable[[Architecture], str] = lambda _: ""
+        self, path: Path, spec: ModelSpec, variant: Callable[[Architecture], str] = lambda _: ""
     ) -> None:
-        self.path, self.model, self._variant = path, model, variant
-        self._layout = probe_layout(model)
+        self.path, self._spec, self._variant = path, spec, variant
+        self._layout = probe_layout(spec)
         self._outcomes: dict[Hashable, Outcome] = {}
         self._whole_bytes: int | None = None  # length without a torn last line, if there is one
 
@@ -102,9 +110,9 @@ class ProbeLog:
             self._whole_bytes = None
             print(f"{self.path}: dropped an unfinished last line", file=sys.stderr)
 
-    def label(self, architecture: Architecture, protocol: Protocol) -> str:
-        """Return what the protocol column says of such probes trained here."""
-        return protocol.label(self.model) + self._variant(architecture)
+    def label(self, probe: Probe) -> str:
+        """Return what the protocol column says of such a probe trained here."""
+        return probe.label + self._variant(probe.architecture)
 
     def get(self, probe: Probe) -> Outcome | None:
         """Return the outcome of a finished probe, or None."""
@@ -125,8 +133,8 @@ class ProbeLog:
 
     def _identity(self, probe: Probe) -> dict[str, object]:
         return {
-            "model": self.model,
-            "protocol": self.label(probe.architecture, probe.protocol),
+            "model": self._spec.name,
+            "protocol": self.label(probe),
             "bits": BITS_VERSION,
             **probe.architecture.columns(),
             "repeat": probe.repeat,
@@ -138,9 +146,9 @@ class ProbeLog:
 class ResultsTable:
     """One row per finished search; rewritten whole, in a fixed order, when a search ends."""
 
-    def __init__(self, path: Path, model: str) -> None:
+    def __init__(self, path: Path, spec: ModelSpec) -> None:
         self.path = path
-        self._layout = result_layout(model)
+        self._layout = result_layout(spec)
         self._rows: dict[Hashable, dict[str, object]] = {}
 
     def load(self) -> None:
@@ -162,7 +170,7 @@ class ResultsTable:
 
 
 class ResultsFolder:
-    """Logs and results of some models, held under a lock while in use.
+    """Logs and results of some models, by name, held under a lock while in use.
 
     ``variant`` returns the end of the protocol column for an architecture's probes.
     """
@@ -170,15 +178,17 @@ class ResultsFolder:
     def __init__(
         self,
         folder: Path,
-        models: Collection[str],
+        specs: Collection[ModelSpec],
         variant: Callable[[Architecture], str] = lambda _: "",
     ) -> None:
         self.folder = Path(folder)
         self._lock = FileLock(self.folder / "results.lock")
         self.logs = {
-            model: ProbeLog(self.folder / f"{model}_probes.csv", model, variant) for model in models
+            s.name: ProbeLog(self.folder / f"{s.name}_probes.csv", s, variant) for s in specs
         }
-        self.results = {m: ResultsTable(self.folder / f"{m}_results.csv", m) for m in models}
+        self.results = {
+            s.name: ResultsTable(self.folder / f"{s.name}_results.csv", s) for s in specs
+        }
 
     def __enter__(self) -> Self:
         """Create the folder if need be, wait for the lock, read what is there."""
@@ -211,6 +221,10 @@ class ResultsFolder:
                 lock_path.unlink(missing_ok=True)
             raise
         return self
+
+    def label(self, probe: Probe) -> str:
+        """Return what the protocol column says of such a probe."""
+        return self.logs[probe.architecture.spec.name].label(probe)
 
     def __exit__(self, *_: object) -> None:
         """Release the lock."""

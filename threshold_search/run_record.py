@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from engines.cpu import cpu_name
 from training.bits import BITS_VERSION
-from training.cpu import cpu_name
 from training.errors import UserError
 
 RECORD_NAME = "runs.jsonl"

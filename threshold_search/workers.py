@@ -12,15 +12,20 @@ import sys
 import threading
 import traceback
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from training.cli import interrupts_held_back
+from command_line.interrupts import interrupts_held_back
+from engines.native.build import source_hash
 from training.errors import UserError, WorkerLost
-from training.native.build import source_hash
-from training.probe_types import Architecture, Outcome, Probe
+from training.probe_types import Outcome, Probe
+from training.spec import Architecture
+
+if TYPE_CHECKING:
+    from engines.engine import Engine
 
 # Fork would copy the locks of torch's thread pool in whatever state they are.
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -31,15 +36,11 @@ ANOTHER_ENGINE = (
 )
 
 
-def _serve(
-    connection: Connection, device: str, engines: dict[Architecture, str], sources: str
-) -> None:
+def _serve(connection: Connection, engines: Mapping[Architecture, Engine], sources: str) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     import torch
-
-    from training.engine import train_probes
 
     torch.set_num_threads(1)
     # A worker that starts late may find the project updated meanwhile.
@@ -52,7 +53,8 @@ def _serve(
         try:
             if is_another_engine:
                 raise UserError(ANOTHER_ENGINE)
-            answer: object = train_probes(job, device, engines[job[0].architecture])
+            trained = engines[job[0].architecture].train(job)
+            answer: object = [outcome for outcome, _ in trained]
         except UserError as error:
             answer = error
         except MemoryError:
@@ -80,9 +82,9 @@ class _Worker:
 class Workers:
     """``count`` processes that train probes; a context manager that ends them at once on exit."""
 
-    def __init__(self, count: int, device: str, engines: dict[Architecture, str]) -> None:
-        """Take ``engines`` as ``engine_used`` answers: no worker finds out for itself."""
-        self._count, self._device, self._engines = count, device, engines
+    def __init__(self, count: int, engines: Mapping[Architecture, Engine]) -> None:
+        """Take the engine of every architecture: no worker chooses for itself."""
+        self._count, self._engines = count, engines
         self._sources = source_hash()
         self._workers: list[_Worker] = []
         self._losses: Counter[Probe] = Counter()  # by the first probe of a job
@@ -104,6 +106,10 @@ class Workers:
     def has_idle(self) -> bool:
         """Whether a job could start now."""
         return sum(w.job is not None for w in self._workers) < self._count
+
+    def largest_job(self, architecture: Architecture) -> int:
+        """Return how many probes of ``architecture`` make a job at most."""
+        return self._engines[architecture].largest_job
 
     @property
     def running(self) -> list[Probe]:
@@ -144,7 +150,7 @@ class Workers:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
             target=_serve,
-            args=(theirs, self._device, self._engines, self._sources),
+            args=(theirs, self._engines, self._sources),
             daemon=True,
         )
         worker = _Worker(process, ours)

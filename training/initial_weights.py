@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.random_stream import RandomStream
+from training.portable_math import orthonormal_columns
 
 
 def draw_linear(linear: nn.Linear, stream: RandomStream, zero_bias: bool = False) -> None:
@@ -47,6 +48,36 @@ def reset_layer_norm(norm: nn.LayerNorm) -> None:
     """Set the scale to one and the shift to zero; nothing is drawn."""
     nn.init.ones_(norm.weight)
     nn.init.zeros_(norm.bias)
+
+
+def draw_orthogonal(weight: Tensor, stream: RandomStream) -> None:
+    """Draw a matrix with orthonormal rows or columns, whichever are fewer, times sqrt(2).
+
+    It is uniform over all such matrices. The factor keeps the size of activations through ReLU
+    layers: torch's ``orthogonal_`` with its gain for them; Saxe, McClelland and Ganguli, Exact
+    solutions to the nonlinear dynamics of learning in deep linear neural networks (ICLR 2014).
+    """
+    rows, columns = weight.shape
+    tall = stream.normal(weight.numel()).reshape(max(rows, columns), min(rows, columns))
+    q = math.sqrt(2) * orthonormal_columns(tall)
+    _assign(weight, q if rows >= columns else q.T)
+
+
+def draw_orthogonal_weights(model: nn.Module, stream: RandomStream) -> None:
+    """Draw the matrix of every linear map in ``model`` orthogonal, and set its bias to zero.
+
+    Linear maps are the ``nn.Linear`` layers and what a module lists in ``projections()``: pairs of
+    a matrix and its bias. Everything else stays as it is.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            maps = [(module.weight, module.bias)]
+        else:
+            maps = module.projections() if hasattr(module, "projections") else []
+        for weight, bias in maps:
+            draw_orthogonal(weight, stream)
+            if bias is not None:
+                nn.init.zeros_(bias)
 
 
 def _draw_uniform(parameter: Tensor, stream: RandomStream, bound: float) -> None:

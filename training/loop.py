@@ -18,6 +18,7 @@ from training.protocol import Protocol
 from training.schedule import learning_rates
 from training.stopping import Stopping
 from training.streams import MaskStream
+from training.task import IGNORED
 
 EVALUATION_ROWS = 1024
 
@@ -58,26 +59,28 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
+def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
     """Return (mean cross-entropy in nats per token, share of correct tokens), dropout off.
 
-    ``inputs`` and ``labels`` are (N, T) of int64. NaN logits count as wrong tokens.
+    ``inputs`` and ``targets`` are (N, S) of int64; targets that are IGNORED count nowhere. NaN
+    logits count as wrong tokens.
     """
     model.eval()
     loss, correct = 0.0, 0
     for start in range(0, len(inputs), EVALUATION_ROWS):
-        target = labels[start : start + EVALUATION_ROWS]
-        logits = model(inputs[start : start + EVALUATION_ROWS])  # (rows, T, V)
+        target = targets[start : start + EVALUATION_ROWS]
+        logits = model(inputs[start : start + EVALUATION_ROWS])  # (rows, S, V)
         loss += F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum").item()
         hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1)
         correct += int(hit.sum())
-    return loss / labels.numel(), correct / labels.numel()
+    count = int((targets != IGNORED).sum())
+    return loss / count, correct / count
 
 
 def train(
     model: nn.Module,
     inputs: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     protocol: Protocol,
     batch_orders: Iterator[np.ndarray],
     masks: MaskStream | None = None,
@@ -85,8 +88,9 @@ def train(
 ) -> TrainingResult:
     """Train ``model`` in place until the protocol stops it; leave it with its best weights.
 
-    ``inputs`` and ``labels`` are (N, T) of int64 on the model's device; ``batch_orders`` yields
-    one permutation of range(N) per epoch. ``masks`` are needed when the protocol has dropout.
+    ``inputs`` and ``targets`` are (N, S) of int64 on the model's device (see task.py);
+    ``batch_orders`` yields one permutation of range(N) per epoch. ``masks`` are needed when the
+    protocol has dropout.
     """
     n, batch_size = len(inputs), protocol.batch_size
     optimizer = torch.optim.AdamW(
@@ -95,21 +99,22 @@ def train(
         betas=(protocol.beta1, protocol.beta2),
         eps=protocol.epsilon,
     )
-    stopping = Stopping(protocol)
+    stopping = Stopping(protocol, n)
     best_weights = None
     stop_reason = None
     while stop_reason is None:
-        # One epoch: every mapping once, in a new order, the short last batch included.
+        # One epoch: every mapping once, in a new order, the short last batch included. There are
+        # fewer learning rates than batches where max_steps ends the run.
         model.train()
         order = torch.from_numpy(next(batch_orders)).to(inputs.device)
         rates = learning_rates(protocol, n, epoch=stopping.epochs)
-        for rows, learning_rate in zip(order.split(batch_size), rates.tolist(), strict=True):
+        for rows, learning_rate in zip(order.split(batch_size), rates.tolist(), strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             if protocol.dropout > 0 and masks is not None:
                 draw_step_masks(model.dropout_sites(), masks, batch_size, inputs.device)
-            logits = model(inputs[rows])  # (rows, T, V)
-            loss = F.cross_entropy(logits.flatten(0, 1), labels[rows].flatten())
+            logits = model(inputs[rows])  # (rows, S, V)
+            loss = F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten())
             optimizer.zero_grad()
             loss.backward()
             if protocol.grad_clip > 0:
@@ -117,15 +122,17 @@ def train(
             optimizer.step()
 
         # The whole set, in eval mode; then decide.
-        epoch_loss, accuracy = evaluate(model, inputs, labels)
-        is_lowest, stop_reason = stopping.after_epoch(epoch_loss, accuracy)
-        if is_lowest:
+        if not stopping.is_due():
+            continue
+        epoch_loss, accuracy = evaluate(model, inputs, targets)
+        keep, stop_reason = stopping.after(epoch_loss, accuracy)
+        if keep:
             best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
         if on_epoch is not None:
             on_epoch(EpochRecord(stopping.epochs, epoch_loss, accuracy, learning_rate))
 
     if best_weights is not None:
         model.load_state_dict(best_weights)
-    final_loss, final_accuracy = evaluate(model, inputs, labels)
+    final_loss, final_accuracy = evaluate(model, inputs, targets)
     memorized = final_accuracy == 1.0 and stop_reason != "diverged"
     return TrainingResult(memorized, final_accuracy, final_loss, stopping.epochs, stop_reason)

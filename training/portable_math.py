@@ -27,3 +27,30 @@ def _series(coefficients: list[float], x: np.ndarray) -> np.ndarray:
     for coefficient in reversed(coefficients):
         total = total * square + coefficient
     return total
+
+
+def ordered_sum(x: np.ndarray) -> np.ndarray:
+    """Return the sum over the first axis, by halves: NumPy's own order depends on the machine."""
+    while len(x) > 1:
+        half = (len(x) + 1) // 2
+        folded = x[:half].copy()
+        folded[: len(x) - half] += x[half:]
+        x = folded
+    return x[0]
+
+
+def orthonormal_columns(x: np.ndarray) -> np.ndarray:
+    """Return the orthonormal columns that Gram and Schmidt's process makes of ``x`` (m, k), m >= k.
+
+    In the modified form, whose rounding errors stay small. It is the Q of the QR decomposition with
+    a positive diagonal of R; for independent standard normal ``x`` it is uniform over all such
+    matrices (Mezzadri, How to generate random matrices from the classical compact groups, Notices
+    of the AMS 54, 2007).
+    """
+    q = x.copy()
+    for j in range(q.shape[1]):
+        column = q[:, j] / np.sqrt(ordered_sum(q[:, j] * q[:, j]))
+        q[:, j] = column
+        shares = ordered_sum(column[:, np.newaxis] * q[:, j + 1 :])
+        q[:, j + 1 :] -= column[:, np.newaxis] * shares
+    return q

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.synthetic_generator import generate_mappings
+from training.initial_weights import draw_orthogonal_weights
 from training.loop import EpochRecord, train
 from training.probe_types import Outcome, Probe
 from training.schedule import learning_rates
@@ -21,11 +22,16 @@ from training.streams import MaskStream, ProbeStreams
 def build_model(probe: Probe, streams: ProbeStreams) -> nn.Module:
     """Return the probe's freshly initialised model on the CPU.
 
-    Torch's global generator, from which the modules first draw weights of their own, is restored.
+    The module offers ``draw_weights(stream)``, which draws every parameter from a RandomStream, and
+    ``dropout_sites()``, its dropout layers with their elements per batch row. Torch's global
+    generator, from which modules first draw weights of their own, is restored.
     """
+    protocol, stream = probe.protocol, streams.initial_weights()
     with torch.random.fork_rng(devices=[]):
-        model = probe.architecture.build(probe.protocol.dropout)
-    model.draw_weights(streams.initial_weights())
+        model = probe.architecture.spec.build(probe.architecture, protocol.dropout)
+    model.draw_weights(stream)
+    if protocol.init == "orthogonal":
+        draw_orthogonal_weights(model, stream)
     return model
 
 
@@ -34,30 +40,35 @@ class ProbeStart:
     """What every engine starts a probe from; orders and masks move on as they are drawn."""
 
     probe: Probe
-    inputs: np.ndarray  # (N, T) int64
-    labels: np.ndarray  # (N, T) int64
+    inputs: np.ndarray  # (N, S) int64
+    targets: np.ndarray  # (N, S) int64
     module: nn.Module
     orders: Iterator[np.ndarray]  # one permutation of range(N) per epoch
     masks: MaskStream
 
     def epochs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield every epoch's order (N,) and learning rates (steps,)."""
+        """Yield every epoch's order (rows,) and learning rates (steps,).
+
+        An epoch that ``max_steps`` cuts short has fewer rows than N.
+        """
+        protocol = self.probe.protocol
         for epoch, order in enumerate(self.orders):
-            yield order, learning_rates(self.probe.protocol, self.probe.n, epoch)
+            rates = learning_rates(protocol, self.probe.n, epoch)
+            yield order[: len(rates) * protocol.batch_size], rates
 
     def tensors(self, device: str = "cpu") -> tuple[Tensor, Tensor]:
-        """Return inputs and labels on ``device``."""
-        return torch.from_numpy(self.inputs).to(device), torch.from_numpy(self.labels).to(device)
+        """Return inputs and targets on ``device``."""
+        return torch.from_numpy(self.inputs).to(device), torch.from_numpy(self.targets).to(device)
 
 
 def start_probe(probe: Probe) -> ProbeStart:
     """Return the probe's data, fresh model and streams."""
-    streams, task = ProbeStreams(probe.seed, probe.repeat, probe.n), probe.architecture
-    data = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+    streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
+    task = probe.architecture
+    mappings = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
     return ProbeStart(
         probe,
-        data.inputs,
-        data.labels,
+        *task.spec.encode(mappings),
         build_model(probe, streams),
         streams.batch_orders(probe.n),
         streams.dropout_masks(probe.protocol.dropout),

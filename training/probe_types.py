@@ -3,49 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-from typing import Protocol as Interface
 
 from training.protocol import Protocol
-
-if TYPE_CHECKING:
-    from torch import nn
-
-
-class Architecture(Interface):
-    """What the training code needs to know of a model's shape; hashable."""
-
-    model: ClassVar[str]
-    vocab_size: int
-    seq_len: int
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of trained parameters."""
-
-    @property
-    def name(self) -> str:
-        """Short name for tables and progress bars."""
-
-    def columns(self) -> dict[str, int]:
-        """CSV columns that identify the architecture."""
-
-    def build(self, dropout: float) -> nn.Module:
-        """Freshly initialised module, drawn from torch's global generator.
-
-        Its ``draw_weights(stream)`` draws all parameters again, from a RandomStream.
-        """
+from training.spec import Architecture
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question: does this architecture memorize ``n`` mappings under this protocol?"""
+    """One question: does this architecture memorize ``n`` mappings under this protocol?
+
+    Another ``attempt`` is another initialisation, order and dropout on the same mappings.
+    """
 
     architecture: Architecture
     protocol: Protocol
     seed: int
     repeat: int
     n: int
+    attempt: int = 0
+
+    @property
+    def label(self) -> str:
+        """What the protocol column of the CSVs says, but for the engine's end of it."""
+        label = self.protocol.label(self.architecture.spec.paper)
+        return f"{label} attempt={self.attempt}" if self.attempt else label
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 
 from training.errors import UserError
-
-PAPER_LEARNING_RATE = {"mlp": 1e-2, "transformer": 5e-4}
-PAPER_DROPOUT = {"mlp": 0.0, "transformer": 0.1}
 
 
 def _setting(default, help_text: str, choices: tuple[str, ...] = ()):
@@ -16,10 +13,10 @@ def _setting(default, help_text: str, choices: tuple[str, ...] = ()):
 
 @dataclass(frozen=True)
 class Protocol:
-    """Settings of one training run; the defaults are the published ("paper") protocol.
+    """Settings of one training run; the defaults are the published ones of the MLP.
 
-    ``learning_rate`` and ``dropout`` differ between the two models, so use :meth:`paper`.
-    Raises :class:`UserError` when a value is out of its range.
+    A model's published protocol is its spec's ``paper`` (training/spec.py). Raises
+    :class:`UserError` when a value is out of its range.
     """
 
     vocab_size: int = _setting(10, "number of distinct tokens V")
@@ -32,7 +29,7 @@ class Protocol:
     batch_size: int = _setting(32, "sequences per optimiser step")
     max_epochs: int = _setting(500, "epochs at most; also the horizon of the schedule")
     patience: int = _setting(
-        3, "epochs in a row without improvement before the plateau stop; 0: none"
+        3, "evaluations in a row without improvement before the plateau stop; 0: none"
     )
     min_delta: float = _setting(1e-4, "nats the loss must fall below its best to improve")
     grad_clip: float = _setting(1.0, "largest global L2 norm of the gradient; 0 switches it off")
@@ -41,6 +38,23 @@ class Protocol:
         "linear", "how the learning rate decays after the warm-up", ("linear", "cosine", "constant")
     )
     warmup_epochs: int = _setting(0, "epochs over which the learning rate rises from 0; 0: none")
+    max_steps: int = _setting(
+        0,
+        "optimiser steps at most; where it is below --max-epochs, the schedule's horizon; 0: none",
+    )
+    evaluation_interval: int = _setting(
+        1, "epochs between evaluations, which decide when to stop; the last epoch has one too"
+    )
+    init: str = _setting(
+        "default",
+        "initial weights: the model's own, or orthogonal matrices times sqrt(2) and zero biases",
+        ("default", "orthogonal"),
+    )
+    verdict: str = _setting(
+        "lowest_loss",
+        "which weights must be perfect: those of the lowest loss, or of the first perfect epoch",
+        ("lowest_loss", "first_perfect"),
+    )
 
     def __post_init__(self) -> None:
         """Refuse values no run could use; make equal settings look equal in :meth:`label`."""
@@ -61,6 +75,8 @@ class Protocol:
         self._require(0 <= self.min_delta < float("inf"), "min_delta", "0 or more")
         self._require(0 <= self.grad_clip < float("inf"), "grad_clip", "0 or more")
         self._require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
+        self._require(self.max_steps >= 0, "max_steps", "0 or more")
+        self._require(self.evaluation_interval >= 1, "evaluation_interval", "at least 1")
         warmup = "0 or more and below --max-epochs"
         self._require(0 <= self.warmup_epochs < self.max_epochs, "warmup_epochs", warmup)
         for f in fields(self):
@@ -73,15 +89,11 @@ class Protocol:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} must be {expected}, got {getattr(self, name)}")
 
-    @classmethod
-    def paper(cls, model: str, **changes) -> Protocol:
-        """The published protocol of ``model`` ("mlp" or "transformer"), with ``changes``."""
-        published = cls(learning_rate=PAPER_LEARNING_RATE[model], dropout=PAPER_DROPOUT[model])
-        return replace(published, **changes)
+    def label(self, published: Protocol) -> str:
+        """Identity in the CSVs: ``paper``, then ``name=value`` where it differs from ``published``.
 
-    def label(self, model: str) -> str:
-        """Identity in the CSVs: ``paper``, then ``name=value`` for every changed field."""
-        published = self.paper(model)
+        A setting that is added later keeps the labels of all that do not change it.
+        """
         changed = [
             f"{f.name}={getattr(self, f.name)}"
             for f in fields(self)

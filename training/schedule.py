@@ -35,13 +35,21 @@ SCHEDULES: dict[str, Callable[[float, np.ndarray, int, int], np.ndarray]] = {
 def learning_rates(protocol: Protocol, n: int, epoch: int) -> np.ndarray:
     """Return the learning rate of every step of an epoch, (steps,) float64; ``epoch`` starts at 0.
 
-    With k steps done, of T = max_epochs * ceil(n / batch_size) in all and W in the warm-up:
+    An epoch has ceil(n / batch_size) steps; that in which ``max_steps`` are done has those up to
+    it, and later ones have none. With k steps done, of T = max_epochs * ceil(n / batch_size) in all
+    (``max_steps`` if that is less) and W in the warm-up:
     lr * k / W for k < W, then lr * (T - k) / (T - W) (linear), lr * (1 + cos(pi (k - W) / (T - W)))
     / 2 (cosine) or lr (constant). These are the schedules of the Hugging Face Trainer.
     """
     steps = math.ceil(n / protocol.batch_size)
-    total, warmup = protocol.max_epochs * steps, protocol.warmup_epochs * steps
-    step = np.arange(epoch * steps, (epoch + 1) * steps, dtype=np.float64)
+    total, warmup = total_steps(protocol, n), protocol.warmup_epochs * steps
+    step = np.arange(epoch * steps, min((epoch + 1) * steps, total), dtype=np.float64)
     if epoch < protocol.warmup_epochs:
         return protocol.learning_rate * step / warmup
     return SCHEDULES[protocol.schedule](protocol.learning_rate, step, warmup, total)
+
+
+def total_steps(protocol: Protocol, n: int) -> int:
+    """Return how many optimiser steps a run on ``n`` mappings has, if nothing stops it earlier."""
+    steps = protocol.max_epochs * math.ceil(n / protocol.batch_size)
+    return min(steps, protocol.max_steps) if protocol.max_steps > 0 else steps

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol as Interface
 
 import numpy as np
+from torch import Tensor
 
 from training.loop import EpochRecord
 from training.probe import ProbeStart
 from training.probe_types import Outcome
 from training.stopping import Stopping
 
-Epoch = tuple[np.ndarray, np.ndarray]  # order (N,), learning rates (steps,)
+Epoch = tuple[np.ndarray, np.ndarray]  # order (rows,), learning rates (steps,)
 
 
 class Stack(Interface):
@@ -37,6 +38,9 @@ class Stack(Interface):
     def restore(self) -> None:
         """Give every model back the weights that were kept of it last."""
 
+    def state_dict(self, index: int) -> dict[str, Tensor]:
+        """Return a copy of one model's weights under its module's names, on the CPU."""
+
 
 @dataclass
 class _Run:
@@ -46,6 +50,7 @@ class _Run:
     epochs: Iterator[Epoch]
     stopping: Stopping
     stop_reason: str | None = None
+    has_weights: bool = False
     seconds: float = 0.0
 
 
@@ -56,25 +61,29 @@ def train_stack(
 ) -> list[Outcome]:
     """Train all to their ends; leave each with its lowest-loss weights; return the outcomes.
 
-    ``on_epoch(index, EpochRecord)`` is called after every epoch of every model. ``seconds`` is a
-    model's equal share of the rounds it took part in; a round is one epoch of every model.
+    ``on_epoch(index, EpochRecord)`` is called after every evaluated epoch of every model.
+    ``seconds`` is a model's equal share of the rounds it took part in; a round is one epoch of
+    every model.
     """
-    runs = [_Run(s, s.epochs(), Stopping(s.probe.protocol)) for s in starts]
+    runs = [_Run(s, s.epochs(), Stopping(s.probe.protocol, s.probe.n)) for s in starts]
     while training := [i for i, run in enumerate(runs) if run.stop_reason is None]:
         begin = time.perf_counter()
         epochs: list[Epoch | None] = [None] * len(runs)
         for i in training:
             epochs[i] = next(runs[i].epochs)
         stack.train_epoch(epochs)
-        scores, lowest = stack.evaluate(), []
-        for i in training:
+        due = [i for i in training if runs[i].stopping.is_due()]
+        scores, keep = stack.evaluate() if due else [], []
+        for i in due:
             run, (loss, accuracy), (_, rates) = runs[i], scores[i], epochs[i]
-            is_lowest, run.stop_reason = run.stopping.after_epoch(loss, accuracy)
+            is_kept, run.stop_reason = run.stopping.after(loss, accuracy)
             # The first even if it diverged: there is nothing else to restore.
-            if is_lowest or run.stopping.epochs == 1:
-                lowest.append(i)
+            if is_kept or not run.has_weights:
+                keep.append(i)
+                run.has_weights = True
             on_epoch(i, EpochRecord(run.stopping.epochs, loss, accuracy, float(rates[-1])))
-        stack.snapshot(lowest)
+        if keep:
+            stack.snapshot(keep)
         for i in training:
             runs[i].seconds += (time.perf_counter() - begin) / len(training)
     stack.restore()

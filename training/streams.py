@@ -2,8 +2,9 @@
 
 Every probe owns four independent streams: data, initialisation, batch order and dropout. They
 derive from (seed, repeat, n) through NumPy's SeedSequence, so that an outcome depends on nothing
-that ran before or beside it. What is drawn from them is made of raw words by our own arithmetic
-(see dataset/random_stream.py): a probe starts from the same bits on every machine.
+that ran before or beside it; another attempt has the same data and three other streams. What is
+drawn from them is made of raw words by our own arithmetic (see dataset/random_stream.py): a probe
+starts from the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ UINT16_LEVELS = 1 << 16
 
 
 class ProbeStreams:
-    """The four streams of the probe (seed, repeat, n); all three are non-negative integers."""
+    """The four streams of the probe (seed, repeat, n, attempt), all non-negative integers."""
 
-    def __init__(self, seed: int, repeat: int, n: int) -> None:
-        children = np.random.SeedSequence([seed, repeat, n]).spawn(4)
-        self.data, self._init, self._order, self._dropout = children
+    def __init__(self, seed: int, repeat: int, n: int, attempt: int = 0) -> None:
+        identity = [seed, repeat, n]
+        children = np.random.SeedSequence(identity).spawn(4)
+        self.data = children[0]
+        if attempt > 0:
+            children = np.random.SeedSequence([*identity, attempt]).spawn(4)
+        self._init, self._order, self._dropout = children[1:]
 
     def initial_weights(self) -> RandomStream:
         """Return the stream that a model's ``draw_weights`` takes, at its beginning."""

@@ -38,6 +38,11 @@ class MultiHeadAttention(nn.Module):
         nn.init.zeros_(self.in_proj_bias)
         draw_linear(self.out_proj, stream, zero_bias=True)
 
+    def projections(self) -> list[tuple[Tensor, Tensor]]:
+        """Return matrix and bias of query, key and value: views into the stacked parameters."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        return list(zip(weights, biases, strict=True))
+
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
         """Return (B, T, d) for queries from ``x``, keys and values from ``memory``, both (B, T, d).
 

@@ -1,21 +1,38 @@
-"""The transformer's shape and its parameter count. Imports no torch."""
+"""The transformer's shape, parameter count, budget, published grid, and spec. No torch."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from training.errors import UserError
+from training.protocol import Protocol
+from training.spec import Architecture, Flag, ModelSpec, NativeForm, StackedForm
 
 if TYPE_CHECKING:
     from transformer_experiments.transformer import Transformer
 
+# Published label -> (d_model, {num_layers: d_ff}); the labels are not the true counts.
+PAPER_CONFIGURATIONS = {
+    32_000: (32, {1: 380, 2: 128, 3: 40}),
+    64_000: (64, {1: 768, 2: 256, 3: 83}),
+    128_000: (128, {1: 1550, 2: 512, 3: 175}),
+}
+PAPER_HEADS = {
+    32_000: (1, 2, 4, 8),
+    64_000: (1, 2, 4, 8, 16, 32),
+    128_000: (1, 2, 4, 8, 16, 32, 64),
+}
+PAPER_DEPTHS = (1, 2, 3)
+TOLERANCE = 0.01
+DEFAULT_HEADS = (1, 2, 4, 8)  # for budgets that are not published ones
+
 
 @dataclass(frozen=True)
-class TransformerArchitecture:
+class TransformerArchitecture(Architecture):
     """A transformer's shape; ``hidden_size`` is d_model, shared out over ``num_heads``."""
-
-    model: ClassVar[str] = "transformer"
 
     hidden_size: int
     d_ff: int
@@ -53,26 +70,169 @@ class TransformerArchitecture:
         """Short name, such as ``d32 ff380 h4 x1``."""
         return f"d{self.hidden_size} ff{self.d_ff} h{self.num_heads} x{self.num_layers}"
 
-    def columns(self) -> dict[str, int]:
-        """Return the CSV columns that identify the architecture."""
-        return {
-            "num_parameters": self.num_parameters,
-            "hidden_size": self.hidden_size,
-            "d_ff": self.d_ff,
-            "num_heads": self.num_heads,
-            "num_layers": self.num_layers,
-        }
 
-    def build(self, dropout: float = 0.1) -> Transformer:
-        """Return a freshly initialised module (torch's defaults, torch's global generator)."""
-        from transformer_experiments.transformer import Transformer  # brings torch
+def architecture_for_budget(
+    params: int | None,
+    num_heads: int,
+    num_layers: int,
+    *,
+    hidden_size: int | None = None,
+    d_ff: int | None = None,
+    exact: bool = False,
+    vocab_size: int = 10,
+    seq_len: int = 10,
+) -> TransformerArchitecture:
+    """Return the transformer that the budget ``params`` means.
 
-        return Transformer(
-            self.vocab_size,
-            self.seq_len,
-            self.hidden_size,
-            self.d_ff,
-            self.num_heads,
-            self.num_layers,
-            dropout,
+    A published label means the published configuration. Any other number, or ``exact``, or one
+    fixed dimension, is solved for the true parameter count within 1 %, with ``d_ff`` as near to
+    4 * ``hidden_size`` as that allows. With both dimensions fixed ``params`` is only a label.
+    Raises :class:`UserError` for an impossible budget.
+    """
+    task = {"vocab_size": vocab_size, "seq_len": seq_len}
+    for flag, value in (("--heads", num_heads), ("--layers", num_layers)):
+        if value < 1:
+            raise UserError(f"{flag} must be at least 1, got {value}")
+    if hidden_size is not None and d_ff is not None:
+        return TransformerArchitecture(hidden_size, d_ff, num_heads, num_layers, **task)
+    if params is None:
+        raise UserError("give --params, or both --hidden-size and --d-ff")
+    if params in PAPER_CONFIGURATIONS and not exact and hidden_size is None and d_ff is None:
+        published_size, feed_forward = PAPER_CONFIGURATIONS[params]
+        if num_layers not in feed_forward:
+            raise UserError(
+                f"no published configuration of {params} has {num_layers} layers; "
+                "add --exact-params to solve for the true count"
+            )
+        return TransformerArchitecture(
+            published_size, feed_forward[num_layers], num_heads, num_layers, **task
         )
+    if hidden_size is None:
+        # 8 * d^2 parameters per layer are attention alone, so no larger d can fit.
+        largest = math.isqrt(max(params, 0) // (8 * num_layers)) + num_heads
+        sizes = range(num_heads, largest + 1, num_heads)
+    else:
+        sizes = [hidden_size]
+    candidates = [
+        TransformerArchitecture(size, width, num_heads, num_layers, **task)
+        for size in sizes
+        for width in (
+            [d_ff]
+            if d_ff is not None
+            else [_feed_forward(params, size, num_heads, num_layers, task)]
+        )
+    ]
+    fitting = [c for c in candidates if abs(c.num_parameters - params) <= TOLERANCE * params]
+    if not fitting:
+        raise UserError(_impossible(params, candidates, num_heads, num_layers))
+    return min(fitting, key=lambda c: (_distance_from_4(c), abs(c.num_parameters - params)))
+
+
+def _feed_forward(params: int, size: int, num_heads: int, num_layers: int, task: dict) -> int:
+    """Return the d_ff >= 1 whose parameter count is nearest to ``params``."""
+    smallest = TransformerArchitecture(size, 1, num_heads, num_layers, **task)
+    per_unit = num_layers * (2 * size + 1)
+    return max(1, 1 + round((params - smallest.num_parameters) / per_unit))
+
+
+def _distance_from_4(architecture: TransformerArchitecture) -> float:
+    return abs(math.log(architecture.d_ff / (4 * architecture.hidden_size)))
+
+
+def _impossible(
+    params: int, candidates: list[TransformerArchitecture], num_heads: int, num_layers: int
+) -> str:
+    smallest = min(candidates, key=lambda c: c.num_parameters)
+    shape = f"{num_heads} heads and {num_layers} layers"
+    if params < smallest.num_parameters:
+        return (
+            f"{params} parameters are too few for {shape}: "
+            f"the smallest possible budget is {smallest.num_parameters}"
+        )
+    nearest = min(candidates, key=lambda c: abs(c.num_parameters - params))
+    return (
+        f"no transformer with {shape} comes within 1 % of {params} parameters: "
+        f"the nearest has {nearest.num_parameters}"
+    )
+
+
+def label_note(budget: int, architecture: TransformerArchitecture) -> str | None:
+    """Return one line when ``budget`` is not within 1 % of the true parameter count."""
+    true_count = architecture.num_parameters
+    if abs(true_count - budget) <= TOLERANCE * budget:
+        return None
+    return (
+        f"note: {budget:,} is the label of this configuration, not its size: "
+        f"{architecture.name} has {true_count:,} parameters"
+    )
+
+
+def solve(
+    budget: int | None,
+    vocab_size: int,
+    seq_len: int,
+    layers: int,
+    heads: int,
+    hidden_size: int | None = None,
+    d_ff: int | None = None,
+    exact_params: bool = False,
+) -> TransformerArchitecture:
+    """Return the transformer that the flags mean; see :func:`architecture_for_budget`."""
+    return architecture_for_budget(
+        budget,
+        heads,
+        layers,
+        hidden_size=hidden_size,
+        d_ff=d_ff,
+        exact=exact_params,
+        vocab_size=vocab_size,
+        seq_len=seq_len,
+    )
+
+
+def grid(budget: int | None) -> Mapping[str, Sequence[int]]:
+    """Return the depths and heads of a search: the published ones of a published budget."""
+    heads = DEFAULT_HEADS if budget is None else PAPER_HEADS.get(budget, DEFAULT_HEADS)
+    return {"layers": PAPER_DEPTHS, "heads": heads}
+
+
+def _build(architecture: TransformerArchitecture, dropout: float) -> Transformer:
+    from transformer_experiments.transformer import Transformer  # brings torch
+
+    a = architecture
+    return Transformer(
+        a.vocab_size, a.seq_len, a.hidden_size, a.d_ff, a.num_heads, a.num_layers, dropout
+    )
+
+
+def _load_stacked():
+    from transformer_experiments.transformer_stacked import transformer_logits
+
+    return transformer_logits
+
+
+SPEC = ModelSpec(
+    name="transformer",
+    architecture=TransformerArchitecture,
+    solve=solve,
+    build=_build,
+    paper=Protocol(learning_rate=5e-4, dropout=0.1),
+    flags=(
+        Flag("layers", "decoder layers", default=1, metavar="L"),
+        Flag("heads", "attention heads per layer", default=4, metavar="H"),
+        Flag("hidden_size", "d_model, a multiple of the heads", metavar="D"),
+        Flag("d_ff", "feed-forward width", metavar="F"),
+        Flag(
+            "exact_params",
+            "solve 32000, 64000 and 128000, the published labels, for their true count too",
+            switch=True,
+        ),
+    ),
+    budget_help="parameter budget; 32000, 64000 and 128000 are the published labels",
+    grid=grid,
+    published_budgets=tuple(PAPER_CONFIGURATIONS),
+    default_sequences=16,
+    label_note=label_note,
+    stacked=StackedForm(_load_stacked),
+    native=NativeForm("transformer", shape=("hidden_size", "d_ff", "num_heads", "num_layers")),
+)

@@ -23,9 +23,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from command_line.files import write_atomically
+from command_line.parser import Parser, run
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
-from training.cli import Parser, run, write_atomically
 from training.errors import UserError
 from visualizations.comparison import PAPER_PROTOCOL, comparison_table, readable
 

@@ -6,15 +6,16 @@ import ctypes
 import functools
 import math
 import weakref
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.native.load import Unavailable, find_engine
-from training.probe_types import Architecture
+from engines.native.load import Unavailable, find_engine
 from training.protocol import Protocol
+from training.spec import Architecture, NativeForm
 from training.streams import MaskStream
 
 
@@ -29,23 +30,6 @@ class Settings(ctypes.Structure):
         ("mask_scale", ctypes.c_double),
         ("mask_state", ctypes.c_uint64 * 4),
     ]
-
-
-class MlpShape(ctypes.Structure):
-    """Mirror of ``native::MlpShape`` in models.h; the fields are the architecture's."""
-
-    _fields_: ClassVar = [(name, ctypes.c_int64) for name in ("hidden_size", "num_layers")]
-
-
-class TransformerShape(ctypes.Structure):
-    """Mirror of ``native::TransformerShape`` in models.h; the fields are the architecture's."""
-
-    _fields_: ClassVar = [
-        (name, ctypes.c_int64) for name in ("hidden_size", "d_ff", "num_heads", "num_layers")
-    ]
-
-
-SHAPES = {"mlp": MlpShape, "transformer": TransformerShape}
 
 
 class _Model(ctypes.Structure):
@@ -63,18 +47,18 @@ def declared_engine() -> ctypes.CDLL:
     library = find_engine()
     if isinstance(library, Unavailable):
         raise RuntimeError(library.reason)
-    settings = ctypes.POINTER(Settings)
     signatures = [
-        *[
-            (f"{name}_create", _MODEL, [settings, ctypes.POINTER(shape), _INTS, _INTS])
-            for name, shape in SHAPES.items()
-        ],
         ("model_destroy", None, [_MODEL]),
         # Called every epoch: checking an ndpointer costs a tenth of a small step.
         (
             "model_train_epoch",
             ctypes.c_bool,
-            [_MODEL, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_double)],
+            [
+                _MODEL,
+                ctypes.POINTER(ctypes.c_int64),
+                ctypes.c_int64,
+                ctypes.POINTER(ctypes.c_double),
+            ],
         ),
         ("model_evaluate", ctypes.c_double, [_MODEL, ctypes.POINTER(ctypes.c_int64)]),
         ("model_import", None, [_MODEL, _FLOATS]),
@@ -86,6 +70,19 @@ def declared_engine() -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+@functools.cache
+def _creator(form: NativeForm) -> Callable[..., Any]:
+    """Return a function (settings, shape, inputs, targets) -> model of ``form``'s C function.
+
+    The struct of the shape (models.h) has the fields of ``form``, all int64.
+    """
+    create = getattr(declared_engine(), f"{form.name}_create")
+    shape = ctypes.c_int64 * len(form.shape)
+    create.restype = _MODEL
+    create.argtypes = [ctypes.POINTER(Settings), ctypes.POINTER(shape), _INTS, _INTS]
+    return lambda settings, values, *data: create(settings, shape(*values), *data)
 
 
 class NativeModel:
@@ -103,27 +100,30 @@ class NativeModel:
         architecture: Architecture,
         module: nn.Module,
         inputs: np.ndarray,
-        labels: np.ndarray,
+        targets: np.ndarray,
         protocol: Protocol,
         masks: MaskStream | None = None,
     ) -> None:
-        """Start from ``module``'s weights; ``inputs`` and ``labels`` are (n, T) of int64.
+        """Start from ``module``'s weights; ``inputs`` and ``targets`` are (n, T) of int64.
 
-        Raises RuntimeError if the engine is unavailable, MemoryError if memory is short and
-        ValueError if the data do not fit the architecture or a needed mask stream is missing.
+        Raises RuntimeError if the engine is unavailable or has no such model, MemoryError if memory
+        is short and ValueError if the data do not fit the architecture, some target is IGNORED or a
+        needed mask stream is missing.
         """
         self._library = library = declared_engine()
-        inputs, labels = _tokens(inputs, architecture), _tokens(labels, architecture)
-        if inputs.shape != labels.shape or len(inputs) == 0:
-            raise ValueError(f"inputs {inputs.shape} and labels {labels.shape} do not match")
+        form = architecture.spec.native
+        if form is None:
+            raise RuntimeError(f"the compiled engine has no model {architecture.spec.name}")
+        inputs, targets = _tokens(inputs, architecture), _tokens(targets, architecture)
+        if inputs.shape != targets.shape or len(inputs) == 0:
+            raise ValueError(f"inputs {inputs.shape} and targets {targets.shape} do not match")
         self._n, self._tokens = inputs.shape[0], inputs.size
-        shape = SHAPES[architecture.model]
-        create = getattr(library, f"{architecture.model}_create")
-        self._model = create(
+        self._batch_size = protocol.batch_size
+        self._model = _creator(form)(
             engine_settings(architecture, self._n, protocol, masks),
-            shape(**{name: getattr(architecture, name) for name, _ in shape._fields_}),
+            [getattr(architecture, name) for name in form.shape],
             inputs,
-            labels,
+            targets,
         )
         if not self._model:
             raise MemoryError("no memory for the model")
@@ -135,23 +135,23 @@ class NativeModel:
         self._weights = np.ctypeslib.as_array(
             library.model_weights(self._model), (library.model_weight_count(self._model),)
         )
-        self._steps = math.ceil(self._n / protocol.batch_size)
 
     def train_epoch(self, order: np.ndarray, learning_rates: np.ndarray) -> None:
         """Take the optimiser steps of one epoch.
 
-        ``order`` (n,) is a permutation of range(n), ``learning_rates`` (steps,) one per batch.
+        ``order`` (rows,) is a permutation of range(n) or the beginning of one, ``learning_rates``
+        (steps,) has one per batch.
         """
         order = np.ascontiguousarray(order, dtype=np.int64)
         learning_rates = np.ascontiguousarray(learning_rates, dtype=np.float64)
-        for name, array, shape in (
-            ("order", order, (self._n,)),
-            ("learning rates", learning_rates, (self._steps,)),
-        ):
-            if array.shape != shape:
-                raise ValueError(f"the {name} must have shape {shape}, got {array.shape}")
+        if order.ndim != 1 or not 0 < len(order) <= self._n:
+            raise ValueError(f"the order must have from 1 to {self._n} rows, got {order.shape}")
+        steps = math.ceil(len(order) / self._batch_size)
+        if learning_rates.shape != (steps,):
+            shape = learning_rates.shape
+            raise ValueError(f"the learning rates must have shape {(steps,)}, got {shape}")
         rows, rates = ctypes.c_int64.from_buffer(order), ctypes.c_double.from_buffer(learning_rates)
-        if not self._library.model_train_epoch(self._model, rows, rates):
+        if not self._library.model_train_epoch(self._model, rows, len(order), rates):
             raise ValueError(f"the order must hold numbers from 0 to {self._n - 1}")
 
     def evaluate(self) -> tuple[float, float]:

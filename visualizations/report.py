@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from threshold_search.driver import Search, SearchState
-from threshold_search.results_folder import DEFAULT_FOLDER, ResultsFolder
+from threshold_search.results_folder import DEFAULT_FOLDER
+from threshold_search.run import Finished
 
 PUBLISHED_TABLES = DEFAULT_FOLDER / "published_tables.csv"
 CAPTION = (
@@ -14,12 +16,11 @@ CAPTION = (
 )
 
 
-def summary_table(states: list[SearchState], folder: ResultsFolder) -> str:
+def summary_table(finished: Sequence[Finished]) -> str:
     """Return the finished searches as text, one line per configuration."""
-    labels = [_label(state.search, folder) for state in states]
-    rows = pd.DataFrame([s.row(label) for s, label in zip(states, labels, strict=True)])
+    rows = pd.DataFrame([row for _, row in finished])
     rows["configuration"] = [
-        _configuration(state, label) for state, label in zip(states, rows["protocol"], strict=True)
+        _configuration(search.architecture.name, row) for search, row in finished
     ]
     capped = rows["first_failure"].isna()
     rows["first_failure"] = rows["first_failure"].fillna(rows["threshold"] + 1).astype(float)
@@ -45,12 +46,8 @@ def summary_table(states: list[SearchState], folder: ResultsFolder) -> str:
     return f"{pd.DataFrame(lines).to_string(index=False)}\n{CAPTION}"
 
 
-def _label(search: Search, folder: ResultsFolder) -> str:
-    return folder.logs[search.architecture.model].label(search.architecture, search.protocol)
-
-
-def _configuration(state: SearchState, label: str) -> str:
-    name = f"{state.search.architecture.model} {state.search.architecture.name}"
+def _configuration(architecture: str, row: dict[str, object]) -> str:
+    name, label = f"{row['model']} {architecture}", row["protocol"]
     return name if label == "paper" else f"{name} ({label})"
 
 

@@ -61,9 +61,11 @@ Model* transformer_create(const native::Settings* settings, const native::Transf
 
 void model_destroy(Model* model) { delete model; }
 
-// One learning rate per batch of the order. Returns whether its rows exist; if not, takes no step.
-bool model_train_epoch(Model* model, const std::int64_t* order, const double* learning_rates) {
-    return model->train_epoch(order, learning_rates);
+// One learning rate per batch of the order, which has `size` rows. Returns whether they exist; if
+// not, takes no step.
+bool model_train_epoch(Model* model, const std::int64_t* order, std::int64_t size,
+                       const double* learning_rates) {
+    return model->train_epoch({order, std::size_t(size)}, learning_rates);
 }
 
 // Returns the sum of cross-entropies, in nats.

@@ -104,16 +104,16 @@ void Model::export_weights(float* to) const {
     });
 }
 
-bool Model::train_epoch(const std::int64_t* order, const double* learning_rates) {
+bool Model::train_epoch(std::span<const std::int64_t> order, const double* learning_rates) {
     const FlushSubnormals flush;
-    const std::int64_t n = settings_.n;
-    std::vector<std::int32_t> rows(n);
-    for (std::int64_t i = 0; i < n; ++i) {
-        if (order[i] < 0 || order[i] >= n) return false;
+    const std::int64_t size = order.size();
+    std::vector<std::int32_t> rows(size);
+    for (std::int64_t i = 0; i < size; ++i) {
+        if (order[i] < 0 || order[i] >= settings_.n) return false;
         rows[i] = std::int32_t(order[i]);
     }
-    for (std::int64_t start = 0; start < n; start += batch_size_) {
-        const int count = int(std::min<std::int64_t>(batch_size_, n - start));
+    for (std::int64_t start = 0; start < size; start += batch_size_) {
+        const int count = int(std::min<std::int64_t>(batch_size_, size - start));
         // A short last batch takes as much of the stream as a full one.
         if (has_dropout()) masks_.draw(batch_size_ * mask_elements_, draws_.get());
         compute_gradient(rows.data() + start, count);

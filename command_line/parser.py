@@ -1,16 +1,13 @@
-"""What scripts share: one-line errors, flag types, whole-or-nothing files. Imports no torch."""
+"""What scripts share: flags whose errors are one line, a script's run. Imports no torch."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 from training.errors import UserError, WorkerLost
 
@@ -60,29 +57,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(1)
 
 
-@contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Block SIGINT; one that arrives meanwhile is raised afterwards.
+def whole_number(smallest: int) -> Callable[[str], int]:
+    """Return a flag type: whole numbers from ``smallest`` to what an int64 holds."""
 
-    Another thread of this process may take a signal that this thread blocks (NumPy starts some),
-    and Python would then still raise here: hence the handler.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    arrived: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, handler)
-        if arrived:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _whole_number(smallest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -97,35 +74,5 @@ def _whole_number(smallest: int) -> Callable[[str], int]:
     return parse
 
 
-positive_int = _whole_number(1)
-non_negative_int = _whole_number(0)
-
-
-def require_writable(path: Path) -> None:
-    """Raise :class:`UserError` unless the file ``path`` could be created or replaced."""
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write {path}")
-
-
-def write_atomically(path: Path, writer: Callable[[BinaryIO], object]) -> None:
-    """Let ``writer`` fill a temporary file beside ``path``, then rename it into place."""
-    path = Path(path)
-    require_writable(path)
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            writer(file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
-        raise
+positive_int = whole_number(1)
+non_negative_int = whole_number(0)

@@ -1,7 +1,7 @@
 """Build the engine: one shared library from the C++ sources of this folder.
 
-    python training/native/build.py                          (again, where the installation does)
-    python training/native/build.py FILE.so -O1 -g ...       (another one, with more flags)
+    python engines/native/build.py                          (again, where the installation does)
+    python engines/native/build.py FILE.so -O1 -g ...       (another one, with more flags)
 
 The installation does it (setup.py), for a fixed instruction set; no job ever compiles. The compiler
 is ``$CXX`` (with arguments, if it has some), else c++, g++ or clang++. Standard library only.

@@ -5,6 +5,7 @@
 // beside it can change its numbers.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "gemm.h"
@@ -43,9 +44,9 @@ class Model {
   public:
     virtual ~Model() = default;
 
-    // One optimiser step per batch of `order`, a permutation of 0..n-1, with a learning rate each.
-    // Returns false, without a step, if a row does not exist.
-    bool train_epoch(const std::int64_t* order, const double* learning_rates);
+    // One optimiser step per batch of `order`, a permutation of 0..n-1 or its beginning, with a
+    // learning rate each. Returns false, without a step, if a row does not exist.
+    bool train_epoch(std::span<const std::int64_t> order, const double* learning_rates);
     // Score of the whole set, dropout off.
     Score evaluate();
 

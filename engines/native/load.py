@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.native.build import FAILURE, LIBRARY, OFF_VARIABLE, SOURCES, source_hash
+from engines.native.build import FAILURE, LIBRARY, OFF_VARIABLE, SOURCES, source_hash
 
 # This interpreter: another one's installation may be of another checkout.
 REBUILD = f"build it with: {shlex.join([sys.executable, str(SOURCES / 'build.py')])}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from training.native.model import NativeModel
+from engines.native.model import NativeModel
 from training.probe import ProbeStart
 from training.session import Epoch
 
@@ -21,7 +21,7 @@ class NativeStack:
                 start.probe.architecture,
                 start.module,
                 start.inputs,
-                start.labels,
+                start.targets,
                 start.probe.protocol,
                 start.masks,
             )

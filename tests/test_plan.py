@@ -6,16 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from threshold_search.grid import label_notes, searches_from
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
+from threshold_search.plan import label_notes, searches_from
 from training.errors import UserError
-from training.protocol import Protocol
 
 PUBLISHED = pd.read_csv(Path(__file__).parent.parent / "results" / "published_tables.csv")
 
 
 def searches(**flags):
     empty = dict.fromkeys(
-        [*vars(Protocol.paper("mlp")), "model", "params", "layers", "heads", "hidden_size", "d_ff"]
+        [*vars(MLP_SPEC.protocol()), "model", "params", "layers", "heads", "hidden_size", "d_ff"]
     )
     usual = {"paper": False, "exact_params": False, "repeats": 2, "seed": 0, "max_size": None}
     return searches_from(argparse.Namespace(**{**empty, **usual, **flags}))

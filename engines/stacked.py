@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.device_masks import DeviceMasks, HostMasks
+from engines.device_masks import DeviceMasks, HostMasks
 from training.loop import parameter_groups
 from training.probe import ProbeStart
 from training.session import Epoch
-from training.stacked_models import LOGITS
+from training.task import IGNORED
 
 EVALUATION_ROWS = 1024
 ROW_BLOCK = 32
@@ -40,8 +40,10 @@ class StackedModels:
         self.device = torch.device(device)
         torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16
         self.batch = self.protocol.batch_size
-        self._logits = LOGITS[self.architecture.model]
-        self._num_heads = self.architecture.columns().get("num_heads", 1)
+        form = self.architecture.spec.stacked
+        if form is None:
+            raise ValueError(f"the model {self.architecture.spec.name} has no stacked form")
+        self._logits = form.load()
         self._steps_done = torch.zeros(len(starts), dtype=torch.int64, device=self.device)
         self._step_in_round = torch.zeros((), dtype=torch.int64, device=self.device)
         self._init_data(starts)
@@ -57,18 +59,16 @@ class StackedModels:
         self._graph = None
 
     def _init_data(self, starts: Sequence[ProbeStart]) -> None:
-        vocab_size, seq_len = self.architecture.vocab_size, self.architecture.seq_len
         # Whole blocks of rows: a product of very few rows rounds unlike one of many.
         n = [len(start.inputs) for start in starts]
         padded = math.ceil(max(n) / ROW_BLOCK) * ROW_BLOCK
-        shape = (len(starts), padded, seq_len)
-        inputs, labels = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        shape = (len(starts), padded, starts[0].inputs.shape[1])
+        inputs, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED)
         for row, start in enumerate(starts):
-            inputs[row, : n[row]], labels[row, : n[row]] = start.inputs, start.labels
+            inputs[row, : n[row]], targets[row, : n[row]] = start.inputs, start.targets
+        vocab_size = self.architecture.vocab_size
         self._one_hot = F.one_hot(torch.from_numpy(inputs).to(self.device), vocab_size).float()
-        self._labels = torch.from_numpy(labels).to(self.device)
-        sizes = torch.tensor(n, device=self.device)
-        self._is_row = torch.arange(shape[1], device=self.device) < sizes.unsqueeze(1)  # (M, N)
+        self._targets = torch.from_numpy(targets).to(self.device)  # (M, N, S)
         self._index = torch.arange(len(starts), device=self.device).unsqueeze(1)
         # One epoch's order, padded to whole batches of every model; -1 is padding.
         steps = (len(starts), math.ceil(max(n) / self.batch))
@@ -114,12 +114,12 @@ class StackedModels:
             return x if keep is None else x * keep[site].view(x.shape)
 
         leaves = {k: v.detach().requires_grad_() for k, v in self._parameters(self._flat).items()}
-        one_hot = self._one_hot[self._index, rows]  # (M, B, T, V)
-        logits = self._logits(leaves, one_hot, drop, self._num_heads)
-        target = self._labels[self._index, rows]  # (M, B, T)
+        one_hot = self._one_hot[self._index, rows]  # (M, B, S, V)
+        logits = self._logits(self.architecture, leaves, one_hot, drop)
+        target = self._targets[self._index, rows]  # (M, B, S)
         losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
-        count = valid.sum(1, keepdim=True).clamp(min=1) * target.shape[-1]
-        weights = (valid / count).unsqueeze(-1)  # padded rows weigh nothing
+        counts = valid.unsqueeze(-1) & (target != IGNORED)  # padded rows do not
+        weights = counts / counts.sum((1, 2), keepdim=True).clamp(min=1)
         loss = (losses.view(target.shape) * weights).sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)  # (M, P)
@@ -155,18 +155,18 @@ class StackedModels:
         parameters = self._parameters(self._flat)
         loss = torch.zeros(len(self._flat), dtype=torch.float64, device=self.device)
         correct = torch.zeros(len(self._flat), dtype=torch.int64, device=self.device)
-        for start in range(0, self._labels.shape[1], EVALUATION_ROWS):
+        for start in range(0, self._targets.shape[1], EVALUATION_ROWS):
             at = slice(start, start + EVALUATION_ROWS)
-            target, is_row = self._labels[:, at], self._is_row[:, at].unsqueeze(-1)
+            target = self._targets[:, at]
+            counted = target != IGNORED
             logits = self._logits(
-                parameters, self._one_hot[:, at], lambda site, x: x, self._num_heads
+                self.architecture, parameters, self._one_hot[:, at], lambda site, x: x
             )
             losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
-            losses = losses.view(target.shape).where(is_row, torch.zeros((), device=self.device))
-            loss += losses.double().sum((1, 2))
-            hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1) & is_row
+            loss += losses.view(target.shape).double().sum((1, 2))
+            hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1) & counted
             correct += hit.sum((1, 2))
-        tokens = self._is_row.sum(1) * self._labels.shape[-1]
+        tokens = (self._targets != IGNORED).sum((1, 2))
         accuracy = correct / tokens.double()
         return list(zip((loss / tokens).tolist(), accuracy.tolist(), strict=True))
 

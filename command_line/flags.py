@@ -1,0 +1,164 @@
+"""Flags of models, protocol and device, shared by every script that trains. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from command_line.parser import Parser, non_negative_int, positive_int, whole_number
+from training.errors import UserError
+from training.presets import PRESETS
+from training.protocol import Protocol
+from training.spec import Flag, ModelSpec
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+ENGINES = ("fast", "reference")
+
+
+def add_model_flags(parser: Parser, specs: Sequence[ModelSpec], search: bool = False) -> None:
+    """Add the models' own flags, those of one name once; in a ``search`` they take several values.
+
+    Where models agree in a name but not in what it may be, it takes what any of them takes, and
+    the architecture refuses the rest.
+    """
+    group = parser.add_argument_group("architecture")
+    by_name: dict[str, list[tuple[ModelSpec, Flag]]] = {}
+    for spec in specs:
+        for flag in spec.flags:
+            by_name.setdefault(flag.name, []).append((spec, flag))
+    for name, owners in by_name.items():
+        first = owners[0][1]
+        texts = {flag.help: spec.name for spec, flag in owners}
+        of_all = len(owners) == len(specs)
+        if len(texts) == 1:
+            text = first.help if of_all else f"{', '.join(s.name for s, _ in owners)}: {first.help}"
+        else:
+            text = "; ".join(f"{model}: {help_text}" for help_text, model in texts.items())
+        arguments: dict[str, Any] = {"help": text, "default": None}
+        if first.switch:
+            arguments |= {"action": "store_true", "default": False}
+        elif first.choices:
+            arguments["choices"] = tuple(
+                dict.fromkeys(choice for _, flag in owners for choice in flag.choices)
+            )
+        else:
+            smallest = min(flag.smallest for _, flag in owners)
+            arguments |= {"type": whole_number(smallest), "metavar": first.metavar}
+        if search and not first.switch:
+            arguments["nargs"] = "+"
+            defaults = [spec.grid(None).get(name) for spec, _ in owners]
+            if all(defaults):
+                arguments["help"] += " (default: the published ones)"
+        elif not first.switch:
+            arguments["default"] = first.default
+        group.add_argument("--" + name.replace("_", "-"), **arguments)
+
+
+def flag_values(args: argparse.Namespace, spec: ModelSpec) -> dict[str, Any]:
+    """Return what the user, or a default, gave for the flags of ``spec``, by name."""
+    values = {flag.name: getattr(args, flag.name) for flag in spec.flags}
+    return {name: v for name, v in values.items() if v is not None and v is not False}
+
+
+def _number(kind: type) -> Callable[[str], int | float]:
+    def parse(text: str) -> int | float:
+        try:
+            return kind(text)
+        except ValueError:
+            what = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what}") from None
+
+    return parse
+
+
+def add_protocol_flags(parser: Parser, specs: Sequence[ModelSpec]) -> None:
+    """Add ``--protocol`` and one flag per :class:`Protocol` field.
+
+    The defaults shown are those of the models in ``specs``.
+    """
+    group = parser.add_argument_group("protocol (the defaults are the published ones)")
+    group.add_argument(
+        "--protocol",
+        choices=tuple(PRESETS),
+        default="paper",
+        help="a whole protocol by name; the flags below change single settings of it",
+    )
+    kinds = get_type_hints(Protocol)
+    for field in fields(Protocol):
+        defaults = {spec.name: getattr(spec.paper, field.name) for spec in specs}
+        if len(set(defaults.values())) == 1:
+            shown = str(next(iter(defaults.values())))
+        else:
+            shown = ", ".join(f"{name} {value}" for name, value in defaults.items())
+        kind, choices = kinds[field.name], field.metadata["choices"]
+        arguments: dict[str, Any] = {"choices": choices} if choices else {"type": _number(kind)}
+        group.add_argument(
+            "--" + field.name.replace("_", "-"),
+            **arguments,
+            metavar=None if choices else "N" if kind is int else "X",
+            help=f"{field.metadata['help']} (default: {shown})",
+        )
+
+
+def protocol_from(args: argparse.Namespace, spec: ModelSpec) -> Protocol:
+    """Return the preset of ``spec`` that was asked for, with the fields the user set."""
+    names = [field.name for field in fields(Protocol)]
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return spec.protocol(args.protocol, **chosen)
+
+
+def add_probe_flags(parser: Parser) -> None:
+    """Add ``--seed`` and ``--attempt``."""
+    parser.add_argument(
+        "--seed", type=non_negative_int, metavar="N", default=0, help="base seed of every stream"
+    )
+    parser.add_argument(
+        "--attempt",
+        type=non_negative_int,
+        metavar="N",
+        default=0,
+        help="another initialisation, order and dropout for the same data",
+    )
+
+
+def add_engine_flags(parser: Parser) -> None:
+    """Add ``--device`` and ``--engine``."""
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where to train; auto is cuda where there is one, else cpu",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="fast",
+        help="fast code, or the plain reference loop it is tested against",
+    )
+
+
+def add_budget_flag(parser: Parser, specs: Sequence[ModelSpec]) -> None:
+    """Add ``--params``."""
+    texts = {spec.name: spec.budget_help for spec in specs}
+    text = "; ".join(f"{name}: {t}" for name, t in texts.items()) if len(specs) > 1 else ""
+    parser.add_argument(
+        "--params", type=positive_int, metavar="P", help=text or specs[0].budget_help
+    )
+
+
+def resolve_device(name: str) -> str:
+    """Return "cpu", "cuda" or "mps"; raise :class:`UserError` for one this machine lacks."""
+    import torch  # here, so that reading --help does not wait for it
+
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name == "auto":
+        return "cuda" if available["cuda"] else "cpu"
+    if not available[name]:
+        raise UserError(f"--device {name}: this machine or this torch build has no {name}")
+    return name

@@ -1,0 +1,241 @@
+"""The body of the training scripts: train one model, show progress, print a summary."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line.files import require_writable, write_atomically
+from command_line.flags import (
+    add_budget_flag,
+    add_engine_flags,
+    add_model_flags,
+    add_probe_flags,
+    add_protocol_flags,
+    flag_values,
+    protocol_from,
+    resolve_device,
+)
+from command_line.interrupts import import_torch
+from command_line.parser import Parser, non_negative_int, positive_int
+from dataset.synthetic_generator import max_mappings
+from training.bits import BITS_VERSION
+from training.errors import UserError
+from training.probe_types import Outcome, Probe
+from training.spec import Architecture, ModelSpec
+
+if TYPE_CHECKING:
+    from engines.engine import Engine
+    from training.loop import EpochRecord
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run of a training script is to do."""
+
+    probe: Probe
+    budget: int
+    requested_engine: str
+    device: str
+    threads: int
+    as_json: bool
+    dry_run: bool
+    history: Path | None
+    save: Path | None
+
+
+def train_script(spec: ModelSpec, description: str | None) -> None:
+    """Read the flags of a model's training script, train, report."""
+    job = _job(_parse(spec, description), spec)
+    probe = job.probe
+    _require_size(probe)
+    for path in (job.history, job.save):
+        if path is not None:
+            require_writable(path)
+    import_torch()
+    from engines.engine import choose_engine, fallback_note
+
+    device = resolve_device(job.device)
+    engine = choose_engine(job.requested_engine, device, probe.architecture)
+    if note := spec.label_note(job.budget, probe.architecture):
+        print(note, file=sys.stderr)
+    configuration = _configuration(job, engine)
+    if job.dry_run:
+        details = {**configuration, **asdict(probe.protocol)}
+        print(json.dumps(details) if job.as_json else _aligned(details))
+        return
+    if note := fallback_note(job.requested_engine, device, {probe.architecture: engine}):
+        print(note, file=sys.stderr)
+    outcome, history = _train(job, engine)
+    if job.history:
+        write_atomically(job.history, lambda file: file.write(_history_csv(history).encode()))
+    memorized_bits = bits_per_parameter(probe) if outcome.memorized else 0.0
+    summary = {
+        **configuration,
+        **{k: None if _is_not_finite(v) else v for k, v in asdict(outcome).items()},
+        "bits_per_parameter": memorized_bits,
+    }
+    print(json.dumps(summary) if job.as_json else _summary(summary, probe.architecture))
+
+
+def bits_per_parameter(probe: Probe) -> float:
+    """Return n * T * log2(V) / parameters: the bits of n random label sequences per parameter."""
+    task = probe.architecture
+    return probe.n * task.seq_len * math.log2(task.vocab_size) / task.num_parameters
+
+
+def _parse(spec: ModelSpec, description: str | None) -> argparse.Namespace:
+    parser = Parser(description)
+    add_budget_flag(parser, [spec])
+    add_model_flags(parser, [spec])
+    parser.add_argument(
+        "--num-sequences",
+        type=positive_int,
+        metavar="N",
+        default=spec.default_sequences,
+        help="mappings to memorize",
+    )
+    add_probe_flags(parser)
+    parser.add_argument(
+        "--repeat",
+        type=non_negative_int,
+        metavar="N",
+        default=0,
+        help="repeat index of the threshold search whose probe to train again",
+    )
+    add_engine_flags(parser)
+    parser.add_argument(
+        "--threads", type=positive_int, metavar="N", default=1, help="CPU threads of torch"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the summary as one JSON object on stdout"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and stop"
+    )
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE.csv",
+        help="write loss (nats per token), accuracy and learning rate of every evaluated epoch",
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the weights (torch state_dict)"
+    )
+    add_protocol_flags(parser, [spec])
+    return parser.parse_args()
+
+
+def _job(args: argparse.Namespace, spec: ModelSpec) -> Job:
+    protocol = protocol_from(args, spec)
+    architecture = spec.solve(
+        args.params,
+        vocab_size=protocol.vocab_size,
+        seq_len=protocol.seq_len,
+        **flag_values(args, spec),
+    )
+    return Job(
+        Probe(architecture, protocol, args.seed, args.repeat, args.num_sequences, args.attempt),
+        args.params or architecture.num_parameters,
+        args.engine,
+        args.device,
+        args.threads,
+        args.json,
+        args.dry_run,
+        args.history,
+        args.save,
+    )
+
+
+def _require_size(probe: Probe) -> None:
+    task = probe.architecture
+    limit = max_mappings(task.vocab_size, task.seq_len)
+    if probe.n > limit:
+        raise UserError(
+            f"--num-sequences {probe.n} is beyond the {limit} mappings that "
+            f"{task.vocab_size} tokens and length {task.seq_len} allow"
+        )
+
+
+def _configuration(job: Job, engine: Engine) -> dict[str, Any]:
+    probe = job.probe
+    spec = probe.architecture.spec
+    return {
+        "model": spec.name,
+        "protocol": probe.label + engine.label,
+        "bits": BITS_VERSION,
+        "budget": job.budget,
+        **probe.architecture.columns(),
+        "repeat": probe.repeat,
+        "seed": probe.seed,
+        "n": probe.n,
+        "device": engine.device,
+        "engine": engine.name,
+    }
+
+
+def _train(job: Job, engine: Engine) -> tuple[Outcome, Sequence[EpochRecord]]:
+    """Train, with a bar; save the weights if that was asked for."""
+    import torch
+    from tqdm import tqdm
+
+    torch.set_num_threads(job.threads)
+    history: list[EpochRecord] = []
+    with tqdm(total=job.probe.protocol.max_epochs, unit="epoch", disable=None, leave=False) as bar:
+
+        def on_epoch(record: EpochRecord) -> None:
+            history.append(record)
+            bar.set_postfix(loss=f"{record.loss:.4f}", accuracy=f"{record.accuracy:.4f}")
+            bar.update(record.epoch - bar.n)
+
+        [(outcome, weights)] = engine.train([job.probe], on_epoch)
+    if job.save:
+        values = {name: value.cpu() for name, value in weights().items()}
+        write_atomically(job.save, lambda file: torch.save(values, file))
+    return outcome, history
+
+
+def _history_csv(history: Sequence[EpochRecord]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", "loss", "accuracy", "learning_rate"])
+    writer.writerows([r.epoch, r.loss, r.accuracy, r.learning_rate] for r in history)
+    return text.getvalue()
+
+
+def _is_not_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _aligned(rows: dict[str, Any]) -> str:
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _summary(summary: dict[str, Any], architecture: Architecture) -> str:
+    loss = summary["loss"]
+    return _aligned(
+        {
+            "architecture": f"{summary['model']} {architecture.name}",
+            "protocol": summary["protocol"],
+            "true parameters": f"{summary['num_parameters']:,}",
+            "sequences N": summary["n"],
+            "memorized": "yes" if summary["memorized"] else "no",
+            "accuracy": f"{summary['accuracy']:.6f} of tokens",
+            "loss": "not finite" if loss is None else f"{loss:.6f} nats per token",
+            "epochs": summary["epochs"],
+            "stop reason": summary["stop_reason"],
+            "bits stored": f"{summary['bits_per_parameter']:.4f} per parameter"
+            + ("" if summary["memorized"] else " (not memorized: counted as none)"),
+            "device": f"{summary['device']}, {summary['engine']} engine",
+            "seconds": f"{summary['seconds']:.2f}",
+        }
+    )

@@ -1,0 +1,203 @@
+"""The engines that train probes, and the one place that chooses among them.
+
+The reference engine is the plain loop of training/loop.py. The fast one is the compiled engine on a
+CPU (engines/native) and stacked tensors on CUDA (stacked.py). Where the compiled engine is missing,
+or does not know a model, it is whichever of the other two is faster for that model.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from engines.native.build import machine
+from engines.native.load import Unavailable, find_engine, load_engine
+from engines.native.model import NativeModel
+from engines.native.stack import NativeStack
+from engines.stacked import StackedModels
+from training.loop import EpochRecord
+from training.probe import ProbeStart, run_probe, start_probe
+from training.probe_types import Outcome, Probe
+from training.session import Epoch, Stack, train_stack
+from training.spec import Architecture
+
+Weights = dict[str, Tensor]
+OnEpoch = Callable[[EpochRecord], None]
+
+
+@dataclass(frozen=True)
+class Engine(ABC):
+    """Trains probes on one device. A value that can be pickled; equal engines do the same."""
+
+    device: str = "cpu"
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The end of the protocol column: empty where the bits are those of most rows.
+
+        Probes of another label round differently and are not mixed with those.
+        """
+
+    @property
+    def largest_job(self) -> int:
+        """How many probes of one architecture and protocol it trains together at most."""
+        return 1
+
+    @abstractmethod
+    def train(
+        self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
+    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
+        """Train probes of one architecture and protocol; ``on_epoch`` hears of the first one.
+
+        Returns each one's outcome and a function that returns its weights, those of the verdict.
+        """
+
+
+def _device_label(device: str) -> str:
+    return "" if device == "cpu" else f" device={device}"
+
+
+@dataclass(frozen=True)
+class ReferenceEngine(Engine):
+    """The flat loop, on any device."""
+
+    name: ClassVar[str] = "reference"
+
+    @property
+    def label(self) -> str:
+        """See :class:`Engine`."""
+        return f" engine={self.name}{_device_label(self.device)}"
+
+    def train(
+        self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
+    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
+        """See :class:`Engine`."""
+        trained: list[tuple[Outcome, Callable[[], Weights]]] = []
+        for index, probe in enumerate(probes):
+            outcome, model = run_probe(
+                probe, self.device, on_epoch if index == 0 else lambda record: None
+            )
+            trained.append((outcome, model.state_dict))
+        return trained
+
+
+class _StackEngine(Engine):
+    """What the native and the stacked engine share: the session over a stack of models."""
+
+    @abstractmethod
+    def start(self, starts: Sequence[ProbeStart]) -> Stack:
+        """Return the models before their first step."""
+
+    def train(
+        self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
+    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
+        """See :class:`Engine`."""
+
+        def on_stack_epoch(index: int, record: EpochRecord) -> None:
+            if index == 0:
+                on_epoch(record)
+
+        begin = time.perf_counter()
+        starts = [start_probe(probe) for probe in probes]
+        stack = self.start(starts)
+        share = (time.perf_counter() - begin) / len(probes)
+        outcomes = train_stack(stack, starts, on_stack_epoch)
+        return [
+            (
+                replace(outcome, seconds=outcome.seconds + share),
+                lambda index=index: stack.state_dict(index),
+            )
+            for index, outcome in enumerate(outcomes)
+        ]
+
+
+@dataclass(frozen=True)
+class NativeEngine(_StackEngine):
+    """The compiled engine: one model after the other, on a CPU.
+
+    Its bits are the same on all x86-64 processors. On ARM they are as far as emulation goes; until
+    they have been compared on a real one, its probes are kept apart.
+    """
+
+    name: ClassVar[str] = "native"
+
+    @property
+    def label(self) -> str:
+        """See :class:`Engine`."""
+        return "" if machine() == "x86_64" else f" machine={machine()}"
+
+    def start(self, starts: Sequence[ProbeStart]) -> NativeStack:
+        """Return the models before their first step."""
+        return NativeStack(starts)
+
+
+@dataclass(frozen=True)
+class StackedEngine(_StackEngine):
+    """Many models in one tensor: the engine of GPUs, and the fallback for small models on a CPU."""
+
+    name: ClassVar[str] = "stacked"
+
+    @property
+    def label(self) -> str:
+        """See :class:`Engine`."""
+        return f" engine={self.name}" if self.device == "cpu" else _device_label(self.device)
+
+    @property
+    def largest_job(self) -> int:
+        """See :class:`Engine`."""
+        return 5 if self.device == "cpu" else 64
+
+    def start(self, starts: Sequence[ProbeStart]) -> StackedModels:
+        """Return the models before their first step."""
+        return StackedModels(starts, self.device, host_masks=self.device == "cpu")
+
+
+def choose_engine(requested: str, device: str, architecture: Architecture) -> Engine:
+    """Return what trains ``architecture``: by the choice of the user, what there is, and speed.
+
+    ``requested`` is "fast" or "reference"; ``device`` is "cpu", "cuda" or "mps".
+    """
+    spec = architecture.spec
+    # Stacked models need float64, which MPS lacks.
+    if requested == "reference" or device == "mps":
+        return ReferenceEngine(device)
+    if device != "cpu":
+        return StackedEngine(device) if spec.stacked else ReferenceEngine(device)
+    if spec.native and load_engine():
+        return NativeEngine()
+    if spec.stacked and architecture.num_parameters <= spec.stacked.faster_up_to:
+        return StackedEngine()
+    return ReferenceEngine()
+
+
+def fallback_note(requested: str, device: str, engines: dict[Architecture, Engine]) -> str | None:
+    """Return one line when the fast engine has to do without compiled code it knows, else None."""
+    missing = find_engine()
+    if requested != "fast" or device != "cpu" or not isinstance(missing, Unavailable):
+        return None
+    used = sorted({engine.name for a, engine in engines.items() if a.spec.native})
+    if not used:
+        return None
+    names = {"reference": "the reference loop", "stacked": "stacked torch operations"}
+    return (
+        f"note: {missing.reason}; using {' or '.join(names[name] for name in used)} instead, more "
+        f"slowly; these probes are counted apart, as {' or '.join(f'engine={n}' for n in used)}; "
+        f"{missing.remedy}"
+    )
+
+
+def start_native(probe: Probe) -> tuple[NativeModel, Iterator[Epoch]]:
+    """Return the probe's compiled model before its first step, and its epochs.
+
+    ``model.train_epoch(*next(epochs))`` trains one.
+    """
+    start = start_probe(probe)
+    return NativeStack([start]).models[0], start.epochs()

@@ -1,0 +1,81 @@
+"""From a budget and values for a model's flags to the list of searches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+from dataset.synthetic_generator import max_mappings
+from threshold_search.searches import Search
+from training.protocol import Protocol
+from training.spec import Architecture, FlagValue, ModelSpec
+
+Values = Mapping[str, Sequence[FlagValue]]  # by flag, those that the user named
+Configuration = tuple[Architecture, Protocol, int]  # ..., budget
+
+
+def configurations(
+    spec: ModelSpec, protocol: Protocol, budget: int | None, given: Values
+) -> list[Configuration]:
+    """Return every combination of the flags' values, in the order of the flags.
+
+    Where the user named no value it is the model's grid, else none. Raises
+    :class:`~training.errors.UserError` for a combination that does not exist.
+    """
+    values = {**spec.grid(budget), **given}
+    names = [flag.name for flag in spec.flags]
+    combinations = itertools.product(*(values.get(name, [None]) for name in names))
+    found = []
+    for combination in combinations:
+        flags = {n: v for n, v in zip(names, combination, strict=True) if v is not None}
+        architecture = spec.solve(
+            budget, vocab_size=protocol.vocab_size, seq_len=protocol.seq_len, **flags
+        )
+        found.append((architecture, protocol, budget or architecture.num_parameters))
+    return found
+
+
+def published_configurations(
+    spec: ModelSpec, protocol: Protocol, given: Values
+) -> list[Configuration]:
+    """Return the published rows of a model, of those only what has one of the ``given`` values."""
+    rows = []
+    for budget in spec.published_budgets:
+        grid = {
+            name: [value for value in values if value in given.get(name, values)]
+            for name, values in spec.grid(budget).items()
+        }
+        if set(given) <= set(grid):
+            rows += configurations(spec, protocol, budget, grid)
+    return rows
+
+
+def searches(
+    configurations: Iterable[Configuration],
+    repeats: int = 5,
+    seed: int = 0,
+    attempt: int = 0,
+    max_size: int | None = None,
+) -> list[Search]:
+    """Return every repeat of every configuration, without duplicates, in their order."""
+    found: dict[Search, None] = {}
+    for architecture, protocol, budget in configurations:
+        limit = max_mappings(protocol.vocab_size, protocol.seq_len)
+        if max_size is not None:
+            limit = min(limit, max_size)
+        for repeat in range(repeats):
+            search = Search(
+                architecture, protocol, budget, repeat, seed, limit, max_size, attempt=attempt
+            )
+            found[search] = None
+    return list(found)
+
+
+def label_notes(configurations: Iterable[Configuration]) -> list[str]:
+    """Return one line per model and budget that is a label, not the true count."""
+    notes: dict[tuple[str, int], str | None] = {}
+    for architecture, _, budget in configurations:
+        spec = architecture.spec
+        if (spec.name, budget) not in notes:
+            notes[spec.name, budget] = spec.label_note(budget, architecture)
+    return [note for note in notes.values() if note]

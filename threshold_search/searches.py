@@ -1,0 +1,101 @@
+"""One search: what it asks for, and where it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from threshold_search.search import Bounds, search_sizes
+from training.bits import BITS_VERSION
+from training.probe_types import Outcome, Probe
+from training.protocol import Protocol
+from training.spec import Architecture
+
+
+@dataclass(frozen=True)
+class Search:
+    """One repeat of one configuration; ``budget`` is what was asked for, in parameters.
+
+    ``limit`` is the largest size to try; ``max_size`` is the user's bound behind it, if any.
+    """
+
+    architecture: Architecture
+    protocol: Protocol
+    budget: int
+    repeat: int
+    seed: int
+    limit: int
+    max_size: int | None = None
+    attempt: int = 0
+
+    @property
+    def configuration(self) -> tuple[Architecture, int]:
+        """What the repeats of a search have in common."""
+        return self.architecture, self.budget
+
+
+class SearchState:
+    """A search in progress: the verdicts so far and the size it waits for."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.bounds: Bounds | None = None
+        self._sizes = search_sizes(search.limit)
+        self._size = next(self._sizes)
+        self._success, self._failure = 0, None
+        self._outcomes: list[Outcome] = []
+
+    @property
+    def probe(self) -> Probe:
+        """The probe whose outcome the search waits for."""
+        s = self.search
+        return Probe(s.architecture, s.protocol, s.seed, s.repeat, self._size, s.attempt)
+
+    def advance(self, outcome_of: Callable[[Probe], Outcome | None]) -> None:
+        """Consume every outcome that is known, up to the next unknown one or the end."""
+        while self.bounds is None and (outcome := outcome_of(self.probe)) is not None:
+            self._outcomes.append(outcome)
+            if outcome.memorized:
+                self._success = self._size
+            else:
+                self._failure = self._size
+            try:
+                self._size = self._sizes.send(outcome.memorized)
+            except StopIteration as end:
+                self.bounds = end.value
+
+    @property
+    def remaining(self) -> float:
+        """Probes still to come: known in the bisection, a guess before it."""
+        if self.bounds is not None:
+            return 0.0
+        if self._failure is None:
+            return len(self._outcomes) + 8.0  # as many halvings as doublings, and a few of both
+        return math.log2(max(2, self._failure - self._success))
+
+    @property
+    def fraction(self) -> float:
+        """Share of the search's probes that are done, for the progress bar."""
+        done = len(self._outcomes)
+        return done / (done + self.remaining)
+
+    def row(self, label: str) -> dict[str, object]:
+        """Return the result row of a finished search whose probes are logged under ``label``."""
+        search, outcomes = self.search, self._outcomes
+        if search.max_size is not None:
+            label += f" max_size={search.max_size}"
+        return {
+            "model": search.architecture.spec.name,
+            "protocol": label,
+            "bits": BITS_VERSION,
+            "budget": search.budget,
+            **search.architecture.columns(),
+            "repeat": search.repeat,
+            "seed": search.seed,
+            "threshold": self.bounds.threshold,
+            "first_failure": self.bounds.first_failure,
+            "max_epoch_reached": any(o.stop_reason == "max_epochs" for o in outcomes),
+            "probes": len(outcomes),
+            "seconds": round(math.fsum(o.seconds for o in outcomes), 3),
+        }

@@ -1,0 +1,161 @@
+"""All that the instrument knows of a model: one value of :class:`ModelSpec`, in its own folder.
+
+A new model is a folder with a module, an :class:`Architecture` and a ``SPEC``, and one line in
+threshold_search/models.py. CONTRIBUTING.md has the recipe. Imports no torch, and no spec may at
+import time: counting parameters and reading ``--help`` should not wait for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
+
+from training.presets import PRESETS
+from training.protocol import Protocol
+from training.task import Encoding, sequence_to_sequence
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from training.stacked_layers import Drop, Parameters
+
+TASK = ("vocab_size", "seq_len")  # fields of every architecture that are the protocol's too
+FlagValue = int | str | bool | None
+
+
+class Architecture(ABC):
+    """A model's shape. Subclasses are frozen dataclasses of whole numbers and strings.
+
+    Every field but those of the task becomes a CSV column. ``__post_init__`` raises
+    :class:`~training.errors.UserError` for a shape that does not exist.
+    """
+
+    vocab_size: int
+    seq_len: int
+    spec: ClassVar[ModelSpec]  # set by the ModelSpec that is made of the class
+
+    @property
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """Number of trained parameters."""
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and progress bars."""
+        columns = self.columns()
+        return " ".join(f"{name}={columns[name]}" for name in self.spec.sizes)
+
+    def columns(self) -> dict[str, int | str]:
+        """Return the CSV columns that identify the architecture."""
+        return {name: getattr(self, name) for name in self.spec.columns}
+
+    @classmethod
+    def from_columns(cls, row: Mapping[str, Any], protocol: Protocol) -> Self:
+        """Return the architecture of a CSV row: the inverse of :meth:`columns`."""
+        task = {name: getattr(protocol, name) for name in TASK}
+        return cls(**{name: row[name] for name in cls.spec.sizes}, **task)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A command-line flag of one model, such as ``--layers``; ``name`` is ``layers``.
+
+    Its value is a whole number from ``smallest`` on, or one of ``choices``, or with ``switch``
+    whether it was given. ``default`` is the training script's; a search takes what ``grid`` says.
+    """
+
+    name: str
+    help: str
+    default: FlagValue = None
+    smallest: int = 1
+    metavar: str = "N"
+    choices: tuple[str, ...] = ()
+    switch: bool = False
+
+
+@dataclass(frozen=True)
+class NativeForm:
+    """The model in the compiled engine: a C function NAME_create and its struct of int64 fields.
+
+    ``shape`` are attributes of the architecture in the order of the struct (engines/native).
+    """
+
+    name: str
+    shape: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StackedForm:
+    """The model for many probes at once.
+
+    ``load`` returns a function (architecture, parameters, one-hot inputs (M, B, S, V), drop) ->
+    logits (M, B, S, V); see training/stacked_layers.py. On a CPU without the compiled engine,
+    stacking five models is faster than the reference loop up to ``faster_up_to`` parameters.
+    """
+
+    load: Callable[[], Callable[[Any, Parameters, Tensor, Drop], Tensor]]
+    faster_up_to: int = 0
+
+
+def _no_grid(budget: int | None) -> Mapping[str, Sequence[FlagValue]]:
+    return {}
+
+
+def _no_note(budget: int, architecture: Any) -> str | None:
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """One model. Equal to itself alone.
+
+    ``name`` stands in the CSVs and begins their file names. ``paper`` is the published protocol.
+    ``solve(budget, vocab_size=, seq_len=, **flags)`` returns the architecture that a parameter
+    budget means (None if no budget was given), with one value per flag; it raises UserError where
+    there is none. ``grid(budget)`` maps flags to the values that a search tries where the user
+    names none; for a budget in ``published_budgets``, or None, those are the published ones.
+    ``build(architecture, dropout)`` returns the module: forward (B, S) int64 -> logits (B, S, V),
+    ``draw_weights(stream)``, ``dropout_sites()`` (see training/probe.py).
+    ``label_note(budget, architecture)`` returns a line for the user where a budget is not the size.
+    """
+
+    name: str
+    architecture: type[Architecture]
+    solve: Callable[..., Architecture]
+    build: Callable[[Any, float], nn.Module]
+    paper: Protocol = field(default_factory=Protocol)
+    flags: tuple[Flag, ...] = ()
+    budget_help: str = "parameter budget"
+    grid: Callable[[int | None], Mapping[str, Sequence[FlagValue]]] = _no_grid
+    published_budgets: tuple[int, ...] = ()
+    default_sequences: int = 64
+    encode: Encoding = sequence_to_sequence
+    label_note: Callable[[int, Any], str | None] = _no_note
+    stacked: StackedForm | None = None
+    native: NativeForm | None = None
+
+    def __post_init__(self) -> None:
+        """Let the architectures know their spec; raise ValueError if they have one already."""
+        if "spec" in vars(self.architecture):
+            raise ValueError(f"{self.architecture.__name__} belongs to another spec already")
+        self.architecture.spec = self
+
+    @functools.cached_property
+    def sizes(self) -> dict[str, type]:
+        """The architecture's fields but those of the task, each with its type: int or str."""
+        types = get_type_hints(self.architecture)
+        names = [field.name for field in dataclasses.fields(self.architecture)]
+        return {name: types[name] for name in names if name not in TASK}
+
+    @property
+    def columns(self) -> dict[str, type]:
+        """The CSV columns that identify an architecture, likewise."""
+        return {"num_parameters": int, **self.sizes}
+
+    def protocol(self, preset: str = "paper", **changes: Any) -> Protocol:
+        """Return the published protocol as a preset changes it, then with ``changes``."""
+        return dataclasses.replace(self.paper, **{**PRESETS[preset], **changes})
