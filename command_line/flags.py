@@ -48,9 +48,10 @@ def add_model_flags(parser: Parser, specs: Sequence[ModelSpec], search: bool = F
             arguments |= {"type": whole_number(smallest), "metavar": first.metavar}
         if search and not first.switch:
             arguments["nargs"] = "+"
-            defaults = [spec.grid(None).get(name) for spec, _ in owners]
-            if all(defaults):
-                arguments["help"] += " (default: the published ones)"
+            if all(spec.grid(None).get(name) for spec, _ in owners):
+                published = all(spec.published_budgets for spec, _ in owners)
+                whose = "the published ones" if published else "the model's own"
+                arguments["help"] += f" (default: {whose})"
         elif not first.switch:
             arguments["default"] = first.default
         group.add_argument("--" + name.replace("_", "-"), **arguments)

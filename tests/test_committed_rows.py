@@ -6,17 +6,13 @@ import random
 import pytest
 from scripts import ROOT
 
-from engines.engine import train_probe
+from engines.engine import NativeEngine
 from engines.native.load import load_engine
-from mlp_experiments.mlp_utils import MLPArchitecture
+from threshold_search.models import MODELS
 from threshold_search.records import probe_layout
 from threshold_search.results_folder import read_rows
 from training.bits import BITS_VERSION
 from training.probe_types import Outcome, Probe
-from training.protocol import Protocol
-from transformer_experiments.transformer_utils import TransformerArchitecture
-
-ARCHITECTURES = {"mlp": MLPArchitecture, "transformer": TransformerArchitecture}
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 
@@ -25,20 +21,19 @@ def logged(longest_seconds=float("inf")):
     """Return the rows of the engine's published-protocol probes that took no longer."""
     return [
         row
-        for model in ARCHITECTURES
-        for row in read_rows(ROOT / "results" / f"{model}_probes.csv", probe_layout(model))
+        for spec in MODELS.values()
+        for row in read_rows(ROOT / "results" / f"{spec.name}_probes.csv", probe_layout(spec))
         if (row["protocol"], row["bits"]) == ("paper", BITS_VERSION)
         and row["seconds"] <= longest_seconds
     ]
 
 
 def assert_equal_when_trained_again(row):
-    make = ARCHITECTURES[row["model"]]
-    names = {field.name for field in dataclasses.fields(make)} & set(row)
-    architecture = make(**{name: row[name] for name in names})
+    spec = MODELS[row["model"]]
+    architecture = spec.architecture.from_columns(row, spec.paper)
     assert architecture.num_parameters == row["num_parameters"]
-    protocol = Protocol.paper(row["model"])
-    outcome, _ = train_probe(Probe(architecture, protocol, row["seed"], row["repeat"], row["n"]))
+    probe = Probe(architecture, spec.paper, row["seed"], row["repeat"], row["n"])
+    [(outcome, _)] = NativeEngine().train([probe])
     expected = Outcome(**{field.name: row[field.name] for field in dataclasses.fields(Outcome)})
     assert dataclasses.replace(outcome, seconds=0) == dataclasses.replace(expected, seconds=0), row
 

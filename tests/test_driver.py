@@ -12,9 +12,10 @@ import pytest
 from command_line.interrupts import interrupts_held_back
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
-from threshold_search.driver import Search, drive
+from threshold_search.driver import drive
 from threshold_search.records import probe_layout, result_layout
 from threshold_search.results_folder import ResultsFolder
+from threshold_search.searches import Search
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.probe_types import Outcome
@@ -34,6 +35,9 @@ class InstantWorkers:
     @property
     def has_idle(self):
         return len(self.running) < self.count
+
+    def largest_job(self, architecture):
+        return 1
 
     def submit(self, job):
         assert not set(job) & set(self.running)
@@ -69,29 +73,29 @@ def searches(repeats=3, limit=10**6, max_size=None, depths=(0, 1, 2)):
 
 
 def run(folder, workers, wanted=None):
-    with ResultsFolder(folder, ["mlp"]) as results:
+    with ResultsFolder(folder, [MLP_SPEC]) as results:
         return drive(wanted or searches(), results, workers)
 
 
 def test_results_are_the_thresholds(tmp_path):
     states = run(tmp_path, InstantWorkers())
     rows = pd.read_csv(tmp_path / "mlp_results.csv")
-    assert list(rows.columns) == result_layout("mlp").columns
+    assert list(rows.columns) == result_layout(MLP_SPEC).columns
     assert len(rows) == len(states) == 18
     for state in states:
         assert state.bounds.threshold == true_threshold(state.probe)
     assert (rows.first_failure == rows.threshold + 1).all()
     log = pd.read_csv(tmp_path / "mlp_probes.csv")
-    assert list(log.columns) == probe_layout("mlp").columns
+    assert list(log.columns) == probe_layout(MLP_SPEC).columns
     assert rows.probes.sum() >= len(log)
 
 
 def test_csv_columns_are_the_documented_ones():
     leading = "model,protocol,bits,budget,num_parameters,hidden_size,d_ff,num_heads,num_layers,"
     tail = "repeat,seed,threshold,first_failure,max_epoch_reached,probes,seconds"
-    assert result_layout("transformer").header == leading + tail
+    assert result_layout(TRANSFORMER_SPEC).header == leading + tail
     probe_tail = "repeat,seed,n,memorized,accuracy,loss,epochs,stop_reason,seconds"
-    assert probe_layout("transformer").header == leading.replace("budget,", "") + probe_tail
+    assert probe_layout(TRANSFORMER_SPEC).header == leading.replace("budget,", "") + probe_tail
 
 
 def test_equal_architectures_share_probes(tmp_path):
@@ -139,7 +143,7 @@ def test_torn_last_line_is_dropped_and_reported(tmp_path, capsys):
 
 @pytest.mark.parametrize("length", [0, 1, 20])
 def test_torn_header(tmp_path, length):
-    header = probe_layout("mlp").header
+    header = probe_layout(MLP_SPEC).header
     (tmp_path / "mlp_probes.csv").write_text(header[:length])
     run(tmp_path, InstantWorkers())
     assert (tmp_path / "mlp_probes.csv").read_text().startswith(header + "\n")
@@ -206,7 +210,7 @@ def test_both_models_in_one_folder(tmp_path):
         TransformerArchitecture(32, 40, 4, 1), TRANSFORMER_SPEC.protocol(), 32_000, 0, 0, 10**6
     )
     mlp = Search(MLPArchitecture(5, 1), PAPER, 1_000, 0, 0, 10**6)
-    with ResultsFolder(tmp_path, ["mlp", "transformer"]) as folder:
+    with ResultsFolder(tmp_path, [MLP_SPEC, TRANSFORMER_SPEC]) as folder:
         drive([mlp, transformer], folder, InstantWorkers())
     assert pd.read_csv(tmp_path / "mlp_results.csv").model.tolist() == ["mlp"]
     assert pd.read_csv(tmp_path / "transformer_results.csv").model.tolist() == ["transformer"]

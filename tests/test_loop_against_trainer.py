@@ -150,7 +150,7 @@ def test_same_run(case, tmp_path):
     tokens = generator.integers(0, task.vocab_size, (2, case.n, task.seq_len))
     inputs, labels = torch.from_numpy(tokens)
     torch.manual_seed(case.seed)
-    model = task.build(dropout=0.0)
+    model = task.spec.build(task, 0.0)
     start = copy.deepcopy(model)
 
     records = []

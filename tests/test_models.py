@@ -16,7 +16,7 @@ from mlp_experiments import mlp_utils
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import UserError
 from training.loop import parameter_groups
-from transformer_experiments import budgets
+from transformer_experiments import transformer_utils as budgets
 from transformer_experiments.transformer import Transformer
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -56,7 +56,7 @@ def torch_name(name: str) -> str:
 
 def same_weights(shape: TransformerArchitecture, dropout: float = 0.0):
     """Return (ours, torch's) with the same, everywhere random weights."""
-    ours, theirs = shape.build(dropout), TorchTransformer(shape, dropout)
+    ours, theirs = shape.spec.build(shape, dropout), TorchTransformer(shape, dropout)
     with torch.no_grad():
         for parameter in ours.parameters():  # biases and norms too, and no two layers alike
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -147,7 +147,7 @@ def test_causal_mask_is_on_self_attention_only():
 def test_mlp_equals_sequential(num_layers):
     shape = MLPArchitecture(12 if num_layers else 0, num_layers, vocab_size=5, seq_len=4)
     torch.manual_seed(0)
-    ours = shape.build()
+    ours = shape.spec.build(shape, 0.0)
     widths = [20] + [12] * num_layers + [20]
     layers: list[nn.Module] = []
     for wide, narrow in itertools.pairwise(widths):
@@ -173,7 +173,9 @@ def test_mlp_equals_sequential(num_layers):
 
 
 def built_size(architecture) -> int:
-    return sum(parameter.numel() for parameter in architecture.build(0.0).parameters())
+    return sum(
+        parameter.numel() for parameter in architecture.spec.build(architecture, 0.0).parameters()
+    )
 
 
 def published_architecture(row: dict[str, str]):
@@ -335,7 +337,7 @@ def test_bad_budget_is_a_user_error(params, arguments):
     "architecture", [MLPArchitecture(49, 1), MLPArchitecture(0, 0), *SHAPES], ids=lambda a: a.name
 )
 def test_weight_decay_groups_are_the_trainers(architecture):
-    model = architecture.build(0.0)
+    model = architecture.spec.build(architecture, 0.0)
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, weight_decay=0.01)
     decay = {names[p]: group["weight_decay"] for group in groups for p in group["params"]}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
+from threshold_search.models import MODELS
 from training.errors import UserError
+from training.presets import PRESETS
 from training.protocol import Protocol
 
 NAN, INF = float("nan"), float("inf")
@@ -16,7 +18,7 @@ NAN, INF = float("nan"), float("inf")
 
 def test_paper_settings():
     for model, learning_rate, dropout in (("mlp", 1e-2, 0.0), ("transformer", 5e-4, 0.1)):
-        assert vars(Protocol.paper(model)) == {
+        assert vars(MODELS[model].paper) == {
             "vocab_size": 10,
             "seq_len": 10,
             "learning_rate": learning_rate,
@@ -32,13 +34,19 @@ def test_paper_settings():
             "dropout": dropout,
             "schedule": "linear",
             "warmup_epochs": 0,
+            "max_steps": 0,
+            "evaluation_interval": 1,
+            "init": "default",
+            "verdict": "lowest_loss",
         }
 
 
 @pytest.mark.parametrize("model", ["mlp", "transformer"])
 def test_label_of_the_defaults(model):
-    assert Protocol.paper(model).label(model) == "paper"
-    assert Protocol.paper(model, batch_size=32, grad_clip=1.0).label(model) == "paper"
+    spec = MODELS[model]
+    assert spec.paper == spec.protocol() == spec.protocol("paper")
+    assert spec.paper.label(spec.paper) == "paper"
+    assert spec.protocol(batch_size=32, grad_clip=1.0).label(spec.paper) == "paper"
 
 
 @pytest.mark.parametrize(
@@ -58,10 +66,17 @@ def test_label_of_the_defaults(model):
             {"schedule": "cosine", "warmup_epochs": 9, "patience": 0},
             "paper patience=0 schedule=cosine warmup_epochs=9",
         ),
+        (
+            "mlp",
+            {"verdict": "first_perfect", "init": "orthogonal", "max_steps": 7},
+            "paper max_steps=7 init=orthogonal verdict=first_perfect",
+        ),
+        ("mlp", {"evaluation_interval": 10}, "paper evaluation_interval=10"),
     ],
 )
 def test_label_names_the_changes(model, changes, label):
-    assert Protocol.paper(model, **changes).label(model) == label
+    spec = MODELS[model]
+    assert spec.protocol(**changes).label(spec.paper) == label
 
 
 def test_labels_differ_for_every_field_and_value():
@@ -81,14 +96,18 @@ def test_labels_differ_for_every_field_and_value():
         "dropout": (0.2, 0.3),
         "schedule": ("cosine", "constant"),
         "warmup_epochs": (1, 2),
+        "max_steps": (1, 2),
+        "evaluation_interval": (2, 3),
+        "init": ("orthogonal",),
+        "verdict": ("first_perfect",),
     }
     assert set(other) == {f.name for f in fields(Protocol)}
     labels = {
-        MLP_SPEC.protocol(**{name: value}).label("mlp")
+        MLP_SPEC.protocol(**{name: value}).label(MLP_SPEC.paper)
         for name, values in other.items()
         for value in values
     }
-    assert len(labels) == 2 * len(other)
+    assert len(labels) == sum(map(len, other.values()))
     assert not any("," in label or "\n" in label for label in labels)  # they are CSV fields
 
 
@@ -107,6 +126,10 @@ def test_labels_differ_for_every_field_and_value():
         ("patience", [-1]),
         ("schedule", ["step", "", "Linear"]),
         ("warmup_epochs", [-1, 500]),
+        ("max_steps", [-1]),
+        ("evaluation_interval", [0, -1]),
+        ("init", ["xavier", ""]),
+        ("verdict", ["last", ""]),
         ("min_delta", [-1e-4, NAN, INF]),
         ("grad_clip", [-1.0, NAN, INF]),
         ("dropout", [-0.1, 1.0, NAN]),
@@ -121,10 +144,29 @@ def test_bad_values_are_user_errors(name, values):
 
 @pytest.mark.parametrize(
     "name",
-    [*("weight_decay", "beta1", "beta2", "min_delta", "grad_clip"), "patience", "warmup_epochs"],
+    [
+        *("weight_decay", "beta1", "beta2", "min_delta", "grad_clip"),
+        "patience",
+        "warmup_epochs",
+        "max_steps",
+    ],
 )
 def test_zero_switches_off(name):
     assert getattr(MLP_SPEC.protocol(**{name: 0.0}), name) == 0.0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_presets_change_the_published_protocol_and_flags_change_presets(preset, model):
+    spec = MODELS[model]
+    changes = PRESETS[preset]
+    assert spec.protocol(preset) == replace(spec.paper, **changes)
+    assert spec.protocol(preset, batch_size=7).batch_size == 7
+    label = spec.protocol(preset).label(spec.paper)
+    assert label.split(" ")[0] == "paper"
+    assert dict(part.split("=") for part in label.split(" ")[1:]) == {
+        name: str(value) for name, value in changes.items() if value != getattr(spec.paper, name)
+    }
 
 
 def test_every_field_has_one_line_of_help():

@@ -12,6 +12,7 @@ import pytest
 from scripts import BINARY_SEARCH, ROOT, run_script
 from test_driver import InstantWorkers, searches
 
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from threshold_search import run_record
 from threshold_search.driver import drive
 from threshold_search.results_folder import ResultsFolder
@@ -60,7 +61,7 @@ def test_written_before_the_first_probe_and_only_then(tmp_path):
 
     def run():
         workers = InstantWorkers()
-        with ResultsFolder(tmp_path, ["mlp"]) as folder:
+        with ResultsFolder(tmp_path, [MLP_SPEC]) as folder:
             drive(
                 searches(),
                 folder,

@@ -10,7 +10,7 @@ from transformers import get_scheduler
 
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from training.portable_math import cos_pi
-from training.schedule import SCHEDULES, learning_rates
+from training.schedule import SCHEDULES, learning_rates, total_steps
 
 NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 # What every machine has to arrive at: SHA-256 of 40 epochs of every schedule, little-endian.
@@ -36,6 +36,23 @@ def test_the_trainers_schedules(schedule, warmup, n):
         scheduler.step()
     rates = all_rates(protocol, n)
     np.testing.assert_allclose(rates, expected, rtol=1e-12, atol=1e-17)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("max_steps", [1, 5, 6, 13, 59])
+def test_max_steps_is_the_horizon_as_the_trainers_is(schedule, max_steps):
+    protocol = MLP_SPEC.protocol(
+        schedule=schedule, warmup_epochs=2, max_epochs=20, max_steps=max_steps
+    )
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=protocol.learning_rate)
+    scheduler = get_scheduler(NAMES[schedule], optimizer, 2 * 3, max_steps)
+    expected = []
+    for _ in range(max_steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert total_steps(protocol, 77) == max_steps
+    np.testing.assert_allclose(all_rates(protocol, 77), expected, rtol=1e-12, atol=1e-17)
 
 
 def test_the_published_decay_keeps_its_bits():

@@ -52,7 +52,8 @@ def all_separable(data: Mappings, vocab_size: int) -> bool:
 def train_linear(data: Mappings, vocab_size: int, seed: int = 0, **changes) -> TrainingResult:
     n, seq_len = data.inputs.shape
     torch.manual_seed(seed)
-    model = MLPArchitecture(0, 0, vocab_size, seq_len).build()
+    shape = MLPArchitecture(0, 0, vocab_size, seq_len)
+    model = shape.spec.build(shape, 0.0)
     generator = np.random.default_rng(seed)
     return train(
         model,

@@ -22,12 +22,17 @@ NAN, INF = float("nan"), float("inf")
 
 
 def run(epochs: list[tuple[float, float]], **settings) -> tuple[int, str | None, int]:
-    """Feed (loss, accuracy) pairs until a stop: (epochs, stop reason, epoch of lowest loss)."""
-    stopping = Stopping(Protocol(**settings))
+    """Feed (loss, accuracy) pairs until a stop: (epochs, stop reason, epoch of the weights kept).
+
+    Every epoch has two steps, of 32 mappings each.
+    """
+    stopping = Stopping(Protocol(**settings), n=64)
     lowest = 0
     for loss, accuracy in epochs:
-        is_lowest, reason = stopping.after_epoch(loss, accuracy)
-        if is_lowest:
+        if not stopping.is_due():
+            continue
+        keep, reason = stopping.after(loss, accuracy)
+        if keep:
             lowest = stopping.epochs
         if reason is not None:
             return stopping.epochs, reason, lowest
@@ -83,6 +88,49 @@ TABLE = {
         {},
         (2, "perfect", 1),
     ),
+    "first_perfect keeps the perfect epoch": (
+        [(0.3, 0.9), (0.4, 1.0)],
+        {"verdict": "first_perfect"},
+        (2, "perfect", 2),
+    ),
+    "first_perfect keeps the lowest loss before": (
+        losses(0.3, 0.4, 0.5, 0.6),
+        {"verdict": "first_perfect"},
+        (4, "plateau", 1),
+    ),
+    "patience counts evaluations": (
+        losses(1, 1, 1, 1, 1, 1, 1, 1, 1),
+        {"evaluation_interval": 2},
+        (8, "plateau", 2),
+    ),
+    "between evaluations nothing counts": (
+        [(1.0, 0.5), (NAN, 1.0), (0.9, 0.5)],
+        {"evaluation_interval": 3},
+        (3, None, 3),
+    ),
+    "the last epoch is evaluated": (
+        losses(3, 2, 1, 0.5),
+        {"max_epochs": 4, "evaluation_interval": 3},
+        (4, "max_epochs", 4),
+    ),
+    "step limit": (losses(3, 2, 1, 0.5), {"max_steps": 4}, (2, "max_steps", 2)),
+    "step limit within an epoch": (losses(3, 2, 1, 0.5), {"max_steps": 5}, (3, "max_steps", 3)),
+    "step limit before the evaluation is due": (
+        losses(3, 2, 1, 0.5),
+        {"max_steps": 5, "evaluation_interval": 2},
+        (3, "max_steps", 3),
+    ),
+    "epochs end before the steps do": (
+        losses(3, 2, 1),
+        {"max_epochs": 2, "max_steps": 5},
+        (2, "max_epochs", 2),
+    ),
+    "as many steps as the epochs have": (
+        losses(3, 2, 1),
+        {"max_epochs": 2, "max_steps": 4},
+        (2, "max_epochs", 2),
+    ),
+    "perfect at the step limit": ([(3, 0.5), (2, 1.0)], {"max_steps": 4}, (2, "perfect", 2)),
     "limit": (losses(3, 2, 1, 0.5), {"max_epochs": 3}, (3, "max_epochs", 3)),
     "limit of one epoch": (losses(3), {"max_epochs": 1}, (1, "max_epochs", 1)),
     "plateau at the limit": (losses(1, 1, 1, 1), {"max_epochs": 4}, (4, "plateau", 1)),
@@ -153,7 +201,7 @@ def train_on_random_tokens(architecture, n: int, spoil: int | None = None, **cha
     generator = np.random.default_rng(0)
     inputs, labels = torch.from_numpy(generator.integers(0, 10, (2, n, 10)))
     torch.manual_seed(0)
-    model = architecture.build(0.0)
+    model = architecture.spec.build(architecture, 0.0)
     orders = (generator.permutation(n) for _ in itertools.count())
     records = []
 

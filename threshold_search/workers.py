@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 # Fork would copy the locks of torch's thread pool in whatever state they are.
 _CONTEXT = multiprocessing.get_context("spawn")
 LOSSES_ALLOWED = 3
+CALLED_DURING_IMPORT = 78  # exit status of a worker: its import of the caller's script searches
+NO_GUARD = (
+    "the script that called this searches when a worker process imports it: put the call under "
+    '`if __name__ == "__main__":`'
+)
 ANOTHER_ENGINE = (
     "the compiled engine's sources have changed since the search began; start it again (every "
     "finished probe is kept)"
@@ -170,6 +175,8 @@ class Workers:
         dead.process.join()
         dead.connection.close()
         self._workers.remove(dead)
+        if dead.process.exitcode == CALLED_DURING_IMPORT:
+            raise UserError(NO_GUARD) from None
         self._losses[probe] += 1
         if self._losses[probe] >= LOSSES_ALLOWED:
             raise WorkerLost(

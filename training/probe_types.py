@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.protocol import Protocol
-from training.spec import Architecture
+from training.spec import TASK, Architecture
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,12 @@ class Probe:
     repeat: int
     n: int
     attempt: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where architecture and protocol are of different tasks."""
+        for name in TASK:
+            if getattr(self.architecture, name) != getattr(self.protocol, name):
+                raise ValueError(f"architecture and protocol have another {name} each")
 
     @property
     def label(self) -> str:
