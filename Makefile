@@ -1,6 +1,6 @@
 # Each target sets up its own virtual environment in .venv first.
 #   make threshold   threshold of the 1-layer MLP at 10,000 parameters, five repeats, into runs/
-#   make test        lint and tests
+#   make test        lint, layers, types and tests
 #   make test-sanitize, make test-arm   the engine's tests with sanitizers, on an emulated processor
 #   make notebook    run the notebook again and redraw the figures from results/
 
@@ -16,6 +16,8 @@ threshold: .venv/installed
 test: .venv/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/pytest
 
 # Python itself is not instrumented, so the sanitizer's library has to be loaded before it; leaks

@@ -21,7 +21,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or isinstance(action.default, bool):
-            known = action.required or "default" in action.help or action.dest == "help"
+            known = action.required or "default" in (action.help or "") or action.dest == "help"
             default = "none" if action.default is None else "off"
             return action.help if known else f"{action.help} (default: {default})"
         return super()._get_help_string(action)

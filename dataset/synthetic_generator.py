@@ -188,8 +188,7 @@ def main() -> None:
     args = parser.parse_args()
 
     if args.save:
-        writer = WRITERS.get(args.save.suffix.lower())
-        if writer is None:
+        if args.save.suffix.lower() not in WRITERS:
             raise UserError(f"--save must name a file ending in .csv or .npz, got {args.save}")
         require_writable(args.save)
     try:
@@ -197,7 +196,8 @@ def main() -> None:
     except (ValueError, MemoryError) as error:  # they begin with the name of a parameter
         raise UserError("--" + str(error).replace("_", "-")) from None
     if args.save:
-        write_atomically(args.save, lambda file: writer(file, mappings))
+        write = WRITERS[args.save.suffix.lower()]
+        write_atomically(args.save, lambda file: write(file, mappings))
         print(f"wrote {args.num_sequences} mappings to {args.save}")
     else:
         _print(mappings, args.vocab_size)

@@ -7,6 +7,7 @@ or does not know a model, it is whichever of the other two is faster for that mo
 
 from __future__ import annotations
 
+import functools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +114,7 @@ class _StackEngine(Engine):
         return [
             (
                 replace(outcome, seconds=outcome.seconds + share),
-                lambda index=index: stack.state_dict(index),
+                functools.partial(stack.state_dict, index),
             )
             for index, outcome in enumerate(outcomes)
         ]

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from engines.device_masks import DeviceMasks, HostMasks
 from training.loop import parameter_groups
+from training.module import SequenceModel
 from training.probe import ProbeStart
 from training.session import Epoch
 from training.task import IGNORED
@@ -56,7 +57,7 @@ class StackedModels:
             self._masks = kind([start.masks for start in starts], count, self.device)
         # A graph replays the device's work of a step without Python; masks must be drawn on it.
         self._use_graph = self.device.type == "cuda" and not (host_masks and self._masks)
-        self._graph = None
+        self._graph: torch.cuda.CUDAGraph | None = None
 
     def _init_data(self, starts: Sequence[ProbeStart]) -> None:
         # Whole blocks of rows: a product of very few rows rounds unlike one of many.
@@ -75,7 +76,7 @@ class StackedModels:
         self._order = torch.full((*steps, self.batch), -1, dtype=torch.int64, device=self.device)
         self._rates = torch.zeros(steps, dtype=torch.float64, device=self.device)
 
-    def _init_weights(self, modules: list[torch.nn.Module]) -> None:
+    def _init_weights(self, modules: list[SequenceModel]) -> None:
         first = modules[0]
         self._names = [name for name, _ in first.named_parameters()]
         self._shapes = [p.shape for p in first.parameters()]
@@ -208,8 +209,8 @@ class StackedModels:
                     self._step([])
                     self._step_in_round.zero_()  # a round may have fewer steps than these
             torch.cuda.current_stream().wait_stream(stream)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            graph = self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
                 self._step([])
             for tensor, before in zip(state, saved, strict=True):
                 tensor.copy_(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,9 +11,10 @@ from torch.nn import functional as F
 from dataset.random_stream import RandomStream
 from training.dropout import Dropout
 from training.initial_weights import draw_linear
+from training.module import SequenceModel
 
 
-class MLP(nn.Module):
+class MLP(SequenceModel):
     """Flattened one-hot input, ``num_layers`` hidden ReLU layers, one linear output layer."""
 
     def __init__(
@@ -29,19 +31,21 @@ class MLP(nn.Module):
 
     def draw_weights(self, stream: RandomStream) -> None:
         """Draw every parameter anew, in the order of ``named_parameters``."""
-        for linear in self.linears:
+        for linear in self._linears():
             draw_linear(linear, stream)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) for ``tokens`` (B, T) of int64."""
-        x = F.one_hot(tokens, self.vocab_size).flatten(1).to(self.linears[0].weight.dtype)
+        x = F.one_hot(tokens, self.vocab_size).flatten(1).to(self._linears()[0].weight.dtype)
         for linear, dropout in zip(self.linears[:-1], self.dropouts, strict=True):
             x = dropout(F.relu(linear(x)))  # (B, h)
         return self.linears[-1](x).view(-1, self.seq_len, self.vocab_size)
 
     def dropout_sites(self) -> list[tuple[Dropout, int]]:
         """Return every dropout layer with its number of elements per batch row."""
-        return [
-            (dropout, linear.out_features)
-            for dropout, linear in zip(self.dropouts, self.linears[:-1], strict=True)
-        ]
+        dropouts = cast("list[Dropout]", list(self.dropouts))
+        hidden = self._linears()[:-1]
+        return [(d, linear.out_features) for d, linear in zip(dropouts, hidden, strict=True)]
+
+    def _linears(self) -> list[nn.Linear]:
+        return cast("list[nn.Linear]", list(self.linears))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 from torch.nn import functional as F
 
-from mlp_experiments.mlp_utils import MLPArchitecture
 from training.stacked_layers import Drop, Parameters, linear
+
+if TYPE_CHECKING:
+    from mlp_experiments.mlp_utils import MLPArchitecture
 
 
 def mlp_logits(architecture: MLPArchitecture, p: Parameters, one_hot: Tensor, drop: Drop) -> Tensor:

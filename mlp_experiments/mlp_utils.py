@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from training.protocol import Protocol
 from training.spec import Architecture, Flag, ModelSpec, NativeForm, StackedForm
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mlp_experiments.mlp import MLP
 
 PAPER_BUDGETS = (10_000, 30_000, 90_000)
@@ -103,7 +105,7 @@ def _build(architecture: MLPArchitecture, dropout: float) -> MLP:
     return MLP(a.vocab_size, a.seq_len, a.hidden_size, a.num_layers, dropout)
 
 
-def _load_stacked():
+def _load_stacked() -> Callable[..., Tensor]:
     from mlp_experiments.mlp_stacked import mlp_logits
 
     return mlp_logits

@@ -44,11 +44,10 @@ def build(architecture: LookupArchitecture, dropout: float):
     class Lookup(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.table = nn.Embedding(
-                architecture.rows, architecture.seq_len * architecture.vocab_size
-            )
-            powers = 7919 ** torch.arange(1, architecture.seq_len + 1) % 1_000_003
-            self.register_buffer("powers", powers, persistent=False)
+            features = architecture.seq_len * architecture.vocab_size
+            self.table = nn.Embedding(architecture.rows, features)
+            factors = torch.arange(1, architecture.seq_len + 1) ** 3 * 7919 % 1_000_003
+            self.register_buffer("factors", factors, persistent=False)
 
         def draw_weights(self, stream) -> None:
             nn.init.zeros_(self.table.weight)

@@ -6,11 +6,12 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from training.spec import ModelSpec
 from training.stopping import STOP_REASONS
 
-Parser = Callable[[str], object]
+Parser = Callable[[str], Any]
 
 
 def _bool(text: str) -> bool:
@@ -25,8 +26,8 @@ def _stop_reason(text: str) -> str:
     return text
 
 
-def _number(kind: type, smallest: float, largest: float = math.inf) -> Callable[[str], object]:
-    def parse(text: str) -> object:
+def _number(kind: type, smallest: float, largest: float = math.inf) -> Parser:
+    def parse(text: str) -> Any:
         value = kind(text)
         if not smallest <= value <= largest:
             raise ValueError(f"{text} is out of range")
@@ -89,7 +90,7 @@ class Layout:
         """The first line of the file, without its end."""
         return ",".join(self.columns)
 
-    def parse(self, row: list[str]) -> dict[str, object]:
+    def parse(self, row: list[str]) -> dict[str, Any]:
         """Return the row's values by column; raise ValueError saying what is wrong."""
         if len(row) != len(self.columns):
             raise ValueError(f"{len(row)} fields instead of {len(self.columns)}")

@@ -6,9 +6,9 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -22,7 +22,7 @@ from training.spec import Architecture, ModelSpec
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "results"
 
 
-def _key(values: dict[str, object], last: str) -> Hashable:
+def _key(values: dict[str, Any], last: str) -> tuple:
     """Identity of a row: every column up to and including ``last``."""
     columns = list(values)
     return tuple(values[column] for column in columns[: columns.index(last) + 1])
@@ -31,7 +31,7 @@ def _key(values: dict[str, object], last: str) -> Hashable:
 LayoutOf = Callable[[list[str]], Layout | None]  # of the header's columns
 
 
-def read_rows(path: Path, layout: Layout | LayoutOf) -> list[dict[str, object]]:
+def read_rows(path: Path, layout: Layout | LayoutOf) -> list[dict[str, Any]]:
     """Return the rows of a CSV; raise :class:`UserError` for another layout or a bad row.
 
     ``layout`` is what the file must have, or a function that finds it by the header.
@@ -46,7 +46,7 @@ def _content(path: Path) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _parse_rows(path: Path, content: bytes, layout: Layout | LayoutOf) -> list[dict[str, object]]:
+def _parse_rows(path: Path, content: bytes, layout: Layout | LayoutOf) -> list[dict[str, Any]]:
     try:
         reader = csv.reader(io.StringIO(content.decode(), newline=""))
         header = next(reader, [])
@@ -79,7 +79,7 @@ class ProbeLog:
     ) -> None:
         self.path, self._spec, self._variant = path, spec, variant
         self._layout = probe_layout(spec)
-        self._outcomes: dict[Hashable, Outcome] = {}
+        self._outcomes: dict[tuple, Outcome] = {}
         self._whole_bytes: int | None = None  # length without a torn last line, if there is one
 
     def load(self) -> None:
@@ -131,7 +131,7 @@ class ProbeLog:
             raise UserError(f"cannot write to {self.path}: {error.strerror}") from None
         self._outcomes[_key(identity, "n")] = outcome
 
-    def _identity(self, probe: Probe) -> dict[str, object]:
+    def _identity(self, probe: Probe) -> dict[str, Any]:
         return {
             "model": self._spec.name,
             "protocol": self.label(probe),
@@ -149,7 +149,7 @@ class ResultsTable:
     def __init__(self, path: Path, spec: ModelSpec) -> None:
         self.path = path
         self._layout = result_layout(spec)
-        self._rows: dict[Hashable, dict[str, object]] = {}
+        self._rows: dict[tuple, dict[str, Any]] = {}
 
     def load(self) -> None:
         """Read the rows that earlier commands left."""
@@ -157,7 +157,7 @@ class ResultsTable:
             rows = read_rows(self.path, self._layout)
             self._rows = {_key(values, "seed"): values for values in rows}
 
-    def put(self, row: dict[str, object]) -> None:
+    def put(self, row: dict[str, Any]) -> None:
         """Add or replace the row of one search; rewrite the file if that changed anything."""
         values = {column: row[column] for column in self._layout.columns}
         key = _key(values, "seed")
@@ -211,8 +211,10 @@ class ResultsFolder:
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}") from None
         try:
-            for file in (*self.logs.values(), *self.results.values()):
-                file.load()
+            for log in self.logs.values():
+                log.load()
+            for table in self.results.values():
+                table.load()
             for log in self.logs.values():
                 log.repair()
         except BaseException:

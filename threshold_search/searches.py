@@ -43,7 +43,8 @@ class SearchState:
         self.bounds: Bounds | None = None
         self._sizes = search_sizes(search.limit)
         self._size = next(self._sizes)
-        self._success, self._failure = 0, None
+        self._success = 0
+        self._failure: int | None = None
         self._outcomes: list[Outcome] = []
 
     @property
@@ -82,7 +83,8 @@ class SearchState:
 
     def row(self, label: str) -> dict[str, object]:
         """Return the result row of a finished search whose probes are logged under ``label``."""
-        search, outcomes = self.search, self._outcomes
+        search, outcomes, bounds = self.search, self._outcomes, self.bounds
+        assert bounds is not None
         if search.max_size is not None:
             label += f" max_size={search.max_size}"
         return {
@@ -93,8 +95,8 @@ class SearchState:
             **search.architecture.columns(),
             "repeat": search.repeat,
             "seed": search.seed,
-            "threshold": self.bounds.threshold,
-            "first_failure": self.bounds.first_failure,
+            "threshold": bounds.threshold,
+            "first_failure": bounds.first_failure,
             "max_epoch_reached": any(o.stop_reason == "max_epochs" for o in outcomes),
             "probes": len(outcomes),
             "seconds": round(math.fsum(o.seconds for o in outcomes), 3),

@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Self
@@ -81,7 +81,7 @@ def _exit_with_driver() -> None:
 class _Worker:
     process: multiprocessing.process.BaseProcess
     connection: Connection
-    job: list[Probe] | None = None
+    job: list[Probe] = field(default_factory=list)  # empty while it is idle
 
 
 class Workers:
@@ -110,7 +110,7 @@ class Workers:
     @property
     def has_idle(self) -> bool:
         """Whether a job could start now."""
-        return sum(w.job is not None for w in self._workers) < self._count
+        return sum(bool(w.job) for w in self._workers) < self._count
 
     def largest_job(self, architecture: Architecture) -> int:
         """Return how many probes of ``architecture`` make a job at most."""
@@ -119,11 +119,11 @@ class Workers:
     @property
     def running(self) -> list[Probe]:
         """The probes being trained."""
-        return [probe for w in self._workers for probe in w.job or []]
+        return [probe for w in self._workers for probe in w.job]
 
     def submit(self, job: list[Probe]) -> None:
         """Hand ``job``, probes of one architecture and protocol, to an idle worker."""
-        worker = next((w for w in self._workers if w.job is None), None)
+        worker = next((w for w in self._workers if not w.job), None)
         if worker is None:
             worker = self._start()
         worker.job = job
@@ -134,9 +134,9 @@ class Workers:
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome]]:
         """Return the probes that finished within ``timeout`` seconds, at the first one."""
-        by_connection = {w.connection: w for w in self._workers if w.job is not None}
-        finished = []
-        for connection in wait(list(by_connection), timeout):
+        by_connection: dict[object, _Worker] = {w.connection: w for w in self._workers if w.job}
+        finished: list[tuple[Probe, Outcome]] = []
+        for connection in wait([w.connection for w in by_connection.values()], timeout):
             worker = by_connection[connection]
             try:
                 answer = worker.connection.recv()
@@ -148,7 +148,7 @@ class Workers:
             if not isinstance(answer, list):
                 raise RuntimeError(f"{worker.job} failed:\n{answer}")
             finished += zip(worker.job, answer, strict=True)
-            worker.job = None
+            worker.job = []
         return finished
 
     def _start(self) -> _Worker:

@@ -70,10 +70,11 @@ def draw_orthogonal_weights(model: nn.Module, stream: RandomStream) -> None:
     a matrix and its bias. Everything else stays as it is.
     """
     for module in model.modules():
+        maps: list[tuple[Tensor, Tensor | None]] = []
         if isinstance(module, nn.Linear):
             maps = [(module.weight, module.bias)]
-        else:
-            maps = module.projections() if hasattr(module, "projections") else []
+        elif callable(projections := getattr(module, "projections", None)):
+            maps = projections()
         for weight, bias in maps:
             draw_orthogonal(weight, stream)
             if bias is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.dropout import draw_step_masks
+from training.module import SequenceModel
 from training.protocol import Protocol
 from training.schedule import learning_rates
 from training.stopping import Stopping
@@ -47,11 +48,12 @@ class TrainingResult:
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Return AdamW groups: decay for everything except biases and LayerNorm parameters."""
     norms = {p for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         exempt = parameter in norms or name.endswith("bias")
         (plain if exempt else decayed).append(parameter)
-    groups = [
+    groups: list[dict] = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
@@ -78,7 +80,7 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, 
 
 
 def train(
-    model: nn.Module,
+    model: SequenceModel,
     inputs: Tensor,
     targets: Tensor,
     protocol: Protocol,

@@ -14,17 +14,16 @@ from torch import Tensor, nn
 from dataset.synthetic_generator import generate_mappings
 from training.initial_weights import draw_orthogonal_weights
 from training.loop import EpochRecord, train
+from training.module import SequenceModel
 from training.probe_types import Outcome, Probe
 from training.schedule import learning_rates
 from training.streams import MaskStream, ProbeStreams
 
 
-def build_model(probe: Probe, streams: ProbeStreams) -> nn.Module:
+def build_model(probe: Probe, streams: ProbeStreams) -> SequenceModel:
     """Return the probe's freshly initialised model on the CPU.
 
-    The module offers ``draw_weights(stream)``, which draws every parameter from a RandomStream, and
-    ``dropout_sites()``, its dropout layers with their elements per batch row. Torch's global
-    generator, from which modules first draw weights of their own, is restored.
+    Torch's global generator, from which modules first draw weights of their own, is restored.
     """
     protocol, stream = probe.protocol, streams.initial_weights()
     with torch.random.fork_rng(devices=[]):
@@ -42,7 +41,7 @@ class ProbeStart:
     probe: Probe
     inputs: np.ndarray  # (N, S) int64
     targets: np.ndarray  # (N, S) int64
-    module: nn.Module
+    module: SequenceModel
     orders: Iterator[np.ndarray]  # one permutation of range(N) per epoch
     masks: MaskStream
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from training.errors import UserError
 
 
-def _setting(default, help_text: str, choices: tuple[str, ...] = ()):
+def _setting(default: Any, help_text: str, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"help": help_text, "choices": choices})
 
 
@@ -59,7 +60,7 @@ class Protocol:
     def __post_init__(self) -> None:
         """Refuse values no run could use; make equal settings look equal in :meth:`label`."""
         for f in fields(self):
-            kind = type(f.default)
+            kind: Any = type(f.default)
             object.__setattr__(self, f.name, kind(getattr(self, f.name)))
         self._require(self.vocab_size >= 2, "vocab_size", "at least 2")
         self._require(self.seq_len >= 1, "seq_len", "at least 1")

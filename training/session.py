@@ -68,10 +68,8 @@ def train_stack(
     runs = [_Run(s, s.epochs(), Stopping(s.probe.protocol, s.probe.n)) for s in starts]
     while training := [i for i, run in enumerate(runs) if run.stop_reason is None]:
         begin = time.perf_counter()
-        epochs: list[Epoch | None] = [None] * len(runs)
-        for i in training:
-            epochs[i] = next(runs[i].epochs)
-        stack.train_epoch(epochs)
+        epochs = {i: next(runs[i].epochs) for i in training}
+        stack.train_epoch([epochs.get(i) for i in range(len(runs))])
         due = [i for i in training if runs[i].stopping.is_due()]
         scores, keep = stack.evaluate() if due else [], []
         for i in due:
@@ -91,6 +89,7 @@ def train_stack(
 
 
 def _outcome(run: _Run, loss: float, accuracy: float) -> Outcome:
+    assert run.stop_reason is not None
     return Outcome(
         memorized=accuracy == 1.0 and run.stop_reason != "diverged",
         accuracy=accuracy,

@@ -19,8 +19,9 @@ from training.protocol import Protocol
 from training.task import Encoding, sequence_to_sequence
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from training.module import SequenceModel
     from training.stacked_layers import Drop, Parameters
 
 TASK = ("vocab_size", "seq_len")  # fields of every architecture that are the protocol's too
@@ -118,15 +119,14 @@ class ModelSpec:
     budget means (None if no budget was given), with one value per flag; it raises UserError where
     there is none. ``grid(budget)`` maps flags to the values that a search tries where the user
     names none; for a budget in ``published_budgets``, or None, those are the published ones.
-    ``build(architecture, dropout)`` returns the module: forward (B, S) int64 -> logits (B, S, V),
-    ``draw_weights(stream)``, ``dropout_sites()`` (see training/probe.py).
+    ``build(architecture, dropout)`` returns the module (training/module.py), with any weights.
     ``label_note(budget, architecture)`` returns a line for the user where a budget is not the size.
     """
 
     name: str
     architecture: type[Architecture]
     solve: Callable[..., Architecture]
-    build: Callable[[Any, float], nn.Module]
+    build: Callable[[Any, float], SequenceModel]
     paper: Protocol = field(default_factory=Protocol)
     flags: tuple[Flag, ...] = ()
     budget_help: str = "parameter budget"
@@ -148,6 +148,7 @@ class ModelSpec:
     def sizes(self) -> dict[str, type]:
         """The architecture's fields but those of the task, each with its type: int or str."""
         types = get_type_hints(self.architecture)
+        assert dataclasses.is_dataclass(self.architecture)
         names = [field.name for field in dataclasses.fields(self.architecture)]
         return {name: types[name] for name in names if name not in TASK}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from training.initial_weights import (
     draw_xavier_uniform,
     reset_layer_norm,
 )
+from training.module import SequenceModel
 
 
 class MultiHeadAttention(nn.Module):
@@ -99,12 +101,14 @@ class DecoderLayer(nn.Module):
         return self.norm3(x + self.dropout3(self.linear2(hidden)))
 
 
-class Transformer(nn.Module):
+class Transformer(SequenceModel):
     """Decoder layers over the embedded input, which is both target and memory; one linear head.
 
     State names of ``layers.*`` are those of ``nn.TransformerDecoder``. As there, the layers start
     as copies of one another.
     """
+
+    causal_mask: Tensor
 
     def __init__(
         self,
@@ -132,7 +136,7 @@ class Transformer(nn.Module):
         """
         draw_embedding(self.token_embedding, stream)
         draw_embedding(self.position_embedding, stream)
-        first, *others = self.layers
+        first, *others = self._decoder_layers()
         first.draw_weights(stream)
         for layer in others:
             layer.load_state_dict(first.state_dict())
@@ -149,8 +153,8 @@ class Transformer(nn.Module):
     def dropout_sites(self) -> list[tuple[Dropout, int]]:
         """Return every dropout layer with its number of elements per batch row."""
         seq_len, hidden_size = self.position_embedding.weight.shape
-        sites = []
-        for layer in self.layers:
+        sites: list[tuple[Dropout, int]] = []
+        for layer in self._decoder_layers():
             attention = layer.self_attn.num_heads * seq_len * seq_len
             sites += [
                 (layer.self_attn.dropout, attention),
@@ -161,3 +165,6 @@ class Transformer(nn.Module):
                 (layer.dropout3, seq_len * hidden_size),
             ]
         return sites
+
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.layers))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.stacked_layers import Drop, Parameters, layer_norm, linear
-from transformer_experiments.transformer_utils import TransformerArchitecture
+
+if TYPE_CHECKING:
+    from transformer_experiments.transformer_utils import TransformerArchitecture
 
 
 def transformer_logits(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from training.protocol import Protocol
 from training.spec import Architecture, Flag, ModelSpec, NativeForm, StackedForm
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from transformer_experiments.transformer import Transformer
 
 # Published label -> (d_model, {num_layers: d_ff}); the labels are not the true counts.
@@ -110,7 +112,7 @@ def architecture_for_budget(
     if hidden_size is None:
         # 8 * d^2 parameters per layer are attention alone, so no larger d can fit.
         largest = math.isqrt(max(params, 0) // (8 * num_layers)) + num_heads
-        sizes = range(num_heads, largest + 1, num_heads)
+        sizes = list(range(num_heads, largest + 1, num_heads))
     else:
         sizes = [hidden_size]
     candidates = [
@@ -205,7 +207,7 @@ def _build(architecture: TransformerArchitecture, dropout: float) -> Transformer
     )
 
 
-def _load_stacked():
+def _load_stacked() -> Callable[..., Tensor]:
     from transformer_experiments.transformer_stacked import transformer_logits
 
     return transformer_logits

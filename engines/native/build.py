@@ -97,9 +97,16 @@ def compile_engine(
 
 def _run(command: list[str]) -> None:
     environment = {**os.environ, "LC_ALL": "C"}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        ended = subprocess.run(command, **pipes, text=True, errors="replace", env=environment)
+        ended = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+        )
     except OSError as error:
         raise BuildError(f"{command[0]} could not be run: {error.strerror}") from None
     if ended.returncode != 0:

@@ -150,7 +150,8 @@ class NativeModel:
         if learning_rates.shape != (steps,):
             shape = learning_rates.shape
             raise ValueError(f"the learning rates must have shape {(steps,)}, got {shape}")
-        rows, rates = ctypes.c_int64.from_buffer(order), ctypes.c_double.from_buffer(learning_rates)
+        rows = ctypes.c_int64.from_buffer(order.data)
+        rates = ctypes.c_double.from_buffer(learning_rates.data)
         if not self._library.model_train_epoch(self._model, rows, len(order), rates):
             raise ValueError(f"the order must hold numbers from 0 to {self._n - 1}")
 
