@@ -1,8 +1,9 @@
 """The engines that train probes, and the one place that chooses among them.
 
-The reference engine is the plain loop of training/loop.py. The fast one is the compiled engine on a
-CPU (engines/native) and stacked tensors on CUDA (stacked.py). Where the compiled engine is missing,
-or does not know a model, it is whichever of the other two is faster for that model.
+The reference engine is plain torch (reference.py), with the bits of the flat loop in
+training/loop.py. The fast one is the compiled engine on a CPU (engines/native) and stacked tensors
+on CUDA (stacked.py). Where the compiled engine is missing, or does not know a model, it is
+whichever of the other two is faster for that model.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from engines.native.build import machine
 from engines.native.load import Unavailable, find_engine, load_engine
 from engines.native.model import NativeModel
 from engines.native.stack import NativeStack
+from engines.reference import ReferenceStack
 from engines.stacked import StackedModels
 from training.loop import EpochRecord
-from training.probe import ProbeStart, run_probe, start_probe
+from training.probe import ProbeStart, start_probe
 from training.probe_types import Outcome, Probe
 from training.session import Epoch, Stack, train_stack
 from training.spec import Architecture
@@ -53,6 +55,9 @@ class Engine(ABC):
         return 1
 
     @abstractmethod
+    def start(self, starts: Sequence[ProbeStart]) -> Stack:
+        """Return the models before their first step."""
+
     def train(
         self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
     ) -> list[tuple[Outcome, Callable[[], Weights]]]:
@@ -60,47 +65,6 @@ class Engine(ABC):
 
         Returns each one's outcome and a function that returns its weights, those of the verdict.
         """
-
-
-def _device_label(device: str) -> str:
-    return "" if device == "cpu" else f" device={device}"
-
-
-@dataclass(frozen=True)
-class ReferenceEngine(Engine):
-    """The flat loop, on any device."""
-
-    name: ClassVar[str] = "reference"
-
-    @property
-    def label(self) -> str:
-        """See :class:`Engine`."""
-        return f" engine={self.name}{_device_label(self.device)}"
-
-    def train(
-        self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
-    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
-        """See :class:`Engine`."""
-        trained: list[tuple[Outcome, Callable[[], Weights]]] = []
-        for index, probe in enumerate(probes):
-            outcome, model = run_probe(
-                probe, self.device, on_epoch if index == 0 else lambda record: None
-            )
-            trained.append((outcome, model.state_dict))
-        return trained
-
-
-class _StackEngine(Engine):
-    """What the native and the stacked engine share: the session over a stack of models."""
-
-    @abstractmethod
-    def start(self, starts: Sequence[ProbeStart]) -> Stack:
-        """Return the models before their first step."""
-
-    def train(
-        self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
-    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
-        """See :class:`Engine`."""
 
         def on_stack_epoch(index: int, record: EpochRecord) -> None:
             if index == 0:
@@ -120,8 +84,28 @@ class _StackEngine(Engine):
         ]
 
 
+def _device_label(device: str) -> str:
+    return "" if device == "cpu" else f" device={device}"
+
+
 @dataclass(frozen=True)
-class NativeEngine(_StackEngine):
+class ReferenceEngine(Engine):
+    """Plain torch modules, one after the other, on any device."""
+
+    name: ClassVar[str] = "reference"
+
+    @property
+    def label(self) -> str:
+        """See :class:`Engine`."""
+        return f" engine={self.name}{_device_label(self.device)}"
+
+    def start(self, starts: Sequence[ProbeStart]) -> ReferenceStack:
+        """Return the models before their first step."""
+        return ReferenceStack(starts, self.device)
+
+
+@dataclass(frozen=True)
+class NativeEngine(Engine):
     """The compiled engine: one model after the other, on a CPU.
 
     Its bits are the same on all x86-64 processors. On ARM they are as far as emulation goes; until
@@ -141,7 +125,7 @@ class NativeEngine(_StackEngine):
 
 
 @dataclass(frozen=True)
-class StackedEngine(_StackEngine):
+class StackedEngine(Engine):
     """Many models in one tensor: the engine of GPUs, and the fallback for small models on a CPU."""
 
     name: ClassVar[str] = "stacked"

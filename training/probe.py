@@ -1,21 +1,18 @@
-"""What a probe starts from, and its training with the reference loop. Same probe, same outcome."""
+"""What a probe starts from: its data, fresh model and streams, for every engine the same."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset.synthetic_generator import generate_mappings
 from training.initial_weights import draw_orthogonal_weights
-from training.loop import EpochRecord, train
 from training.module import SequenceModel
-from training.probe_types import Outcome, Probe
+from training.probe_types import Probe
 from training.schedule import learning_rates
 from training.streams import MaskStream, ProbeStreams
 
@@ -72,17 +69,3 @@ def start_probe(probe: Probe) -> ProbeStart:
         streams.batch_orders(probe.n),
         streams.dropout_masks(probe.protocol.dropout),
     )
-
-
-def run_probe(
-    probe: Probe,
-    device: str = "cpu",
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
-) -> tuple[Outcome, nn.Module]:
-    """Train the probe with the reference loop; return its outcome and the restored model."""
-    begin, start = time.perf_counter(), start_probe(probe)
-    model = start.module.to(device)
-    data = start.tensors(device)
-    result = train(model, *data, probe.protocol, start.orders, start.masks, on_epoch)
-    fields: dict[str, Any] = vars(result)
-    return Outcome(**fields, seconds=time.perf_counter() - begin), model
