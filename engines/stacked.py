@@ -25,6 +25,8 @@ from training.task import IGNORED
 EVALUATION_ROWS = 1024
 ROW_BLOCK = 32
 
+Keep = Sequence[Tensor] | None  # per dropout site (M, B * elements per row), 0 or the scale
+
 
 class StackedModels:
     """Models that share architecture and protocol; a :class:`training.session.Stack`."""
@@ -68,7 +70,8 @@ class StackedModels:
         for row, start in enumerate(starts):
             inputs[row, : n[row]], targets[row, : n[row]] = start.inputs, start.targets
         vocab_size = self.architecture.vocab_size
-        self._one_hot = F.one_hot(torch.from_numpy(inputs).to(self.device), vocab_size).float()
+        tokens = torch.from_numpy(inputs).to(self.device)
+        self._inputs: Tensor = F.one_hot(tokens, vocab_size).float()  # (M, N, S, V)
         self._targets = torch.from_numpy(targets).to(self.device)  # (M, N, S)
         self._index = torch.arange(len(starts), device=self.device).unsqueeze(1)
         # One epoch's order, padded to whole batches of every model; -1 is padding.
@@ -100,31 +103,37 @@ class StackedModels:
             for name, part, shape in zip(self._names, parts, self._shapes, strict=True)
         }
 
-    def _step(self, active: list[bool]) -> None:
-        """One optimiser step of every model that has one left in this round."""
-        protocol = self.protocol
-        batch = self._order.index_select(1, self._step_in_round.view(1)).squeeze(1)  # (M, B)
-        valid = batch >= 0
-        rows = batch.clamp(min=0)
-        keep = None
-        if self._masks is not None:
-            masks = self._masks.draw(active, self._steps_done)
-            keep = masks.split([self.batch * per_row for per_row in self._sites], dim=1)
+    def _forward(self, parameters: dict[str, Tensor], inputs: Tensor, keep: Keep) -> Tensor:
+        """Return logits (M, B, S, V) for rows of ``_inputs`` (M, B, ...); dropout by ``keep``."""
 
         def drop(site: int, x: Tensor) -> Tensor:
             return x if keep is None else x * keep[site].view(x.shape)
 
+        return self._logits(self.architecture, parameters, inputs, drop)
+
+    def _gradient(self, rows: Tensor, valid: Tensor, keep: Keep) -> Tensor:
+        """Return the gradients (M, P) of the models' mean losses over the ``valid`` of ``rows``."""
         leaves = {k: v.detach().requires_grad_() for k, v in self._parameters(self._flat).items()}
-        one_hot = self._one_hot[self._index, rows]  # (M, B, S, V)
-        logits = self._logits(self.architecture, leaves, one_hot, drop)
+        logits = self._forward(leaves, self._inputs[self._index, rows], keep)
         target = self._targets[self._index, rows]  # (M, B, S)
         losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
         counts = valid.unsqueeze(-1) & (target != IGNORED)  # padded rows do not
         weights = counts / counts.sum((1, 2), keepdim=True).clamp(min=1)
         loss = (losses.view(target.shape) * weights).sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
-        gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)  # (M, P)
+        return torch.cat([g.flatten(1) for g in gradients], dim=1)
 
+    def _step(self, active: list[bool]) -> None:
+        """One optimiser step of every model that has one left in this round."""
+        protocol = self.protocol
+        batch = self._order.index_select(1, self._step_in_round.view(1)).squeeze(1)  # (M, B)
+        valid = batch >= 0
+        rows = batch.clamp(min=0)
+        keep: Keep = None
+        if self._masks is not None:
+            masks = self._masks.draw(active, self._steps_done)
+            keep = masks.split([self.batch * per_row for per_row in self._sites], dim=1)
+        gradient = self._gradient(rows, valid, keep)
         if protocol.grad_clip > 0:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (protocol.grad_clip / (norm + 1e-6)).clamp(max=1.0)
@@ -160,9 +169,7 @@ class StackedModels:
             at = slice(start, start + EVALUATION_ROWS)
             target = self._targets[:, at]
             counted = target != IGNORED
-            logits = self._logits(
-                self.architecture, parameters, self._one_hot[:, at], lambda site, x: x
-            )
+            logits = self._forward(parameters, self._inputs[:, at], None)
             losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
             loss += losses.view(target.shape).double().sum((1, 2))
             hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1) & counted
