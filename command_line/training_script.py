@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line.files import require_writable, write_atomically
+from command_line.files import require_writable, write_whole
 from command_line.flags import (
     add_budget_flag,
     add_engine_flags,
@@ -76,7 +76,7 @@ def train_script(spec: ModelSpec, description: str | None) -> None:
         print(note, file=sys.stderr)
     outcome, history = _train(job, engine)
     if job.history:
-        write_atomically(job.history, lambda file: file.write(_history_csv(history).encode()))
+        write_whole(job.history, lambda file: file.write(_history_csv(history).encode()))
     memorized_bits = bits_per_parameter(probe) if outcome.memorized else 0.0
     summary = {
         **configuration,
@@ -199,7 +199,7 @@ def _train(job: Job, engine: Engine) -> tuple[Outcome, Sequence[EpochRecord]]:
         [(outcome, weights)] = engine.train([job.probe], on_epoch)
     if job.save:
         values = {name: value.cpu() for name, value in weights().items()}
-        write_atomically(job.save, lambda file: torch.save(values, file))
+        write_whole(job.save, lambda file: torch.save(values, file))
     return outcome, history
 
 

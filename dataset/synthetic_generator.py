@@ -162,7 +162,7 @@ WRITERS = {".csv": _write_csv, ".npz": _write_npz}
 def main() -> None:
     """Read the flags, generate, print or save."""
     # Here, so that the module itself needs NumPy alone.
-    from command_line.files import require_writable, write_atomically
+    from command_line.files import require_writable, write_whole
     from command_line.parser import Parser, non_negative_int, positive_int
     from training.errors import UserError
 
@@ -197,7 +197,7 @@ def main() -> None:
         raise UserError("--" + str(error).replace("_", "-")) from None
     if args.save:
         write = WRITERS[args.save.suffix.lower()]
-        write_atomically(args.save, lambda file: write(file, mappings))
+        write_whole(args.save, lambda file: write(file, mappings))
         print(f"wrote {args.num_sequences} mappings to {args.save}")
     else:
         _print(mappings, args.vocab_size)

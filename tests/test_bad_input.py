@@ -134,7 +134,6 @@ ROW = f"mlp,paper,{BITS_VERSION},9949,49,1,0,0,2,True,1.0,0.1,5,perfect,0.1\n"
         ("mlp_probes.csv", HEADER + ROW + ROW.replace("49,1", "49,one"), "line 3"),
         ("mlp_probes.csv", HEADER + "mlp,paper,9949\n" + ROW, "line 2"),
         ("mlp_probes.csv", HEADER + ROW.replace("perfect", "tired"), "line 2"),
-        ("mlp_probes.csv", HEADER + ROW + ROW.replace("True", "False"), "line 3"),
         ("mlp_probes.csv", "name,score\nann,1\nbob,2", "another layout"),
         ("mlp_probes.csv", HEADER + "mlp,paper,9949\n" + ROW[:20], "line 2"),
         ("mlp_probes.csv", HEADER + ROW.replace("mlp", "transformer", 1), "line 2"),

@@ -17,7 +17,6 @@ from threshold_search.records import probe_layout, result_layout
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.searches import Search
 from training.bits import BITS_VERSION
-from training.errors import UserError
 from training.probe_types import Outcome
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER_SPEC
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -182,7 +181,7 @@ def test_probes_of_another_bits_version_are_kept_but_not_reused(tmp_path, other)
     assert third.trained == []
 
 
-def test_bits_versions_may_contradict_each_other(tmp_path):
+def test_bits_versions_may_contradict_each_other(tmp_path, capsys):
     run(tmp_path, InstantWorkers())
     log = tmp_path / "mlp_probes.csv"
     row = next(line for line in log.read_text().splitlines() if ",False,0.5," in line)
@@ -190,9 +189,35 @@ def test_bits_versions_may_contradict_each_other(tmp_path):
     other = contrary.replace(f"paper,{BITS_VERSION},", f"paper,{BITS_VERSION - 1},")
     log.write_text(log.read_text() + other)
     run(tmp_path, InstantWorkers())
+    assert "contradicting" not in capsys.readouterr().err
     log.write_text(log.read_text() + contrary)
-    with pytest.raises(UserError, match="contradicts"):
-        run(tmp_path, InstantWorkers())
+    run(tmp_path, InstantWorkers())
+    count = len(log.read_text().splitlines()) - 3  # header, another version, a probe's second row
+    assert f"1 of {count + 1} probes have rows with contradicting" in capsys.readouterr().err
+
+
+def test_which_of_two_contradicting_rows_counts_does_not_depend_on_their_order(tmp_path):
+    whole = tmp_path / "whole"
+    run(whole, InstantWorkers())
+    header, *rows = (whole / "mlp_probes.csv").read_text().splitlines()
+    contrary = [
+        row.replace(",False,0.5,", ",True,1.0,")
+        if ",False," in row
+        else row.replace(",0.5", ",9.5")
+        for row in rows
+    ]
+    results = set()
+    for order in (rows + contrary, contrary + rows, [*contrary[::-1], *rows], rows + contrary * 2):
+        folder = tmp_path / str(len(results)) / str(len(order))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "mlp_probes.csv").write_text("\n".join([header, *order]) + "\n")
+        workers = InstantWorkers()
+        run(folder, workers)
+        assert workers.trained == []
+        results.add((folder / "mlp_results.csv").read_text())
+        for path in folder.iterdir():
+            path.unlink()
+    assert len(results) == 1
 
 
 def test_bounded_search_is_a_row_of_its_own(tmp_path):

@@ -15,9 +15,9 @@ Parser = Callable[[str], Any]
 
 
 def _bool(text: str) -> bool:
-    if text not in ("True", "False"):
+    if text.lower() not in ("true", "false"):
         raise ValueError(f"{text!r} is neither True nor False")
-    return text == "True"
+    return text.lower() == "true"
 
 
 def _stop_reason(text: str) -> str:
@@ -28,12 +28,22 @@ def _stop_reason(text: str) -> str:
 
 def _number(kind: type, smallest: float, largest: float = math.inf) -> Parser:
     def parse(text: str) -> Any:
-        value = kind(text)
+        value = _whole(text) if kind is int else kind(text)
         if not smallest <= value <= largest:
             raise ValueError(f"{text} is out of range")
         return value
 
     return parse
+
+
+def _whole(text: str) -> int:
+    """Return a whole number, also one that was stored as 33.0."""
+    try:
+        return int(text)
+    except ValueError:
+        if text.endswith(".0"):
+            return int(text.removesuffix(".0"))
+        raise
 
 
 _count = _number(int, 0)

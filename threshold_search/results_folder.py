@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
-from command_line.files import write_atomically
+from command_line.files import append_whole, is_plain, require_writable, write_whole
+from threshold_search.folder_lock import FolderLock
 from threshold_search.records import Layout, probe_layout, result_layout
 from training.bits import BITS_VERSION
 from training.errors import UserError
@@ -40,15 +39,17 @@ def read_rows(path: Path, layout: Layout | LayoutOf) -> list[dict[str, Any]]:
 
 
 def _content(path: Path) -> bytes:
+    """Return the bytes of ``path``; a device or pipe is an output, there is nothing to read."""
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_dir() or is_plain(path) else b""
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _parse_rows(path: Path, content: bytes, layout: Layout | LayoutOf) -> list[dict[str, Any]]:
     try:
-        reader = csv.reader(io.StringIO(content.decode(), newline=""))
+        # A spreadsheet may have left a byte-order mark, blank lines, TRUE and 33.0.
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         header = next(reader, [])
         found = layout if isinstance(layout, Layout) else layout(header)
         if found is None or header != found.columns:
@@ -58,6 +59,8 @@ def _parse_rows(path: Path, content: bytes, layout: Layout | LayoutOf) -> list[d
             )
         rows = []
         for row in reader:
+            if not any(row):
+                continue
             try:
                 rows.append(found.parse(row))
             except ValueError as error:
@@ -81,6 +84,7 @@ class ProbeLog:
         self._layout = probe_layout(spec)
         self._outcomes: dict[tuple, Outcome] = {}
         self._whole_bytes: int | None = None  # length without a torn last line, if there is one
+        self._state: tuple[int, ...] | None = None  # of the file as we left it
 
     def load(self) -> None:
         """Read the log up to a last line that a crash left unfinished; change nothing yet."""
@@ -93,15 +97,26 @@ class ProbeLog:
             self._whole_bytes = len(content)
         if not content:
             return
-        rows = _parse_rows(self.path, content, self._layout)
-        for number, values in enumerate(rows, start=2):
+        contradicting = set()
+        for values in _parse_rows(self.path, content, self._layout):
             key = _key(values, "n")
             columns = list(values)
             fields = {c: values[c] for c in columns[columns.index("n") + 1 :]}
             outcome = Outcome(**fields)
             known = self._outcomes.setdefault(key, outcome)
+            if known is outcome:
+                continue
             if known.memorized != outcome.memorized:
-                raise UserError(f"{self.path} line {number}: contradicts an earlier row")
+                contradicting.add(key)
+            # Of several rows of one probe the first in this order counts, wherever it stands.
+            self._outcomes[key] = min(known, outcome, key=lambda o: self._line(key, o))
+        if contradicting:
+            print(
+                f"{self.path}: {len(contradicting)} of {len(self._outcomes)} probes have rows with "
+                "contradicting verdicts (merged from machines whose bits differ?); of each, the "
+                "row that sorts first counts",
+                file=sys.stderr,
+            )
 
     def repair(self) -> None:
         """Drop (and report) the unfinished last line that :meth:`load` found."""
@@ -109,6 +124,7 @@ class ProbeLog:
             os.truncate(self.path, self._whole_bytes)
             self._whole_bytes = None
             print(f"{self.path}: dropped an unfinished last line", file=sys.stderr)
+        self._state = self._file_state()
 
     def label(self, probe: Probe) -> str:
         """Return what the protocol column says of such a probe trained here."""
@@ -119,17 +135,39 @@ class ProbeLog:
         return self._outcomes.get(_key(self._identity(probe), "n"))
 
     def append(self, probe: Probe, outcome: Outcome) -> None:
-        """Add a finished probe in one write, so that a kill leaves at most one torn line."""
-        identity = self._identity(probe)
-        line = self._layout.line({**identity, **vars(outcome)})
-        if not self.path.exists() or self.path.stat().st_size == 0:
-            line = self._layout.header + "\n" + line
+        """Add a finished probe in one write, so that a kill leaves at most one torn line.
+
+        A log that was deleted meanwhile is written again, from its first row on. Raises
+        :class:`UserError` if it was changed otherwise, or cannot be written.
+        """
+        key = _key(self._identity(probe), "n")
+        state = self._file_state()
+        if state != self._state and state is not None:
+            raise UserError(
+                f"{self.path} was changed by something else while the search was writing to it; "
+                "nothing more was written, the same command continues from what it holds now"
+            )
+        lines = [self._line(key, outcome)]
+        if state is None and self._outcomes:
+            lines = [self._line(*row) for row in self._outcomes.items()] + lines
+            print(f"{self.path} was deleted; it is written again", file=sys.stderr)
+        if state is None or state[-1] == 0:
+            lines.insert(0, self._layout.header + "\n")
+        append_whole(self.path, "".join(lines).encode())
+        self._outcomes[key] = outcome
+        self._state = self._file_state()
+
+    def _line(self, key: tuple, outcome: Outcome) -> str:
+        values = (*key, *vars(outcome).values())
+        return self._layout.line(dict(zip(self._layout.columns, values, strict=True)))
+
+    def _file_state(self) -> tuple[int, ...] | None:
+        """Return what tells whether the file is still the one we left, or None without one."""
         try:
-            with self.path.open("ab", buffering=0) as file:
-                file.write(line.encode())
-        except OSError as error:
-            raise UserError(f"cannot write to {self.path}: {error.strerror}") from None
-        self._outcomes[_key(identity, "n")] = outcome
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size
 
     def _identity(self, probe: Probe) -> dict[str, Any]:
         return {
@@ -152,9 +190,9 @@ class ResultsTable:
         self._rows: dict[tuple, dict[str, Any]] = {}
 
     def load(self) -> None:
-        """Read the rows that earlier commands left."""
-        if self.path.exists():
-            rows = read_rows(self.path, self._layout)
+        """Read the rows that earlier commands left; an empty file has none."""
+        if self.path.exists() and (content := _content(self.path)):
+            rows = _parse_rows(self.path, content, self._layout)
             self._rows = {_key(values, "seed"): values for values in rows}
 
     def put(self, row: dict[str, Any]) -> None:
@@ -166,7 +204,7 @@ class ResultsTable:
         self._rows[key] = values
         lines = [self._layout.header + "\n"]
         lines += [self._layout.line(self._rows[key]) for key in sorted(self._rows)]
-        write_atomically(self.path, lambda file: file.write("".join(lines).encode()))
+        write_whole(self.path, lambda file: file.write("".join(lines).encode()))
 
 
 class ResultsFolder:
@@ -182,7 +220,7 @@ class ResultsFolder:
         variant: Callable[[Architecture], str] = lambda _: "",
     ) -> None:
         self.folder = Path(folder)
-        self._lock = FileLock(self.folder / "results.lock")
+        self._lock = FolderLock(self.folder)
         self.logs = {
             s.name: ProbeLog(self.folder / f"{s.name}_probes.csv", s, variant) for s in specs
         }
@@ -192,24 +230,14 @@ class ResultsFolder:
 
     def __enter__(self) -> Self:
         """Create the folder if need be, wait for the lock, read what is there."""
-        lock_path = Path(self._lock.lock_file)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            is_new = not lock_path.exists()
-            lock_path.open("ab").close()
-            for log in self.logs.values():
-                if log.path.exists():
-                    log.path.open("ab").close()
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                print(
-                    f"another search is using {self.folder}; waiting for it to end (Ctrl-C quits)",
-                    file=sys.stderr,
-                )
-                self._lock.acquire()
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}") from None
+        for log in self.logs.values():
+            if log.path.exists():
+                require_writable(log.path)
+        self._lock.acquire()
         try:
             for log in self.logs.values():
                 log.load()
@@ -218,9 +246,7 @@ class ResultsFolder:
             for log in self.logs.values():
                 log.repair()
         except BaseException:
-            self._lock.release()
-            if is_new:
-                lock_path.unlink(missing_ok=True)
+            self._lock.release(undo=True)
             raise
         return self
 

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from command_line.files import append_whole
 from engines.cpu import cpu_name
 from training.bits import BITS_VERSION
-from training.errors import UserError
 
 RECORD_NAME = "runs.jsonl"
 PROJECT = "memorization-thresholds"
@@ -68,15 +68,9 @@ def append_run(folder: Path, entry: Mapping[str, object]) -> None:
     """
     path = folder / RECORD_NAME
     line = json.dumps(entry) + "\n"
-    try:
-        with path.open("a+b", buffering=0) as file:
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    line = "\n" + line
-            file.write(line.encode())
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    if path.is_file() and not (path.read_bytes() or b"\n").endswith(b"\n"):
+        line = "\n" + line
+    append_whole(path, line.encode())
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -1,0 +1,76 @@
+"""The lock of a results folder: one search at a time. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from training.errors import UserError
+
+LOCK_NAME = "results.lock"
+# What file systems answer that know no flock.
+NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+class FolderLock:
+    """Excludes other searches on ``folder``, on this machine and where the file system allows.
+
+    The kernel's lock (flock) ends with its process, so nothing is left behind that could block; the
+    empty file stays. Where a file system has none, a marker file says who searches. It is of no
+    consequence once its process has ended on this machine, and its name has the folder's number, so
+    a copy of the folder is not locked by it. If another machine left it, only a person can tell
+    whether it still stands for a search: the message names it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock: BaseFileLock | None = None
+        self._made: Path | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, waiting for another search; raise UserError where that cannot be."""
+        path = self._folder / LOCK_NAME
+        is_new = not path.exists()
+        try:
+            # The file of a flock is no marker: it says nothing by being there.
+            self._take(FileLock(path, fallback_to_soft=False))
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise UserError(f"cannot write to {path}: {error.strerror}") from None
+            if is_new:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            path = self._folder / f"results-{os.stat(self._folder).st_ino}.lock"
+            is_new = not path.exists()
+            try:
+                self._take(SoftFileLock(path))
+            except OSError as soft_error:
+                raise UserError(f"cannot write to {path}: {soft_error.strerror}") from None
+        self._made = path if is_new else None
+
+    def _take(self, lock: BaseFileLock) -> None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            remedy = "Ctrl-C quits"
+            if isinstance(lock, SoftFileLock):
+                remedy += f"; if none is, remove {lock.lock_file}"
+            print(
+                f"another search is using {self._folder}; waiting for it to end ({remedy})",
+                file=sys.stderr,
+            )
+            lock.acquire()
+        self._lock = lock
+
+    def release(self, undo: bool = False) -> None:
+        """Give the lock back; with ``undo`` remove the file too if it was not there before."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        if undo and self._made is not None:
+            self._made.unlink(missing_ok=True)
