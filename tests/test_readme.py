@@ -1,21 +1,69 @@
-"""The README's tables against the committed results."""
+"""What the documents say against the committed results and the scripts."""
 
+import csv
+import functools
+import json
+import math
 import re
 
 import pandas as pd
 import pytest
-from scripts import ROOT
+from documents import DOCUMENTS, cells, links, name_of, shell_commands
+from scripts import ROOT, run_script
 
-from visualizations.comparison import comparison_table
+RESULTS = ROOT / "results"
+LINES = {name_of(path): path.read_text().splitlines() for path in DOCUMENTS}
+PROSE = {name: " ".join(lines) for name, lines in LINES.items()}
+PUBLISHED = pd.read_csv(RESULTS / "published_tables.csv").rename(
+    columns={"budget_label": "budget", "mean_threshold": "mean", "std_threshold": "std"}
+)
+SHAPE = ["hidden_size", "d_ff", "num_heads", "num_layers"]
+LARGEST_README = 130  # lines
 
-LINES = (ROOT / "README.md").read_text().splitlines()
+
+def test_the_readme_is_short():
+    assert len(LINES["README.md"]) <= LARGEST_README
 
 
-def cells(line):
-    return [cell.strip() for cell in line.strip("|").split("|")]
+# Thresholds.
+
+ROWS = [
+    (name, cells(line))
+    for name, lines in LINES.items()
+    for line in lines
+    if re.match(r"\| (MLP|transformer)\b.*\|.*±", line)
+]
 
 
-ROWS = [cells(line) for line in LINES if re.match(r"\| (MLP|transformer)\b.*\|.*±", line)]
+def test_the_tables_are_there():
+    assert [name for name, _ in ROWS] == ["README.md"] * 3 + ["results/README.md"] * 12
+
+
+def results_of(model):
+    table = pd.read_csv(RESULTS / f"{model}_results.csv")
+    return table[table["protocol"] == "paper"]
+
+
+def probes_of(model):
+    return pd.read_csv(RESULTS / f"{model}_probes.csv")
+
+
+def compared(model):
+    """Return our mean and std of every published row that has been measured, beside its own."""
+    keys = ["budget", *(column for column in SHAPE if column in results_of(model))]
+    ours = (
+        results_of(model)
+        .groupby(keys)
+        .agg(
+            parameters=("num_parameters", "first"),
+            repeats=("repeat", "size"),
+            ours_mean=("first_failure", "mean"),
+            ours_std=("first_failure", "std"),
+            largest_mean=("threshold", "mean"),
+        )
+    )
+    published = PUBLISHED[PUBLISHED["model"] == model]
+    return ours.reset_index().merge(published[["table", *keys, "mean", "std"]], on=keys)
 
 
 def shape_of(configuration):
@@ -35,32 +83,91 @@ def assert_rounded(text, value):
     assert abs(float(text) - value) <= 0.5001 * 10**-places, (text, value)
 
 
-def test_the_table_is_there():
-    assert len(ROWS) == 12
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_a_row_says_what_the_results_say(row):
+@pytest.mark.parametrize(("name", "row"), ROWS, ids=[f"{n}:{row[0]}" for n, row in ROWS])
+def test_a_row_says_what_the_results_say(name, row):
     configuration, parameters, ours, published, bits = row
     model, shape = shape_of(configuration)
-    table = comparison_table(model)
+    table = compared(model)
     for column, value in shape.items():
         table = table[table[column] == value]
     result = table.iloc[0]  # without hidden layers, every budget has the same searches
-    assert int(parameters.replace(",", "")) == result["num_parameters"]
+    assert int(parameters.replace(",", "")) == result["parameters"]
     assert result["repeats"] == 5
-    for text, who in ((ours, "ours"), (published, "published")):
-        mean, std = text.split("±")
-        assert_rounded(mean, result[f"{who}_mean"])
-        assert_rounded(std, result[f"{who}_std"])
-    assert_rounded(bits, result["bits_per_parameter"])
+    for text, mean, std in (
+        (ours, result["ours_mean"], result["ours_std"]),
+        (published, result["mean"], result["std"]),
+    ):
+        assert_rounded(text.split("±")[0], mean)
+        assert_rounded(text.split("±")[1], std)
+    stored = result["largest_mean"] * 10 * math.log2(10)
+    assert_rounded(bits, stored / result["parameters"])
 
 
-# Of every table of a benchmark its CSV, and what its columns hold of it, row by row.
+def test_the_findings_are_in_the_results():
+    mlp, transformer = compared("mlp"), compared("transformer")
+    readme = PROSE["README.md"]
+    shallow = mlp[mlp["num_layers"].isin([1, 2])]
+    ratios = shallow["ours_mean"] / shallow["mean"]
+    assert f"MLP thresholds are {ratios.min():.2f} to {ratios.max():.2f} times" in readme
+    assert "one hidden layer is best at every budget, and thresholds fall with depth" in readme
+    for _, rows in mlp.groupby("budget"):
+        none, *means = rows.sort_values("num_layers")["ours_mean"]
+        assert means == sorted(means, reverse=True)
+        assert none < means[0]
+    small = transformer[transformer["hidden_size"] == 32]
+    ratios = small["ours_mean"] / small["mean"]
+    assert (round(ratios.min()), round(ratios.max())) == (2, 6)
+    assert "two to six times the published ones" in readme
+    assert "more heads raise the threshold" in readme
+    for _, rows in small.groupby("num_layers"):
+        means = list(rows.sort_values("num_heads")["ours_mean"])
+        assert means == sorted(means)
+    probes = probes_of("transformer")
+    probes = probes[(probes["hidden_size"] == 32) & (probes["n"] == 32)]
+    assert (
+        f"At N = 32 our searches trained {len(probes)} of these transformers and "
+        f"{probes['memorized'].sum()} memorized everything; no published mean exceeds "
+        f"{small['mean'].max():g}."
+    ) in readme
+    zeros = (PUBLISHED["std"] == 0).sum()
+    assert f"{zeros} of {len(PUBLISHED)} standard deviations are 0" in readme
+
+
+def test_the_counts_are_those_of_the_csvs():
+    whole = ["mlp 10000", "mlp 30000", "mlp 90000", "transformer 32000"]
+    results = pd.concat(results_of(model) for model in ("mlp", "transformer"))
+    searched = results[(results["model"] + " " + results["budget"].astype(str)).isin(whole)]
+    rows = PUBLISHED[PUBLISHED["table"] <= 4]
+    small = probes_of("transformer")
+    probes = pd.concat([probes_of("mlp"), small[small["hidden_size"] == 32]])
+    assert (
+        f"{len(rows)} of its {len(PUBLISHED)} rows, {len(searched)} searches, five independent "
+        f"repeats per row, {len(probes):,} trained models, {probes['seconds'].sum() / 60:.0f} "
+        "minutes of training"
+    ) in PROSE["README.md"]
+    first = probes[(probes["model"] == "mlp") & (probes["num_parameters"] == 9949)]
+    assert (
+        f"MLP 49 x 1, 5 repeats, {len(first)} models, {first['seconds'].sum():.0f} seconds"
+    ) in PROSE["README.md"]
+    fifth = compared("transformer")
+    fifth = fifth[fifth["table"] == 5]
+    total = (PUBLISHED["table"] == 5).sum()
+    assert set(fifth["repeats"]) == {1}
+    sentence = f"{len(fifth)} of the {total} rows of Table 5 have one search each"
+    assert sentence in PROSE["results/README.md"]
+
+
+# Benchmarks: of every table its CSV, and what its columns hold of it, row by row.
+
 BENCHMARKS = {
     "| configuration | reference loop | fast engine | speed-up | share of the floor | JAX |": (
         "step_times",
         ["reference_us", "fast_us", "speedup", "share_of_floor", "jax_us"],
+    ),
+    "| configuration | reference loop | JAX | JAX compiles, seconds | this engine "
+    "| floor of the arithmetic |": (
+        "step_times",
+        ["reference_us", "jax_us", "jax_compile_seconds", "fast_us", "floor_us"],
     ),
     "| configuration | Trainer, seconds | probes | fast engine, seconds | probes | speed-up |": (
         "search_times",
@@ -86,13 +193,16 @@ def rounded(text, value):
     return float(text) in (round(value, places), float(f"{value:.{digits}g}"))
 
 
-@pytest.mark.parametrize("header", BENCHMARKS, ids=[name for name, _ in BENCHMARKS.values()])
+@pytest.mark.parametrize("header", BENCHMARKS, ids=lambda header: header.split("|")[3].strip())
 def test_a_benchmark_table_says_what_its_csv_says(header):
     name, columns = BENCHMARKS[header]
-    table = pd.read_csv(ROOT / "results" / "benchmarks" / f"{name}.csv")
-    start = LINES.index(header) + 2
-    rows = [cells(line) for line in LINES[start : start + len(table)]]
-    assert not LINES[start + len(table)]  # as many rows as the CSV has
+    (lines,) = (lines for lines in LINES.values() if header in lines)
+    table = pd.read_csv(RESULTS / "benchmarks" / f"{name}.csv")
+    if "jax_compile_seconds" in columns:  # the table of those that JAX was measured on
+        table = table[table["jax_us"].notna()]
+    start = lines.index(header) + 2
+    rows = [cells(line) for line in lines[start : start + len(table)]]
+    assert not lines[start + len(table)]  # as many rows as the CSV has
     for row, (_, measured) in zip(rows, table.iterrows(), strict=True):
         key = measured["configuration"]
         numbers = re.findall(r"\d+", row[0]) or ["0", "0"]  # "no hidden layer" is 0x0
@@ -108,12 +218,11 @@ def test_a_benchmark_table_says_what_its_csv_says(header):
             assert not total or int(total) == measured["runs"]
 
 
-def test_the_prose_says_what_the_csvs_say():
-    folder = ROOT / "results" / "benchmarks"
-    text = " ".join(LINES)
-    workers = pd.read_csv(folder / "worker_times.csv").iloc[0]
+def test_the_prose_says_what_the_benchmarks_say():
+    text = PROSE["docs/engine.md"]
+    workers = pd.read_csv(RESULTS / "benchmarks" / "worker_times.csv").iloc[0]
     assert f"Two workers are {workers['speedup']:.2f} times as fast as one" in text
-    for _, row in pd.read_csv(folder / "engine_agreement.csv").iterrows():
+    for _, row in pd.read_csv(RESULTS / "benchmarks" / "engine_agreement.csv").iterrows():
         repeats = int(row["fast_repeats"])
         means = [
             f"{row[f'{engine}_mean']:.1f} ± {row[f'{engine}_standard_error']:.1f}"
@@ -126,3 +235,91 @@ def test_the_prose_says_what_the_csvs_say():
                 f"fast {means[0]}, reference {means[1]}, {row['equal_thresholds']} of {repeats} "
                 f"equal, permutation test p = {row['p_value']:.2f}"
             ) in text
+
+
+# Columns.
+
+
+def described(*headings):
+    """Return the names that the tables under these headings of results/README.md explain."""
+    text = "\n".join(LINES["results/README.md"])
+    sections = dict(re.findall(r"^##+ `([^`\n]+)`\n(.*?)(?=^##|\Z)", text, re.M | re.S))
+    rows = [
+        cells(line)[0] for h in headings for line in sections[h].splitlines() if line[:2] == "| "
+    ]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+def explained_in(path):
+    """Return the names that are explained for a CSV."""
+    name = path.relative_to(RESULTS).as_posix()
+    if name.startswith("benchmarks/"):
+        return described(name, "benchmarks/*.csv")
+    kind = re.fullmatch(r"[a-z]+_(probes|results)", path.stem)
+    if not kind:
+        return described(name)
+    headings = ["MODEL_probes.csv", "MODEL_results.csv"]
+    return described(*headings[: 2 if kind[1] == "results" else 1])
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.csv")), ids=name_of)
+def test_every_column_is_explained(path):
+    with path.open() as file:
+        columns = next(csv.reader(file))
+    assert set(columns) - explained_in(path) == set()
+
+
+def test_every_field_of_the_run_record_is_explained():
+    names = described("runs.jsonl")
+    for line in (RESULTS / "runs.jsonl").read_text().splitlines():
+        assert set(json.loads(line)) - names == set()
+
+
+# Links and commands.
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_link_leads_somewhere(path):
+    for target in links(path):
+        if not re.match(r"[a-z]+:", target):
+            assert (path.parent / target).exists(), target
+
+
+COMMANDS = list(
+    dict.fromkeys(
+        (name_of(path), " ".join(words)) for path in DOCUMENTS for words in shell_commands(path)
+    )
+)
+OTHERS = ("python3 -m venv .venv", ". .venv/bin/activate")
+
+
+@functools.cache
+def help_of(script):
+    ended = run_script(ROOT / script, "--help", cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_the_readme_shows_commands():
+    assert sum(name == "README.md" for name, _ in COMMANDS) >= 15
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=": ".join)
+def test_a_command_exists(command):
+    program, *words = command[1].split()
+    if program == "make":
+        (target,) = words
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif program == "pip":
+        assert words[:2] == ["install", "-r"]
+        assert (ROOT / words[2]).is_file()
+    elif program == "python":
+        script, *flags = words
+        assert (ROOT / script).is_file()
+        asked = {flag for flag in flags if flag.startswith("-")}
+        if "narrow.narrow_utils:SPEC" in flags:  # the model of CONTRIBUTING.md has a flag itself
+            asked.remove("--width")
+        if asked:
+            assert asked <= set(re.findall(r"--[a-z][a-z0-9-]*", help_of(script)))
+    else:
+        assert command[1] in OTHERS
