@@ -109,11 +109,17 @@ def test_the_findings_are_in_the_results():
     shallow = mlp[mlp["num_layers"].isin([1, 2])]
     ratios = shallow["ours_mean"] / shallow["mean"]
     assert f"MLP thresholds are {ratios.min():.2f} to {ratios.max():.2f} times" in readme
-    assert "one hidden layer is best at every budget, and thresholds fall with depth" in readme
+    assert (
+        "one hidden layer is best at every budget, and thresholds fall with depth after" in readme
+    )
     for _, rows in mlp.groupby("budget"):
         none, *means = rows.sort_values("num_layers")["ours_mean"]
         assert means == sorted(means, reverse=True)
         assert none < means[0]
+    deep = mlp[mlp["num_layers"] > 2]
+    ratios_of_deep = deep["ours_mean"] / deep["mean"]
+    assert ratios_of_deep.min() < ratios.min() and ratios_of_deep.max() > ratios.max()
+    assert "(deeper MLPs differ more, both ways)" in readme
     small = transformer[transformer["hidden_size"] == 32]
     ratios = small["ours_mean"] / small["mean"]
     assert (round(ratios.min()), round(ratios.max())) == (2, 6)
