@@ -7,6 +7,7 @@ from training.loop import train
 from training.probe import start_probe
 from training.probe_types import Probe
 from training.schedule import learning_rates
+from training.spec import TASK
 
 
 class Run:
@@ -15,10 +16,11 @@ class Run:
     def __init__(self, architecture, n, **changes):
         # Patience: only a perfect accuracy or the horizon ends these runs.
         changes = {"max_epochs": 50, "patience": 999, **changes}
-        self.protocol = architecture.spec.protocol(**changes)
+        task = {name: getattr(architecture, name) for name in TASK}
+        self.protocol = architecture.spec.protocol(**task, **changes)
         self.architecture, self.n = architecture, n
         start = self.start()
-        self.inputs, self.labels, self.module = start.inputs, start.labels, start.module
+        self.inputs, self.targets, self.module = start.inputs, start.targets, start.module
 
     def start(self):
         return start_probe(Probe(self.architecture, self.protocol, 1, 2, self.n))
@@ -41,7 +43,7 @@ class Run:
         return self.start().tensors()
 
     def native(self):
-        data = self.inputs, self.labels
+        data = self.inputs, self.targets
         return NativeModel(self.architecture, self.module, *data, self.protocol, self.masks())
 
     def reference(self):

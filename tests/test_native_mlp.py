@@ -38,8 +38,8 @@ CASES = [
     (mlp(447, 1), 64, {}),
     (mlp(7, 2), 30, {"batch_size": 7}),
     (mlp(16, 2), 30, {"batch_size": 64, "dropout": 0.5}),
-    (mlp(12, 1, vocab_size=3, seq_len=5), 50, {"vocab_size": 3, "seq_len": 5}),
-    (mlp(300, 2, vocab_size=37, seq_len=2), 50, {"vocab_size": 37, "seq_len": 2}),
+    (mlp(12, 1, vocab_size=3, seq_len=5), 50, {}),
+    (mlp(300, 2, vocab_size=37, seq_len=2), 50, {}),
 ]
 
 
@@ -147,22 +147,23 @@ def test_a_diverged_model_is_nan_and_wrong():
 def test_what_does_not_fit_is_refused():
     run = Run(mlp(49, 1), 40)
     native = run.native()
-    with pytest.raises(ValueError, match="shape"):
-        native.train_epoch(np.arange(39), np.ones(2))
+    for order in (np.arange(39), np.arange(41), np.arange(0), np.arange(40).reshape(2, 20)):
+        with pytest.raises(ValueError, match="shape"):
+            native.train_epoch(order, np.ones(2))
     with pytest.raises(ValueError, match="learning rates"):
         native.train_epoch(np.arange(40), np.ones(3))
     for wrong in (-1, 40):
         with pytest.raises(ValueError, match="from 0 to 39"):
             native.train_epoch(*run.epoch(np.full(40, wrong)))
-    for inputs, labels in (
-        (run.inputs + 1, run.labels),
-        (run.inputs, run.labels - 1),
-        (run.inputs[:-1], run.labels),
-        (run.inputs[:, :9], run.labels[:, :9]),
-        (run.inputs[:0], run.labels[:0]),
+    for inputs, targets in (
+        (run.inputs + 1, run.targets),
+        (run.inputs, run.targets - 1),
+        (run.inputs[:-1], run.targets),
+        (run.inputs[:, :9], run.targets[:, :9]),
+        (run.inputs[:0], run.targets[:0]),
     ):
         with pytest.raises(ValueError):
-            NativeModel(run.architecture, run.module, inputs, labels, run.protocol)
+            NativeModel(run.architecture, run.module, inputs, targets, run.protocol)
     with pytest.raises(ValueError, match="mask stream"):
         protocol = MLP_SPEC.protocol(dropout=0.1)
-        NativeModel(run.architecture, run.module, run.inputs, run.labels, protocol)
+        NativeModel(run.architecture, run.module, run.inputs, run.targets, protocol)

@@ -139,20 +139,24 @@ class NativeModel:
     def train_epoch(self, order: np.ndarray, learning_rates: np.ndarray) -> None:
         """Take the optimiser steps of one epoch.
 
-        ``order`` (rows,) is a permutation of range(n) or the beginning of one, ``learning_rates``
-        (steps,) has one per batch.
+        ``order`` (rows,) is a permutation of range(n) or whole batches from the beginning of one;
+        ``learning_rates`` (steps,) has one per batch.
         """
         order = np.ascontiguousarray(order, dtype=np.int64)
         learning_rates = np.ascontiguousarray(learning_rates, dtype=np.float64)
-        if order.ndim != 1 or not 0 < len(order) <= self._n:
-            raise ValueError(f"the order must have from 1 to {self._n} rows, got {order.shape}")
-        steps = math.ceil(len(order) / self._batch_size)
+        rows = order.size
+        is_whole = rows == self._n or (0 < rows < self._n and rows % self._batch_size == 0)
+        if order.ndim != 1 or not is_whole:
+            raise ValueError(
+                f"the order must have shape {(self._n,)} or be whole batches, got {order.shape}"
+            )
+        steps = math.ceil(rows / self._batch_size)
         if learning_rates.shape != (steps,):
             shape = learning_rates.shape
             raise ValueError(f"the learning rates must have shape {(steps,)}, got {shape}")
-        rows = ctypes.c_int64.from_buffer(order.data)
+        order_data = ctypes.c_int64.from_buffer(order.data)
         rates = ctypes.c_double.from_buffer(learning_rates.data)
-        if not self._library.model_train_epoch(self._model, rows, len(order), rates):
+        if not self._library.model_train_epoch(self._model, order_data, rows, rates):
             raise ValueError(f"the order must hold numbers from 0 to {self._n - 1}")
 
     def evaluate(self) -> tuple[float, float]:
