@@ -15,10 +15,11 @@ from bits_of_probes import EPOCHS, probes
 from engines.engine import start_native
 from engines.native.build import FLAGS, OPTIMISATION, SOURCES
 from engines.native.load import load_engine
-from engines.native.model import SHAPES, engine_settings
+from engines.native.model import engine_settings
 from training.probe import start_probe
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+KINDS = ("mlp", "transformer")  # as native_driver.cpp numbers them
 MISSING = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
 
 pytestmark = [
@@ -41,14 +42,15 @@ def program(tmp_path_factory):
 def emulated(program, probe):
     """Return (losses, weights) of the program."""
     start, architecture = start_probe(probe), probe.architecture
-    numbers = [getattr(architecture, name) for name, _ in SHAPES[architecture.spec.name]._fields_]
-    shape = [list(SHAPES).index(architecture.spec.name), *numbers, 0, 0, 0][:5]
+    form = architecture.spec.native
+    numbers = [getattr(architecture, name) for name in form.shape]
+    shape = [KINDS.index(form.name), *numbers, 0, 0, 0][:5]
     weights = np.concatenate([p.detach().numpy().ravel() for p in start.module.parameters()])
     epochs = list(itertools.islice(start.epochs(), EPOCHS))
     content = [
         bytes(engine_settings(architecture, probe.n, probe.protocol, start.masks)),
         np.array([*shape, EPOCHS, weights.size], np.int64),
-        *(start.inputs, start.labels),
+        *(start.inputs, start.targets),
         *(array for epoch in epochs for array in epoch),
         weights,
     ]

@@ -197,7 +197,7 @@ def test_the_installation_succeeds_with_and_without_an_engine(compiler, tmp_path
     environment = {**os.environ, "CXX": str(fake) if compiler == "c++" else "false"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    built = [path.name for path in (target / "training" / "native").iterdir()]
+    built = [path.name for path in (target / "engines" / "native").iterdir()]
     assert built == [LIBRARY if compiler == "c++" else FAILURE]
     assert ("was not built" in ended.stderr) == (compiler == "false")
 

@@ -60,7 +60,7 @@ def parameters_of_torch(shape, modules):
 
 
 def drawn(shape, seed):
-    model = shape.build(0.0)
+    model = shape.spec.build(shape, 0.0)
     model.draw_weights(RandomStream(seed))
     return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
 
@@ -88,7 +88,7 @@ def distribution(shape, name, tensors):
 @pytest.mark.parametrize(("shape", "modules"), CASES, ids=lambda case: getattr(case, "name", ""))
 def test_a_module_alone_starts_as_torchs(shape, modules):
     torch.manual_seed(3)
-    model = shape.build(0.0)
+    model = shape.spec.build(shape, 0.0)
     torch.manual_seed(3)
     for name, values in parameters_of_torch(shape, modules).items():
         np.testing.assert_array_equal(model.get_parameter(name).detach().numpy(), values)
@@ -140,7 +140,7 @@ def test_the_order_is_that_of_the_named_parameters(shape, modules):
 
 @pytest.mark.parametrize(("shape", "modules"), CASES, ids=lambda case: getattr(case, "name", ""))
 def test_nothing_remains_of_the_weights_before(shape, modules):
-    model = shape.build(0.0)
+    model = shape.spec.build(shape, 0.0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(math.nan)
@@ -150,7 +150,7 @@ def test_nothing_remains_of_the_weights_before(shape, modules):
 
 
 def test_copied_layers_are_tensors_of_their_own():
-    model = TRANSFORMER.build(0.0)
+    model = TRANSFORMER.spec.build(TRANSFORMER, 0.0)
     model.draw_weights(RandomStream(0))
     with torch.no_grad():
         model.layers[0].linear1.weight.zero_()

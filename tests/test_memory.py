@@ -10,15 +10,15 @@ from engines.native.load import load_engine
 SIXTEEN = """
 import math, resource
 from training.probe_types import Probe
-from transformer_experiments.transformer_utils import TransformerArchitecture
+from transformer_experiments.transformer_utils import SPEC, TransformerArchitecture
 
-protocol = TRANSFORMER_SPEC.protocol(max_epochs=1)
+protocol = SPEC.protocol(max_epochs=1)
 architecture = TransformerArchitecture(128, 175, 64, 3)  # 537,751 parameters
 probes = [Probe(architecture, protocol, 0, repeat, 64) for repeat in range(16)]
 {train}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
-STACKED = "from engines.engine import train_probes; train_probes(probes, 'cpu', 'stacked')"
+STACKED = "from engines.engine import StackedEngine; StackedEngine().train(probes)"
 NATIVE = """
 from engines.engine import start_native
 pairs = [start_native(probe) for probe in probes]
