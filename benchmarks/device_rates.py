@@ -56,7 +56,7 @@ class Epochs:
 def probes_of(architecture: Architecture, models: int, epochs: int) -> list[Probe]:
     """Return probes that train for ``epochs`` epochs after the warm ones."""
     epochs += WARM_EPOCHS
-    protocol = architecture.spec.protocol(max_epochs=epochs, patience=epochs)
+    protocol = architecture.spec.protocol(max_epochs=epochs, patience=0)
     return [Probe(architecture, protocol, 0, repeat, SEQUENCES) for repeat in range(models)]
 
 

@@ -16,13 +16,16 @@ results/benchmarks/engine_agreement.csv.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from machine import report
 
 from command_line.parser import Parser, run
-from threshold_search.results_folder import DEFAULT_FOLDER
+from mlp_experiments import mlp_utils
+from threshold_search.records import result_layout
+from threshold_search.results_folder import DEFAULT_FOLDER, read_rows
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations.comparison import finished_searches
+from transformer_experiments import transformer_utils
 
 FOLDER = DEFAULT_FOLDER / "engine_check"
 LABELS = {"fast": "paper", "reference": "paper engine=reference"}
@@ -47,15 +50,16 @@ def main() -> None:
     """Compare, print and write the table."""
     Parser(__doc__).parse_args()
     rows = []
-    for model in ("mlp", "transformer"):
-        path = FOLDER / f"{model}_results.csv"
+    for spec in (mlp_utils.SPEC, transformer_utils.SPEC):
+        path = FOLDER / f"{spec.name}_results.csv"
         if not path.exists():
             raise UserError(f"{path} is missing; run the searches first (see --help)")
-        results = finished_searches(model, FOLDER)
+        rows_read = read_rows(path, result_layout(spec))
+        results = pd.DataFrame([row for row in rows_read if row["bits"] == BITS_VERSION])
         if results.empty:
             raise UserError(f"{path} has no search of bits version {BITS_VERSION}; run them again")
-        shape = [c for c in ("hidden_size", "d_ff", "num_heads", "num_layers") if c in results]
-        for values, group in results.groupby(shape):
+        sizes = list(spec.sizes)
+        for values, group in results.groupby(sizes):
             found = {
                 name: group.loc[group.protocol == label].sort_values("repeat").threshold.to_numpy()
                 for name, label in LABELS.items()
@@ -63,12 +67,12 @@ def main() -> None:
             if min(map(len, found.values())) == 0:
                 continue
             fast, reference = found["fast"], found["reference"]
-            row = {"model": model, **dict(zip(shape, values, strict=True))}
-            for name, sizes in found.items():
+            row = {"model": spec.name, **dict(zip(sizes, values, strict=True))}
+            for name, thresholds in found.items():
                 row |= {
-                    f"{name}_repeats": len(sizes),
-                    f"{name}_mean": sizes.mean(),
-                    f"{name}_standard_error": sizes.std(ddof=1) / len(sizes) ** 0.5,
+                    f"{name}_repeats": len(thresholds),
+                    f"{name}_mean": thresholds.mean(),
+                    f"{name}_standard_error": thresholds.std(ddof=1) / len(thresholds) ** 0.5,
                 }
             if len(fast) == len(reference):
                 row["equal_thresholds"] = int((fast == reference).sum())

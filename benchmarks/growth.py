@@ -27,9 +27,16 @@ from transformer_experiments.transformer_utils import TransformerArchitecture
 from visualizations.figures import save
 
 SIZES_N = (32, 64, 128, 256, 512, 1024, 2048, 4096)
-WIDTHS = (12, 25, 49, 99, 199, 447, 895)
-DIMENSIONS = (16, 32, 64, 128)
-FIXED_N = {"mlp": 512, "transformer": 64}
+# By what is varied: the architecture over SIZES_N, and the architectures, each at a fixed N.
+FIXED_SIZE: tuple[Architecture, ...] = (
+    MLPArchitecture(49, 1),
+    TransformerArchitecture(32, 380, 4, 1),
+)
+FIXED_N: tuple[tuple[int, list[Architecture]], ...] = (
+    (512, [MLPArchitecture(width, 1) for width in (12, 25, 49, 99, 199, 447, 895)]),
+    (64, [TransformerArchitecture(d, 4 * d, 4, 1) for d in (16, 32, 64, 128)]),
+)
+MARKS = ("o-", "s--")  # of the models in the figure
 ROUNDS = 40
 
 
@@ -79,14 +86,13 @@ def draw(rows: list[dict]) -> plt.Figure:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
     panels = (("n", "sequences N"), ("num_parameters", "parameters"))
     for axis, (varied, label) in zip(axes, panels, strict=True):
-        for model, marker, line in (("mlp", "o", "-"), ("transformer", "s", "--")):
+        for model, mark in zip(dict.fromkeys(r["model"] for r in rows), MARKS, strict=True):
             chosen = [r for r in rows if r["varied"] == varied and r["model"] == model]
             fixed = chosen[0]["configuration"] if varied == "n" else f"N = {chosen[0]['n']}"
             axis.plot(
                 [r[varied] for r in chosen],
                 [r["seconds_per_epoch"] for r in chosen],
-                line,
-                marker=marker,
+                mark,
                 label=f"{model}, {fixed}",
             )
         axis.set(xscale="log", yscale="log", xlabel=label)
@@ -100,13 +106,8 @@ def main() -> None:
     """Measure, print, write, draw."""
     Parser(__doc__).parse_args()
     torch.set_num_threads(1)
-    mlp, transformer = MLPArchitecture(49, 1), TransformerArchitecture(32, 380, 4, 1)
-    points = [("n", a, n) for a in (mlp, transformer) for n in SIZES_N]
-    for architectures in (
-        [MLPArchitecture(width, 1) for width in WIDTHS],
-        [TransformerArchitecture(d, 4 * d, 4, 1) for d in DIMENSIONS],
-    ):
-        points += [("num_parameters", a, FIXED_N[a.model]) for a in architectures]
+    points = [("n", a, n) for a in FIXED_SIZE for n in SIZES_N]
+    points += [("num_parameters", a, n) for n, architectures in FIXED_N for a in architectures]
     rows = measure(points)
     report(rows, "growth")
     save(draw(rows), "growth", FOLDER.parent / "figures")

@@ -17,17 +17,21 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import torch
 
+from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import parameter_groups
-from training.probe import start_probe
+from training.probe import ProbeStart, start_probe
 from training.probe_types import Probe
 from training.protocol import Protocol
 from training.spec import Architecture
 from training.streams import uint16_rate
+from transformer_experiments.transformer_utils import TransformerArchitecture
 
 EPOCHS = 3  # of one measurement
 LAYER_NORM_EPSILON = 1e-5
@@ -61,25 +65,22 @@ def _serve(probe: Probe, pipe: Connection) -> None:
     """Compile, send the seconds that took; then train as many epochs as asked, send the best."""
     if hasattr(os, "sched_setaffinity"):  # before JAX starts threads, which inherit it
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    flags = "--xla_cpu_multi_thread_eigen=false"
-    if probe.architecture.spec.name == "mlp":  # whose small products Eigen does faster than YNNPACK
-        flags += " --xla_cpu_experimental_ynn_fusion_type="
-    os.environ["XLA_FLAGS"] = flags
+    own_flags = FORMS[type(probe.architecture)].xla_flags
+    os.environ["XLA_FLAGS"] = " ".join(["--xla_cpu_multi_thread_eigen=false", *own_flags])
     import jax
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # no handing over between threads
     begin = start_probe(probe)
-    data = begin.inputs, begin.labels
-    model = JaxModel(probe.architecture, begin.module, *data, probe.protocol)
-    model.train_epoch(next(begin.orders))  # warm
+    model, epochs = JaxModel(begin), begin.epochs()
+    model.train_epoch(*next(epochs))  # warm
     pipe.send(model.compile_seconds)
     try:
-        while epochs := pipe.recv():
+        while count := pipe.recv():
             times = []
-            for _ in range(epochs):
+            for _ in range(count):
                 start = time.perf_counter()
-                model.train_epoch(next(begin.orders))
+                model.train_epoch(*next(epochs))
                 times.append(time.perf_counter() - start)
             pipe.send(min(times) / model.steps)
     except EOFError:
@@ -87,17 +88,10 @@ def _serve(probe: Probe, pipe: Connection) -> None:
 
 
 class JaxModel:
-    """One model in training: weights from a torch module, batches in the given orders."""
+    """One model in training: weights of a torch module, batches and learning rates as given."""
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        module: torch.nn.Module,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        protocol: Protocol,
-    ) -> None:
-        """Copy the module's weights and compile; ``inputs`` and ``labels`` are (N, T) of ints.
+    def __init__(self, start: ProbeStart) -> None:
+        """Copy the module's weights and compile.
 
         Raises ValueError unless the batches are full: a scan's steps have one shape.
         """
@@ -105,9 +99,12 @@ class JaxModel:
         import jax.numpy as jnp
         from jax.flatten_util import ravel_pytree
 
-        self.steps, rest = divmod(len(inputs), protocol.batch_size)
+        module, probe = start.module, start.probe
+        architecture, protocol = probe.architecture, probe.protocol
+        n = len(start.inputs)
+        self.steps, rest = divmod(n, protocol.batch_size)
         if rest:
-            raise ValueError(f"{len(inputs)} rows are not whole batches of {protocol.batch_size}")
+            raise ValueError(f"{n} rows are not whole batches of {protocol.batch_size}")
         # Linear weights are (inputs, outputs) here, so that no product needs a transposed copy.
         self._transposed = {
             f"{name}.weight" for name, m in module.named_modules() if hasattr(m, "out_features")
@@ -120,31 +117,33 @@ class JaxModel:
             decay[name] = np.full(array.shape, id(p) in decayed, np.float32)
             decay[name] = decay[name].T if name in self._transposed else decay[name]
         flat, self._unravel = ravel_pytree(weights)
-        heads = getattr(architecture, "num_heads", 0)
-        forward = functools.partial(
-            FORWARDS[architecture.spec.name], heads=heads, depth=architecture.num_layers
-        )
-        step = _training_step(forward, self._unravel, ravel_pytree(decay)[0], protocol, self.steps)
-        inputs = jnp.asarray(inputs, jnp.int32)
-        one_hot = jax.nn.one_hot(labels, protocol.vocab_size)  # (N, T, V)
+        forward = functools.partial(FORMS[type(architecture)].forward, architecture)
+        step = _training_step(forward, self._unravel, ravel_pytree(decay)[0], protocol)
+        inputs = jnp.asarray(start.inputs, jnp.int32)
+        one_hot = jax.nn.one_hot(start.targets, protocol.vocab_size)  # (N, T, V)
 
-        def epoch(state, order):
-            def batch(state, rows):
-                return step(state, inputs[rows], one_hot[rows]), None
+        def epoch(state, order, rates):
+            def batch(state, rows_and_rate):
+                rows, rate = rows_and_rate
+                return step(state, inputs[rows], one_hot[rows], rate), None
 
-            return jax.lax.scan(batch, state, order.reshape(self.steps, -1))[0]
+            return jax.lax.scan(batch, state, (order.reshape(self.steps, -1), rates))[0]
 
         self._state = (flat, jnp.zeros_like(flat), jnp.zeros_like(flat), jnp.zeros((), jnp.float32))
-        start = time.perf_counter()
-        order = np.arange(len(inputs), dtype=np.int32)
-        self._epoch = jax.jit(epoch, donate_argnums=0).lower(self._state, order).compile()
-        self.compile_seconds = time.perf_counter() - start
+        begin = time.perf_counter()
+        shapes = np.arange(n, dtype=np.int32), np.zeros(self.steps, np.float32)
+        self._epoch = jax.jit(epoch, donate_argnums=0).lower(self._state, *shapes).compile()
+        self.compile_seconds = time.perf_counter() - begin
 
-    def train_epoch(self, order: np.ndarray) -> None:
-        """Train one epoch on the rows in ``order``, (N,) of ints; wait for its end."""
+    def train_epoch(self, order: np.ndarray, learning_rates: np.ndarray) -> None:
+        """Train one epoch and wait for its end.
+
+        ``order`` (N,) is a permutation of the rows, ``learning_rates`` (steps,) one per batch.
+        """
         import jax
 
-        self._state = jax.block_until_ready(self._epoch(self._state, order.astype(np.int32)))
+        given = order.astype(np.int32), learning_rates.astype(np.float32)
+        self._state = jax.block_until_ready(self._epoch(self._state, *given))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the weights, named and shaped as the torch module's."""
@@ -155,8 +154,8 @@ class JaxModel:
         }
 
 
-def _training_step(forward, unravel, decay, protocol: Protocol, steps: int):
-    """Return a function of (state, inputs, one-hot labels) to the next state.
+def _training_step(forward, unravel, decay, protocol: Protocol):
+    """Return a function of (state, inputs, one-hot labels, learning rate) to the next state.
 
     A state is the vector of parameters, its two averages and the number of steps so far.
     """
@@ -164,20 +163,18 @@ def _training_step(forward, unravel, decay, protocol: Protocol, steps: int):
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree
 
-    total = protocol.max_epochs * steps
     beta1, beta2 = protocol.beta1, protocol.beta2
 
     def loss(weights, inputs, labels, count):
         logits = forward(weights, inputs, _dropout(protocol.dropout, count))  # (B, T, V)
         return (jax.nn.logsumexp(logits, -1) - (logits * labels).sum(-1)).mean()
 
-    def step(state, inputs, labels):
+    def step(state, inputs, labels, rate):
         flat, first, second, count = state
         gradient = ravel_pytree(jax.grad(loss)(unravel(flat), inputs, labels, count))[0]
         if protocol.grad_clip > 0:
             norm = jnp.sqrt(jnp.sum(gradient * gradient))
             gradient = gradient * jnp.minimum(protocol.grad_clip / (norm + 1e-6), 1.0)
-        rate = protocol.learning_rate * (total - count) / total
         count = count + 1
         first = first + (1 - beta1) * (gradient - first)
         second = beta2 * second + (1 - beta2) * gradient * gradient
@@ -215,7 +212,7 @@ def _dropout(rate: float, count):
     return drop
 
 
-def _mlp(weights, tokens, drop, heads: int, depth: int):
+def _mlp(architecture: MLPArchitecture, weights, tokens, drop):
     """Return logits (B, T, V) of the MLP for ``tokens`` (B, T)."""
     import jax
     import jax.numpy as jnp
@@ -224,18 +221,19 @@ def _mlp(weights, tokens, drop, heads: int, depth: int):
     vocab_size = weights["linears.0.weight"].shape[0] // seq_len
     rows = tokens + vocab_size * jnp.arange(seq_len)
     x = weights["linears.0.weight"][rows].sum(1) + weights["linears.0.bias"]  # (B, h)
-    for i in range(1, depth + 1):
+    for i in range(1, architecture.num_layers + 1):
         x = drop(jax.nn.relu(x)) @ weights[f"linears.{i}.weight"] + weights[f"linears.{i}.bias"]
     return x.reshape(batch, seq_len, vocab_size)
 
 
-def _transformer(weights, tokens, drop, heads: int, depth: int):
+def _transformer(architecture: TransformerArchitecture, weights, tokens, drop):
     """Return logits (B, T, V) of the transformer for ``tokens`` (B, T)."""
     import jax
     import jax.numpy as jnp
 
     batch, seq_len = tokens.shape
     vocab_size, width = weights["token_embedding.weight"].shape
+    heads = architecture.num_heads
     causal = jnp.triu(jnp.full((seq_len, seq_len), -jnp.inf), 1)
 
     def linear(name, x):
@@ -262,7 +260,7 @@ def _transformer(weights, tokens, drop, heads: int, depth: int):
     one_hot = jax.nn.one_hot(tokens, vocab_size)  # (B, T, V)
     memory = one_hot @ weights["token_embedding.weight"] + weights["position_embedding.weight"]
     x = memory  # (B, T, d)
-    for i in range(depth):
+    for i in range(architecture.num_layers):
         layer = f"layers.{i}"
         x = norm(f"{layer}.norm1", x + drop(attention(f"{layer}.self_attn", x, x, causal)))
         x = norm(f"{layer}.norm2", x + drop(attention(f"{layer}.multihead_attn", x, memory, 0.0)))
@@ -271,4 +269,19 @@ def _transformer(weights, tokens, drop, heads: int, depth: int):
     return linear("head", x)
 
 
-FORWARDS = {"mlp": _mlp, "transformer": _transformer}
+@dataclass(frozen=True)
+class JaxForm:
+    """A model in JAX: a function (architecture, weights, tokens (B, T), drop) -> logits (B, T, V).
+
+    ``xla_flags`` are those with which XLA compiles it fastest.
+    """
+
+    forward: Callable[..., Any]
+    xla_flags: tuple[str, ...] = ()
+
+
+FORMS: dict[type[Architecture], JaxForm] = {
+    # Eigen does its small products faster than YNNPACK.
+    MLPArchitecture: JaxForm(_mlp, ("--xla_cpu_experimental_ynn_fusion_type=",)),
+    TransformerArchitecture: JaxForm(_transformer),
+}

@@ -19,7 +19,7 @@ from machine import report
 from tqdm import tqdm
 
 from command_line.parser import Parser, positive_int, run
-from engines.engine import fallback_note, start_native
+from engines.engine import choose_engine, fallback_note, start_native
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import UserError
 from training.loop import train
@@ -82,16 +82,15 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if note := fallback_note("fast", "cpu", [architecture for architecture, *_ in CONFIGURATIONS]):
+    engines = {a: choose_engine("fast", "cpu", a) for a, *_ in CONFIGURATIONS}
+    if note := fallback_note("fast", "cpu", engines):
         raise UserError(f"nothing to compare: {note}")
     rows = []
     total = args.seeds * sum(len(sizes) for _, _, sizes in CONFIGURATIONS)
     with tqdm(total=total, unit="run", disable=None) as bar:
         for architecture, dropout, sizes in CONFIGURATIONS:
-            # No plateau: these runs last 50 epochs unless everything is right before.
-            protocol = architecture.spec.protocol(
-                max_epochs=EPOCHS, patience=EPOCHS, dropout=dropout
-            )
+            # These runs last 50 epochs unless everything is right before.
+            protocol = architecture.spec.protocol(max_epochs=EPOCHS, patience=0, dropout=dropout)
             differences: dict[tuple[str, str], list[float]] = {pair: [] for pair in PAIRS}
             for n in sizes:
                 for seed in range(args.seeds):

@@ -23,6 +23,7 @@ import torch
 from machine import report
 
 from command_line.parser import Parser, run
+from engines.engine import choose_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search import binary_search
 from threshold_search.search import Bounds, search_sizes
@@ -82,10 +83,13 @@ def trainer_memorizes(architecture: Architecture) -> Callable[[int], bool]:
 
 def engine_memorizes(architecture: Architecture) -> Callable[[int], bool]:
     """Return the verdict of the fast engine on n sequences."""
-    from engines.engine import train_probe
+    engine, protocol = choose_engine("fast", "cpu", architecture), architecture.spec.protocol()
 
-    protocol = architecture.spec.protocol()
-    return lambda n: train_probe(Probe(architecture, protocol, 0, 0, n))[0].memorized
+    def memorizes(n: int) -> bool:
+        [(outcome, _)] = engine.train([Probe(architecture, protocol, 0, 0, n)])
+        return outcome.memorized
+
+    return memorizes
 
 
 def worker_seconds(workers: int) -> float:

@@ -24,7 +24,7 @@ import torch
 from machine import report, sgemm_rate
 
 from command_line.parser import Parser, positive_int, run
-from engines.engine import fallback_note, start_native
+from engines.engine import choose_engine, fallback_note, start_native
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import train
@@ -44,14 +44,19 @@ CONFIGURATIONS: list[tuple[Architecture, int]] = [
     (TransformerArchitecture(128, 175, 1, 3), 1),
 ]
 JAX_CONFIGURATIONS = [CONFIGURATIONS[i][0] for i in (0, 3, 4, 5)]
+# How often a sequence uses a parameter in one pass.
+USES: dict[type[Architecture], Callable[[Architecture], int]] = {
+    MLPArchitecture: lambda architecture: 1,
+    TransformerArchitecture: lambda architecture: architecture.seq_len,
+}
 SEQUENCES = 512
 WARM_EPOCHS = 3  # of the reference loop; the first one also allocates the optimiser's state
 STEPS = math.ceil(SEQUENCES / 32)  # of one epoch
 
 
 def probes_of(architecture: Architecture, models: int, epochs: int) -> list[Probe]:
-    """Return probes that train for ``epochs`` epochs whatever happens."""
-    protocol = architecture.spec.protocol(max_epochs=epochs, patience=epochs + 1)
+    """Return probes that train for ``epochs`` epochs unless everything is right before."""
+    protocol = architecture.spec.protocol(max_epochs=epochs, patience=0)
     return [Probe(architecture, protocol, 0, repeat, SEQUENCES) for repeat in range(models)]
 
 
@@ -121,7 +126,8 @@ def main() -> None:
         probes = probes_of(architecture, models, 500)
         engines = {"reference": reference(probes_of(architecture, 1, WARM_EPOCHS)[0])}
         engines["torch_fallback"] = stacked(probes)
-        if note := fallback_note("fast", "cpu", [architecture]):
+        fast_engine = choose_engine("fast", "cpu", architecture)
+        if note := fallback_note("fast", "cpu", {architecture: fast_engine}):
             print(note)
         else:
             engines["fast"] = native(probes)
@@ -134,8 +140,8 @@ def main() -> None:
             for name, epoch in engines.items():
                 best[name] = min(best[name], epoch())
             rate = max(rate, sgemm_rate(trials=1))
-        tokens = 32 * (1 if architecture.spec.name == "mlp" else architecture.seq_len)
-        floor = 6 * tokens * architecture.num_parameters / rate
+        uses = 32 * USES[type(architecture)](architecture)
+        floor = 6 * uses * architecture.num_parameters / rate
         fast = best.get("fast", best["torch_fallback"])
         rows.append(
             {

@@ -21,7 +21,7 @@ EPOCHS = 2
 
 def rival(run):
     """Return the JAX model of a run."""
-    return jax_step.JaxModel(run.architecture, run.module, run.inputs, run.labels, run.protocol)
+    return jax_step.JaxModel(run.start())
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,8 @@ def rival(run):
         (MLPArchitecture(49, 1), {}),
         (MLPArchitecture(33, 2), {"weight_decay": 0.5, "learning_rate": 1e-3}),
         (MLPArchitecture(49, 1), {"grad_clip": 0.0}),
+        (MLPArchitecture(49, 1), {"schedule": "cosine", "warmup_epochs": 1}),
+        (MLPArchitecture(49, 1), {"schedule": "constant", "init": "orthogonal"}),
         (TransformerArchitecture(32, 380, 4, 1), {}),
         (TransformerArchitecture(16, 24, 8, 2), {"weight_decay": 0.5, "grad_clip": 0.1}),
     ],
@@ -38,9 +40,9 @@ def rival(run):
 def test_losses_and_weights_are_those_of_the_reference(architecture, changes):
     run = Run(architecture, 128, dropout=0.0, max_epochs=EPOCHS, **changes)
     module, records = run.reference()
-    model, orders, copied = rival(run), run.orders(), copy.deepcopy(run.module)
+    model, epochs, copied = rival(run), run.epochs(), copy.deepcopy(run.module)
     for record in records:
-        model.train_epoch(next(orders))
+        model.train_epoch(*next(epochs))
         copied.load_state_dict(model.state_dict())
         loss, _ = evaluate(copied, *run.tensors())
         assert loss == pytest.approx(record.loss, rel=1e-4)
@@ -69,10 +71,10 @@ def test_dropout_drops_its_share_and_other_elements_every_time():
 
 def test_training_with_dropout_learns():
     run = Run(TransformerArchitecture(16, 24, 2, 1), 64, dropout=0.1, max_epochs=50)
-    model, orders = rival(run), run.orders()
+    model, epochs = rival(run), run.epochs()
     before, _ = evaluate(run.module, *run.tensors())
     for _ in range(20):
-        model.train_epoch(next(orders))
+        model.train_epoch(*next(epochs))
     run.module.load_state_dict(model.state_dict())
     assert evaluate(run.module, *run.tensors())[0] < before
 
