@@ -1,28 +1,69 @@
-"""The fast engine as the search uses it: verdicts of the reference, bits that know no neighbour."""
+"""The engines in training: verdicts of the reference loop, bits that know no neighbour."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
+import torch
+from protocols import ARCHITECTURES, SETTINGS, SIZES, perfect_but_not_lowest, probe_of
 from scripts import BINARY_SEARCH, TRAIN_MLP, run_script
 
-from engines.engine import fallback_note, start_native, train_probe
-from engines.native.load import Unavailable, load_engine
+from engines.engine import (
+    Engine,
+    NativeEngine,
+    ReferenceEngine,
+    StackedEngine,
+    choose_engine,
+    start_native,
+)
+from engines.native.load import load_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search.workers import Workers
-from training import engine
 from training.errors import UserError
-from training.probe_types import Probe
+from training.loop import evaluate
+from training.probe import start_probe
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 MLP = MLPArchitecture(49, 1)
 TRANSFORMER = TransformerArchitecture(32, 380, 4, 1)
 
 needs_engine = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
+EVERY_ENGINE = [
+    ReferenceEngine(),
+    pytest.param(NativeEngine(), marks=needs_engine),
+    StackedEngine(),
+]
 
 
-def probe_of(architecture, n, repeat=0, **changes):
-    return Probe(architecture, architecture.spec.protocol(**changes), 0, repeat, n)
+def by_name(value):
+    return value.name if isinstance(value, Engine) else None
+
+
+def train(own_engine, probe):
+    """Return (outcome without its seconds, weights, records)."""
+    records = []
+    [(outcome, weights)] = own_engine.train([probe], records.append)
+    return dataclasses.replace(outcome, seconds=0.0), weights(), records
+
+
+@functools.cache
+def reference_of(probe):
+    return train(ReferenceEngine(), probe)
+
+
+def assert_follows_the_reference(own_engine, probe):
+    outcome, weights, records = train(own_engine, probe)
+    expected, expected_weights, expected_records = reference_of(probe)
+    assert (outcome.memorized, outcome.stop_reason) == (expected.memorized, expected.stop_reason)
+    assert outcome.epochs == expected.epochs
+    assert [r.epoch for r in records] == [r.epoch for r in expected_records]
+    losses = [[record.loss for record in rs[:50]] for rs in (records, expected_records)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    rates = [[record.learning_rate for record in rs] for rs in (records, expected_records)]
+    np.testing.assert_allclose(*rates, rtol=1e-12)
+    shapes = [{k: v.shape for k, v in w.items()} for w in (weights, expected_weights)]
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize(
@@ -41,16 +82,47 @@ def probe_of(architecture, n, repeat=0, **changes):
     ids=lambda probe: f"{probe.architecture.name} N={probe.n}",
 )
 def test_outcome_of_the_reference(probe):
-    histories = [], []
-    fast, weights = train_probe(probe, engine="fast", on_epoch=histories[0].append)
-    reference, expected = train_probe(probe, engine="reference", on_epoch=histories[1].append)
-    assert (fast.memorized, fast.stop_reason) == (reference.memorized, reference.stop_reason)
-    assert fast.epochs == reference.epochs
-    losses = [[record.loss for record in history[:50]] for history in histories]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
-    rates = [[record.learning_rate for record in history] for history in histories]
-    np.testing.assert_allclose(*rates, rtol=1e-12)
-    assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in expected.items()}
+    assert_follows_the_reference(choose_engine("fast", "cpu", probe.architecture), probe)
+
+
+@needs_engine
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.spec.name)
+def test_every_setting_of_the_reference(architecture, name):
+    assert_follows_the_reference(NativeEngine(), probe_of(architecture, SIZES[0], **SETTINGS[name]))
+
+
+def test_the_settings_end_runs_in_every_way():
+    probes = [probe_of(ARCHITECTURES[0], SIZES[0], **changes) for changes in SETTINGS.values()]
+    reasons = {reference_of(probe)[0].stop_reason for probe in probes}
+    assert reasons == {"perfect", "plateau", "max_epochs", "max_steps"}
+
+
+@pytest.mark.parametrize("own_engine", EVERY_ENGINE, ids=by_name)
+def test_the_verdict_is_of_the_lowest_loss_or_of_the_first_perfect_epoch(own_engine):
+    lowest, _, records = train(own_engine, perfect_but_not_lowest("lowest_loss"))
+    assert (lowest.stop_reason, lowest.memorized) == ("perfect", False)
+    first, _, _ = train(own_engine, perfect_but_not_lowest("first_perfect"))
+    assert (first.stop_reason, first.memorized, first.accuracy) == ("perfect", True, 1.0)
+    assert lowest.epochs == first.epochs == len(records)
+    assert lowest.loss == pytest.approx(min(record.loss for record in records), rel=1e-6)
+    assert first.loss == pytest.approx(records[-1].loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("own_engine", EVERY_ENGINE, ids=by_name)
+def test_probes_trained_together(own_engine):
+    """The history is the first one's; every outcome is that of the weights beside it."""
+    probes = [probe_of(MLP, n, repeat, max_epochs=8) for repeat, n in enumerate((45, 64, 3))]
+    records = []
+    trained = own_engine.train(probes, records.append)
+    assert records == train(own_engine, probes[0])[2]
+    for probe, (outcome, weights) in zip(probes, trained, strict=True):
+        start = start_probe(probe)
+        start.module.load_state_dict(weights())
+        loss, accuracy = evaluate(start.module, *start.tensors())
+        assert (outcome.loss, outcome.accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
+        assert outcome.seconds > 0
+        assert dataclasses.replace(outcome, seconds=0.0) == train(own_engine, probe)[0]
 
 
 @needs_engine
@@ -74,16 +146,12 @@ def test_bits_do_not_depend_on_company(architecture):
         assert weights[i] == own[0]
 
 
-@pytest.mark.parametrize("engine", ["fast", "reference"])
-def test_the_same_probe_gives_the_same_bits(engine):
+@pytest.mark.parametrize("own_engine", EVERY_ENGINE, ids=by_name)
+def test_the_same_probe_gives_the_same_bits(own_engine):
     probe = probe_of(TRANSFORMER, 8, max_epochs=20)
-    first, second = (train_probe(probe, engine=engine)[0] for _ in range(2))
-    assert dataclasses.replace(first, seconds=0) == dataclasses.replace(second, seconds=0)
-
-
-def test_fallback_note_is_only_for_the_fast_engine_on_a_cpu():
-    assert fallback_note("reference", "cpu", [MLP]) is None
-    assert fallback_note("fast", "cuda", [MLP]) is None
+    (outcome, weights, records), again = (train(own_engine, probe) for _ in range(2))
+    assert (outcome, records) == (again[0], again[2])
+    assert all(torch.equal(weights[name], value) for name, value in again[1].items())
 
 
 def small_search(folder, repeats):
@@ -111,37 +179,9 @@ def test_a_job_without_the_compiled_engine(tmp_path):
     assert "engine=stacked" in (tmp_path / "mlp_probes.csv").read_text()
 
 
-@pytest.mark.parametrize(
-    ("architecture", "expected"),
-    [
-        (MLP, "stacked"),
-        (MLPArchitecture(149, 1), "stacked"),
-        (MLPArchitecture(447, 1), "reference"),
-        (TRANSFORMER, "reference"),
-    ],
-)
-def test_what_replaces_the_compiled_engine(architecture, expected, monkeypatch):
-    missing = Unavailable("it is gone", "bring it back")
-    monkeypatch.setattr(engine, "find_engine", lambda: missing)
-    monkeypatch.setattr(engine, "load_engine", lambda: None)
-    assert engine.engine_used("fast", "cpu", architecture) == expected
-    assert engine.variant_label(expected, "cpu") == f" engine={expected}"
-    note = engine.fallback_note("fast", "cpu", [architecture])
-    assert "it is gone" in note and "bring it back" in note and f"engine={expected}" in note
-
-
-def test_stacked_probes_of_a_cpu_job_are_those_of_single_ones():
-    probes = [probe_of(MLP, n, repeat, max_epochs=8) for repeat, n in enumerate((45, 64, 3))]
-    together = engine.train_probes(probes, "cpu", "stacked")
-    alone = [engine.train_probe(probe, "cpu", "stacked")[0] for probe in probes]
-    assert [dataclasses.replace(o, seconds=0) for o in together] == [
-        dataclasses.replace(o, seconds=0) for o in alone
-    ]
-
-
 def test_a_worker_refuses_an_engine_of_other_sources():
     """One that starts late may find the project updated since the driver chose and labelled."""
-    with Workers(1, "cpu", {MLP: "native"}) as workers:
+    with Workers(1, {MLP: NativeEngine()}) as workers:
         workers._sources = "those of the driver"
         workers.submit([probe_of(MLP, 2)])
         with pytest.raises(UserError, match="changed since the search began"):

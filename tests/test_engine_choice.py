@@ -1,0 +1,157 @@
+"""Which engine trains what, by what there is; what it is called; what is said of it."""
+
+import pickle
+from dataclasses import dataclass
+
+import pytest
+
+from engines import engine
+from engines.engine import (
+    NativeEngine,
+    ReferenceEngine,
+    StackedEngine,
+    choose_engine,
+    fallback_note,
+)
+from engines.native.load import Unavailable, load_engine
+from mlp_experiments.mlp_utils import MLPArchitecture
+from training.spec import Architecture, ModelSpec, NativeForm, StackedForm
+from transformer_experiments.transformer_utils import TransformerArchitecture
+
+MLP = MLPArchitecture(49, 1)
+LARGE_MLP = MLPArchitecture(447, 1)
+TRANSFORMER = TransformerArchitecture(32, 380, 4, 1)
+EVERY_ENGINE = [
+    NativeEngine(),
+    *(kind(device) for kind in (ReferenceEngine, StackedEngine) for device in ("cpu", "cuda")),
+]
+
+
+def toy(size, **forms):
+    """Return an architecture of ``size`` parameters whose model, never built, has these forms."""
+
+    @dataclass(frozen=True)
+    class Toy(Architecture):
+        size: int
+        vocab_size: int = 10
+        seq_len: int = 10
+
+        @property
+        def num_parameters(self):
+            return self.size
+
+    ModelSpec("toy", Toy, lambda *_, **__: Toy(size), lambda *_: None, **forms)
+    return Toy(size)
+
+
+def stacked(faster_up_to):
+    return StackedForm(lambda: None, faster_up_to)
+
+
+@pytest.fixture
+def without_compiled_code(monkeypatch):
+    missing = Unavailable("it is gone", "bring it back")
+    monkeypatch.setattr(engine, "find_engine", lambda: missing)
+    monkeypatch.setattr(engine, "load_engine", lambda: None)
+
+
+@pytest.fixture
+def with_compiled_code(monkeypatch):
+    monkeypatch.setattr(engine, "find_engine", object)
+    monkeypatch.setattr(engine, "load_engine", object)
+
+
+def test_this_machine():
+    expected = NativeEngine() if load_engine() else StackedEngine()
+    assert choose_engine("fast", "cpu", MLP) == expected
+
+
+@pytest.mark.parametrize("architecture", [MLP, LARGE_MLP, TRANSFORMER], ids=lambda a: a.name)
+def test_the_compiled_engine_trains_what_it_knows(architecture, with_compiled_code):
+    assert choose_engine("fast", "cpu", architecture) == NativeEngine()
+    assert fallback_note("fast", "cpu", {architecture: NativeEngine()}) is None
+
+
+@pytest.mark.parametrize(
+    ("forms", "expected"),
+    [
+        ({}, ReferenceEngine()),
+        ({"stacked": stacked(1000)}, StackedEngine()),
+        ({"stacked": stacked(999)}, ReferenceEngine()),
+        ({"stacked": stacked(0), "native": NativeForm("toy", ())}, NativeEngine()),
+        ({"native": NativeForm("toy", ())}, NativeEngine()),
+    ],
+)
+def test_other_models_are_trained_by_what_they_have(forms, expected, with_compiled_code):
+    assert choose_engine("fast", "cpu", toy(1000, **forms)) == expected
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        (MLP, StackedEngine()),
+        (MLPArchitecture(149, 1), StackedEngine()),
+        (LARGE_MLP, ReferenceEngine()),
+        (TRANSFORMER, ReferenceEngine()),
+        (toy(1000, native=NativeForm("toy", ()), stacked=stacked(1000)), StackedEngine()),
+        (toy(1001, native=NativeForm("toy", ()), stacked=stacked(1000)), ReferenceEngine()),
+        (toy(1, native=NativeForm("toy", ())), ReferenceEngine()),
+    ],
+    ids=lambda value: value.name,
+)
+def test_what_replaces_the_compiled_engine(architecture, expected, without_compiled_code):
+    assert choose_engine("fast", "cpu", architecture) == expected
+    assert expected.label == f" engine={expected.name}"
+    note = fallback_note("fast", "cpu", {architecture: expected})
+    assert "it is gone" in note and "bring it back" in note and f"engine={expected.name}" in note
+
+
+@pytest.mark.parametrize("architecture", [MLP, TRANSFORMER, toy(10)], ids=lambda a: a.name)
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_the_reference_loop_for_those_who_ask(device, architecture, with_compiled_code):
+    assert choose_engine("reference", device, architecture) == ReferenceEngine(device)
+
+
+def test_other_devices(with_compiled_code):
+    for architecture in (MLP, LARGE_MLP, TRANSFORMER, toy(10**9, stacked=stacked(0))):
+        assert choose_engine("fast", "cuda", architecture) == StackedEngine("cuda")
+        assert choose_engine("fast", "mps", architecture) == ReferenceEngine("mps")
+    for forms in ({}, {"native": NativeForm("toy", ())}):
+        assert choose_engine("fast", "cuda", toy(10, **forms)) == ReferenceEngine("cuda")
+
+
+def test_the_note_is_only_where_compiled_code_is_missed(without_compiled_code):
+    both = {a: choose_engine("fast", "cpu", a) for a in (MLP, TRANSFORMER)}
+    note = fallback_note("fast", "cpu", both)
+    assert "engine=reference or engine=stacked" in note and "\n" not in note
+    assert fallback_note("reference", "cpu", both) is None
+    assert fallback_note("fast", "cuda", both) is None
+    unknown = toy(10, stacked=stacked(10))  # to the compiled engine, which could not help
+    assert fallback_note("fast", "cpu", {unknown: StackedEngine()}) is None
+    note = fallback_note("fast", "cpu", {unknown: StackedEngine(), TRANSFORMER: both[TRANSFORMER]})
+    assert "engine=reference" in note and "engine=stacked" not in note
+
+
+@pytest.mark.parametrize("own_engine", EVERY_ENGINE, ids=repr)
+def test_an_engine_is_a_value(own_engine):
+    copy = pickle.loads(pickle.dumps(own_engine))
+    assert copy == own_engine and copy is not own_engine
+    assert hash(copy) == hash(own_engine)
+    assert [other for other in EVERY_ENGINE if other == own_engine] == [own_engine]
+
+
+def test_labels_keep_apart_what_rounds_differently(monkeypatch):
+    monkeypatch.setattr(engine, "machine", lambda: "x86_64")
+    assert [own_engine.label for own_engine in EVERY_ENGINE] == [
+        "",
+        " engine=reference",
+        " engine=reference device=cuda",
+        " engine=stacked",
+        " device=cuda",
+    ]
+    monkeypatch.setattr(engine, "machine", lambda: "arm64")
+    assert NativeEngine().label == " machine=arm64"
+
+
+def test_how_many_probes_a_job_has():
+    assert [own_engine.largest_job for own_engine in EVERY_ENGINE] == [1, 1, 1, 5, 64]
