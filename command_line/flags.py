@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
+from command_line.interrupts import import_torch
 from command_line.parser import Parser, non_negative_int, positive_int, whole_number
 from training.errors import UserError
 from training.presets import PRESETS
@@ -150,16 +153,27 @@ def add_budget_flag(parser: Parser, specs: Sequence[ModelSpec]) -> None:
 
 
 def resolve_device(name: str) -> str:
-    """Return "cpu", "cuda" or "mps"; raise :class:`UserError` for one this machine lacks."""
-    import torch  # here, so that reading --help does not wait for it
+    """Return "cpu", "cuda" or "mps"; raise :class:`UserError` for one this machine lacks.
 
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    Imports torch only where the answer depends on it.
+    """
+    if name == "cpu" or (name == "auto" and _has_no_gpu()):
+        return "cpu"
+    import_torch()
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return "cuda" if available["cuda"] else "cpu"
     if not available[name]:
         raise UserError(f"--device {name}: this machine or this torch build has no {name}")
     return name
+
+
+def _has_no_gpu() -> bool:
+    """Return whether it is certain, without torch, that there is none to use.
+
+    On Linux a driver shows as one of these devices: of NVIDIA, of AMD, of Windows below WSL.
+    """
+    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    return sys.platform == "linux" and not any(os.path.exists(device) for device in devices)

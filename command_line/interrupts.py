@@ -1,32 +1,59 @@
-"""Ctrl-C held back while it would do harm. Imports no torch."""
+"""Ctrl-C, and the signals of schedulers and closed terminals. Imports no torch."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+# What asks a run to end, as far as this system knows it.
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+_received = signal.SIGINT
+
+
+def end_like_ctrl_c() -> None:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt; what is ignored, as under nohup, stays so."""
+    for number in ENDING:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _raise)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    global _received
+    _received = signal.Signals(number)
+    raise KeyboardInterrupt
+
+
+def interrupted_status() -> int:
+    """Return the exit status that says which signal ended the run."""
+    return 128 + _received
 
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Block SIGINT; one that arrives meanwhile is raised afterwards.
+    """Block the signals that end a run; the first that arrives meanwhile is raised afterwards.
 
     Another thread of this process may take a signal that this thread blocks (NumPy starts some),
-    and Python would then still raise here: hence the handler.
+    and Python would then still raise here: hence the handlers.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     arrived: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {n: signal.signal(n, lambda number, _: arrived.append(number)) for n in held}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if arrived:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(arrived[0])
 
 
 def import_torch() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from training.errors import UserError, WorkerLost
+from command_line.interrupts import end_like_ctrl_c, interrupted_status
+from command_line.streams import OutputLost, abandon_output, protect_streams
+from training.errors import OutOfMemory, UserError
 
 USER_ERROR_STATUS = 2
-INTERRUPTED_STATUS = 130
+FAILURE_STATUS = 1
 LARGEST_NUMBER = 2**63 - 1
 
 
@@ -41,20 +42,40 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's ``main``; a UserError or Ctrl-C ends in one line instead of a traceback."""
+    """Run a script's ``main``; what a user can cause ends in one line instead of a traceback.
+
+    Exit status 2 for a mistake in the input, 1 for what failed otherwise, 128 + N for signal N.
+    """
+    has_output = protect_streams()
+    end_like_ctrl_c()
     try:
-        main()
-    except (UserError, WorkerLost) as error:
-        program = Path(sys.argv[0]).name
-        print(f"{program}: error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR_STATUS if isinstance(error, UserError) else 1)
+        try:
+            main()
+        finally:
+            sys.stdout.flush()  # here, where it can be told that this fails
+        if not has_output:
+            raise OutputLost("standard output is closed")
+    except UserError as error:
+        _fail(str(error), USER_ERROR_STATUS)
+    except (OutOfMemory, SomeFailed) as error:
+        _fail(str(error), FAILURE_STATUS)
+    except OutputLost as lost:
+        abandon_output()
+        if str(lost):
+            _fail(str(lost), FAILURE_STATUS)
+        sys.exit(FAILURE_STATUS)  # the reader (head, less) has left; there is nobody to tell
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
-        sys.exit(INTERRUPTED_STATUS)
-    except BrokenPipeError:
-        # The reader of stdout (head, less) has left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(interrupted_status())
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+class SomeFailed(Exception):
+    """A part of the work could not be done; the rest was. Exit status 1."""
 
 
 def whole_number(smallest: int) -> Callable[[str], int]:

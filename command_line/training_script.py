@@ -27,13 +27,13 @@ from command_line.flags import (
 from command_line.interrupts import import_torch
 from command_line.parser import Parser, non_negative_int, positive_int
 from dataset.synthetic_generator import max_mappings
+from engines.engine import Engine, choose_engine, fallback_note
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture, ModelSpec
 
 if TYPE_CHECKING:
-    from engines.engine import Engine
     from training.loop import EpochRecord
 
 
@@ -60,9 +60,6 @@ def train_script(spec: ModelSpec, description: str | None) -> None:
     for path in (job.history, job.save):
         if path is not None:
             require_writable(path)
-    import_torch()
-    from engines.engine import choose_engine, fallback_note
-
     device = resolve_device(job.device)
     engine = choose_engine(job.requested_engine, device, probe.architecture)
     if note := spec.label_note(job.budget, probe.architecture):
@@ -72,6 +69,7 @@ def train_script(spec: ModelSpec, description: str | None) -> None:
         details = {**configuration, **asdict(probe.protocol)}
         print(json.dumps(details) if job.as_json else _aligned(details))
         return
+    import_torch()
     if note := fallback_note(job.requested_engine, device, {probe.architecture: engine}):
         print(note, file=sys.stderr)
     outcome, history = _train(job, engine)

@@ -4,6 +4,8 @@ The reference engine is plain torch (reference.py), with the bits of the flat lo
 training/loop.py. The fast one is the compiled engine on a CPU (engines/native) and stacked tensors
 on CUDA (stacked.py). Where the compiled engine is missing, or does not know a model, it is
 whichever of the other two is faster for that model.
+
+Imports no torch: which engine trains a probe, and so its identity, is known without.
 """
 
 from __future__ import annotations
@@ -13,24 +15,29 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from engines.native.build import machine
 from engines.native.load import Unavailable, find_engine, load_engine
-from engines.native.model import NativeModel
-from engines.native.stack import NativeStack
-from engines.reference import ReferenceStack
-from engines.stacked import StackedModels
-from training.loop import EpochRecord
-from training.probe import ProbeStart, start_probe
+from training.errors import OutOfMemory
 from training.probe_types import Outcome, Probe
-from training.session import Epoch, Stack, train_stack
 from training.spec import Architecture
 
-Weights = dict[str, Tensor]
-OnEpoch = Callable[[EpochRecord], None]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engines.native.model import NativeModel
+    from engines.native.stack import NativeStack
+    from engines.reference import ReferenceStack
+    from engines.stacked import StackedModels
+    from training.loop import EpochRecord
+    from training.probe import ProbeStart
+    from training.session import Epoch, Stack
+
+Weights = dict[str, "Tensor"]
+OnEpoch = Callable[["EpochRecord"], None]
+# How torch's allocators begin what they say when memory is short; they raise RuntimeError.
+SHORT_OF_MEMORY = ("[enforce fail at alloc_cpu", "CUDA out of memory", "MPS backend out of memory")
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,24 @@ class Engine(ABC):
         """Train probes of one architecture and protocol; ``on_epoch`` hears of the first one.
 
         Returns each one's outcome and a function that returns its weights, those of the verdict.
+        Raises :class:`OutOfMemory` where memory is short.
         """
+        try:
+            return self._train(probes, on_epoch)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not str(error).startswith(SHORT_OF_MEMORY):
+                raise
+            probe = max(probes, key=lambda probe: probe.n)
+            raise OutOfMemory(
+                f"not enough memory to train {probe.architecture.spec.name} "
+                f"{probe.architecture.name} on {probe.n} sequences"
+            ) from None
+
+    def _train(
+        self, probes: Sequence[Probe], on_epoch: OnEpoch
+    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
+        from training.probe import start_probe
+        from training.session import train_stack
 
         def on_stack_epoch(index: int, record: EpochRecord) -> None:
             if index == 0:
@@ -101,6 +125,8 @@ class ReferenceEngine(Engine):
 
     def start(self, starts: Sequence[ProbeStart]) -> ReferenceStack:
         """Return the models before their first step."""
+        from engines.reference import ReferenceStack
+
         return ReferenceStack(starts, self.device)
 
 
@@ -121,6 +147,8 @@ class NativeEngine(Engine):
 
     def start(self, starts: Sequence[ProbeStart]) -> NativeStack:
         """Return the models before their first step."""
+        from engines.native.stack import NativeStack
+
         return NativeStack(starts)
 
 
@@ -142,6 +170,8 @@ class StackedEngine(Engine):
 
     def start(self, starts: Sequence[ProbeStart]) -> StackedModels:
         """Return the models before their first step."""
+        from engines.stacked import StackedModels
+
         return StackedModels(starts, self.device, host_masks=self.device == "cpu")
 
 
@@ -184,5 +214,8 @@ def start_native(probe: Probe) -> tuple[NativeModel, Iterator[Epoch]]:
 
     ``model.train_epoch(*next(epochs))`` trains one.
     """
+    from engines.native.stack import NativeStack
+    from training.probe import start_probe
+
     start = start_probe(probe)
     return NativeStack([start]).models[0], start.epochs()

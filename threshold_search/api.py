@@ -20,7 +20,7 @@ import pandas as pd
 from threshold_search.plan import searches
 from threshold_search.run import run_searches
 from threshold_search.workers import CALLED_DURING_IMPORT
-from training.errors import UserError
+from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.protocol import Protocol
 from training.spec import Architecture
@@ -45,7 +45,8 @@ def find_threshold(
     The columns are those of MODEL_results.csv (results/README.md); sizes are numbers of sequences.
     ``protocol`` is by default the model's published one. Probes that the logs in ``results_dir``
     have are not trained again; without a folder nothing is kept. ``max_size`` bounds the search.
-    Raises :class:`UserError` for what the caller can mend.
+    Raises :class:`UserError` for what the caller can mend, :class:`OutOfMemory` where memory is
+    short.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker is importing the caller's script. Its driver says so; two would be too many.
@@ -58,7 +59,9 @@ def find_threshold(
     with tempfile.TemporaryDirectory(prefix="thresholds-") as temporary:
         folder = Path(results_dir if results_dir is not None else temporary)
         finished = run_searches(wanted, folder, engine, device, workers)
-    return pd.DataFrame([row for _, row in finished])
+    if finished.failures:
+        raise OutOfMemory(finished.failures[0][1])
+    return pd.DataFrame([row for _, row in finished.rows])
 
 
 def train_probe(

@@ -12,6 +12,7 @@ an earlier one was stopped.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from command_line.flags import (
     flag_values,
     protocol_from,
 )
-from command_line.parser import Parser, positive_int, run
+from command_line.parser import Parser, SomeFailed, positive_int, run
 from threshold_search.models import MODELS, find_spec
 from threshold_search.plan import (
     Configuration,
@@ -35,6 +36,7 @@ from threshold_search.plan import (
 )
 from threshold_search.results_folder import DEFAULT_FOLDER
 from threshold_search.run import run_searches
+from threshold_search.searches import Search
 from training.errors import UserError
 from training.spec import ModelSpec
 
@@ -58,9 +60,28 @@ def main() -> None:
             f"interrupted; every finished probe is in {args.results_dir}, "
             "the same command continues from there"
         ) from None
-    from visualizations.report import summary_table
+    if finished.rows:
+        from visualizations.report import summary_table
 
-    print(summary_table(finished))
+        print(summary_table(finished.rows))
+    if not finished.trained:
+        print(
+            f"note: the logs in {args.results_dir} had every probe; nothing was trained. To "
+            "measure anew, give another folder (--results-dir) or another --seed",
+            file=sys.stderr,
+        )
+    if finished.failures:
+        raise SomeFailed(_failures(finished.failures))
+
+
+def _failures(failures: Sequence[tuple[Search, str]]) -> str:
+    """Return one line that names what could not be finished, and why."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for search, reason in failures:
+        name = f"{search.architecture.spec.name} {search.architecture.name}"
+        reasons.setdefault((name, reason), []).append(str(search.repeat))
+    parts = [f"{n} (repeats {', '.join(r)}): {why}" for (n, why), r in reasons.items()]
+    return f"not finished: {'; '.join(parts)}"
 
 
 def _models_asked_for() -> list[ModelSpec]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.searches import Search, SearchState
 from threshold_search.workers import Workers
+from training.errors import OutOfMemory
 from training.probe_types import Probe
 from training.protocol import Protocol
 from training.spec import Architecture
@@ -14,7 +16,10 @@ from training.spec import Architecture
 PROGRESS_SECONDS = 0.5
 
 
-def _kind(probe: Probe) -> tuple[Architecture, Protocol]:
+Kind = tuple[Architecture, Protocol]
+
+
+def _kind(probe: Probe) -> Kind:
     return probe.architecture, probe.protocol
 
 
@@ -32,6 +37,9 @@ def drive(
     Equal probes of different searches train once. A job takes as many ready probes of one
     architecture and protocol as its engine trains together. ``before_training`` is called once,
     before the first of them starts, or never if the log has them all.
+
+    Where memory is too short for a probe, its search and those of the same configuration that ask
+    for as many sequences or more end as failed (``SearchState.failure``); the others go on.
     """
     states = [SearchState(search) for search in searches]
     rank: dict[tuple, int] = {}
@@ -49,7 +57,8 @@ def drive(
         advance(state)
     on_progress(states)
     has_trained = False
-    while unfinished := [state for state in states if state.bounds is None]:
+    too_large: dict[Kind, tuple[int, str]] = {}  # smallest size that failed, why
+    while unfinished := [state for state in states if state.is_waiting]:
         unfinished.sort(key=lambda state: (rank[state.search.configuration], -state.remaining))
         running = set(workers.running)
         ready = list(dict.fromkeys(s.probe for s in unfinished if s.probe not in running))
@@ -63,9 +72,17 @@ def drive(
             workers.submit(alike)
             ready = [p for p in ready if p not in alike]
         for probe, outcome in workers.wait(PROGRESS_SECONDS):
+            if isinstance(outcome, OutOfMemory):
+                smallest = too_large.get(_kind(probe), (probe.n + 1, ""))
+                too_large[_kind(probe)] = min(smallest, (probe.n, str(outcome)))
+                continue
             folder.logs[probe.architecture.spec.name].append(probe, outcome)
             for state in unfinished:
                 if state.probe == probe:
                     advance(state)
+        for state in unfinished:
+            size, reason = too_large.get(_kind(state.probe), (math.inf, ""))
+            if state.is_waiting and state.probe.n >= size:
+                state.failure = reason
         on_progress(states)
     return states

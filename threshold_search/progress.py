@@ -38,7 +38,7 @@ class Progress:
         if not self._started:  # what the log had already says nothing about the rate
             self._bar.initial = self._bar.n = done
             self._started = True
-        waiting = [s.probe for s in states if s.bounds is None]
+        waiting = [s.probe for s in states if s.is_waiting]
         names = [f"{p.architecture.name} #{p.repeat} N={p.n}" for p in waiting[:2]]
         self._bar.set_postfix_str(", ".join(names), refresh=False)
         self._bar.update(done - self._bar.n)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from command_line.flags import resolve_device
 from command_line.interrupts import import_torch
+from engines.cpu import usable_cpus
+from engines.engine import Engine, choose_engine, fallback_note
+from engines.native.load import engine_compiler
 from threshold_search.driver import drive
 from threshold_search.progress import Progress
 from threshold_search.results_folder import ResultsFolder
@@ -18,10 +21,16 @@ from threshold_search.searches import Search
 from threshold_search.workers import Workers
 from training.spec import Architecture
 
-if TYPE_CHECKING:
-    from engines.engine import Engine
+Row = dict[str, Any]  # of MODEL_results.csv
 
-Finished = tuple[Search, dict[str, Any]]  # ..., its row in MODEL_results.csv
+
+@dataclass(frozen=True)
+class Finished:
+    """What became of a list of searches: the rows of the finished ones, and why others failed."""
+
+    rows: list[tuple[Search, Row]]
+    failures: list[tuple[Search, str]]
+    trained: bool  # whether any probe was, or the logs had them all
 
 
 def run_searches(
@@ -31,17 +40,14 @@ def run_searches(
     device: str = "auto",
     workers: int | None = None,
     notes: Sequence[str] = (),
-) -> list[Finished]:
-    """Run ``searches`` to their ends in ``results_dir``; return each with its result row.
+) -> Finished:
+    """Run ``searches`` to their ends in ``results_dir``.
 
-    Probes that the folder's logs have are not trained again. ``workers`` are processes, by default
-    one per core, or one in all on a GPU. ``notes`` are printed on stderr once the folder is ours.
-    Raises :class:`~training.errors.UserError` for what the user can mend.
+    Probes that the folder's logs have are not trained again, and where they have all, torch is not
+    even imported. ``workers`` are processes, by default one per CPU that this process may use, or
+    one in all on a GPU. ``notes`` are printed on stderr once the folder is ours. Raises
+    :class:`~training.errors.UserError` for what the user can mend.
     """
-    import_torch()  # not before: neither --help nor the start of a worker should wait for it
-    from engines.engine import choose_engine, fallback_note
-    from engines.native.load import engine_compiler
-
     device = resolve_device(device)
     # Chosen once, so that the workers need not.
     engines: dict[Architecture, Engine] = {
@@ -49,8 +55,12 @@ def run_searches(
     }
     specs = list(dict.fromkeys(architecture.spec for architecture in engines))
     worker_count = workers or _default_workers(device)
+    trained = False
 
     def before_training() -> None:
+        nonlocal trained
+        trained = True
+        import_torch()  # here, so that a missing or broken one is found before any worker starts
         if note := fallback_note(requested_engine, device, engines):
             print(note, file=sys.stderr)
         used = {
@@ -66,12 +76,12 @@ def run_searches(
             print(note, file=sys.stderr)
         with Workers(worker_count, engines) as pool, Progress(len(searches)) as progress:
             states = drive(searches, folder, pool, progress.show, before_training)
-        return [(state.search, state.row(folder.label(state.probe))) for state in states]
+        return Finished(
+            [(s.search, s.row(folder.label(s.probe))) for s in states if s.bounds is not None],
+            [(s.search, s.failure) for s in states if s.failure is not None],
+            trained,
+        )
 
 
 def _default_workers(device: str) -> int:
-    if device != "cpu":
-        return 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable_cpus() if device == "cpu" else 1

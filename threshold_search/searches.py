@@ -41,6 +41,7 @@ class SearchState:
     def __init__(self, search: Search) -> None:
         self.search = search
         self.bounds: Bounds | None = None
+        self.failure: str | None = None  # why the search cannot go on
         self._sizes = search_sizes(search.limit)
         self._size = next(self._sizes)
         self._success = 0
@@ -67,9 +68,14 @@ class SearchState:
                 self.bounds = end.value
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the search waits for an outcome."""
+        return self.bounds is None and self.failure is None
+
+    @property
     def remaining(self) -> float:
         """Probes still to come: known in the bisection, a guess before it."""
-        if self.bounds is not None:
+        if not self.is_waiting:
             return 0.0
         if self._failure is None:
             return len(self._outcomes) + 8.0  # as many halvings as doublings, and a few of both
@@ -79,7 +85,7 @@ class SearchState:
     def fraction(self) -> float:
         """Share of the search's probes that are done, for the progress bar."""
         done = len(self._outcomes)
-        return done / (done + self.remaining)
+        return done / (done + self.remaining) if self.is_waiting else 1.0
 
     def row(self, label: str) -> dict[str, object]:
         """Return the result row of a finished search whose probes are logged under ``label``."""

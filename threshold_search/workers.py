@@ -18,9 +18,9 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Self
 
-from command_line.interrupts import interrupts_held_back
+from command_line.interrupts import ENDING, interrupts_held_back
 from engines.native.build import source_hash
-from training.errors import UserError, WorkerLost
+from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
 
@@ -43,7 +43,8 @@ ANOTHER_ENGINE = (
 
 def _serve(connection: Connection, engines: Mapping[Architecture, Engine], sources: str) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDING:  # the driver, which gets them too, ends its workers
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     import torch
 
@@ -60,10 +61,8 @@ def _serve(connection: Connection, engines: Mapping[Architecture, Engine], sourc
                 raise UserError(ANOTHER_ENGINE)
             trained = engines[job[0].architecture].train(job)
             answer: object = [outcome for outcome, _ in trained]
-        except UserError as error:
+        except (UserError, OutOfMemory) as error:
             answer = error
-        except MemoryError:
-            answer = UserError(f"not enough memory to train {job[0].architecture.name}")
         except Exception:
             answer = traceback.format_exc()
         connection.send(answer)
@@ -93,6 +92,7 @@ class Workers:
         self._sources = source_hash()
         self._workers: list[_Worker] = []
         self._losses: Counter[Probe] = Counter()  # by the first probe of a job
+        self._given_up: list[tuple[Probe, Outcome | OutOfMemory]] = []
 
     def __enter__(self) -> Self:
         """Start nothing yet: a process starts with the first job it gets."""
@@ -132,10 +132,14 @@ class Workers:
         except OSError:
             self._replace(worker)
 
-    def wait(self, timeout: float) -> list[tuple[Probe, Outcome]]:
-        """Return the probes that finished within ``timeout`` seconds, at the first one."""
+    def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
+        """Return the probes that ended within ``timeout`` seconds, at the first one.
+
+        What memory does not suffice for, or kills its worker again and again, ends without outcome.
+        """
         by_connection: dict[object, _Worker] = {w.connection: w for w in self._workers if w.job}
-        finished: list[tuple[Probe, Outcome]] = []
+        finished, self._given_up = self._given_up, []
+        timeout = 0.0 if finished else timeout
         for connection in wait([w.connection for w in by_connection.values()], timeout):
             worker = by_connection[connection]
             try:
@@ -145,6 +149,8 @@ class Workers:
                 continue
             if isinstance(answer, UserError):
                 raise answer
+            if isinstance(answer, OutOfMemory):
+                answer = [answer] * len(worker.job)
             if not isinstance(answer, list):
                 raise RuntimeError(f"{worker.job} failed:\n{answer}")
             finished += zip(worker.job, answer, strict=True)
@@ -179,8 +185,10 @@ class Workers:
             raise UserError(NO_GUARD) from None
         self._losses[probe] += 1
         if self._losses[probe] >= LOSSES_ALLOWED:
-            raise WorkerLost(
-                f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.name} on "
-                f"{probe.n} sequences (out of memory?)"
+            error = OutOfMemory(
+                f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.spec.name} "
+                f"{probe.architecture.name} on {probe.n} sequences (out of memory?)"
             )
-        self.submit(dead.job)
+            self._given_up += [(probe, error) for probe in dead.job]
+        else:
+            self.submit(dead.job)

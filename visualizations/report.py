@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from threshold_search.results_folder import DEFAULT_FOLDER
-from threshold_search.run import Finished
+from threshold_search.run import Row
+from threshold_search.searches import Search
 
 PUBLISHED_TABLES = DEFAULT_FOLDER / "published_tables.csv"
 CAPTION = (
@@ -16,7 +17,7 @@ CAPTION = (
 )
 
 
-def summary_table(finished: Sequence[Finished]) -> str:
+def summary_table(finished: Sequence[tuple[Search, Row]]) -> str:
     """Return the finished searches as text, one line per configuration."""
     rows = pd.DataFrame([row for _, row in finished])
     rows["configuration"] = [
