@@ -20,9 +20,10 @@ from machine import report
 
 from command_line.flags import resolve_device
 from command_line.parser import Parser, positive_int, run
+from engines.engine import ReferenceEngine
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.probe import run_probe, start_probe
+from training.probe import start_probe
 from training.probe_types import Probe
 from training.session import train_stack
 from training.spec import Architecture
@@ -63,7 +64,7 @@ def probes_of(architecture: Architecture, models: int, epochs: int) -> list[Prob
 def looped_rate(architecture: Architecture, epochs: int, device: str) -> float:
     """Return models per second by the reference loop, one after the other."""
     times = Epochs()
-    run_probe(probes_of(architecture, 1, epochs)[0], device, times)
+    ReferenceEngine(device).train(probes_of(architecture, 1, epochs), times)
     return 1 / (times.seconds() * FULL_EPOCHS)
 
 
