@@ -6,12 +6,13 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from flat_loop import train_flat
+from protocols import ARCHITECTURES, SETTINGS, SIZES, probe_of
 
 from engines.device_masks import DeviceMasks
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.probe import run_probe, start_probe
-from training.probe_types import Probe
+from training.probe import start_probe
 from training.session import train_stack
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -32,11 +33,16 @@ CASES = [
     (TransformerArchitecture(32, 38, 4, 2), (10, 40, 33), {}),
     (TransformerArchitecture(32, 38, 4, 2), (10, 40, 2), {"dropout": 0.0, "grad_clip": 0.0}),
 ]
+EVERY_SETTING = [
+    pytest.param(architecture, SIZES, changes, id=f"{architecture.spec.name}-{name}")
+    for architecture in ARCHITECTURES
+    for name, changes in SETTINGS.items()
+]
 
 
 def probes_of(architecture, sizes, changes, max_epochs=30):
-    protocol = architecture.spec.protocol(max_epochs=max_epochs, **changes)
-    return [Probe(architecture, protocol, 0, repeat, n) for repeat, n in enumerate(sizes)]
+    changes = {"max_epochs": max_epochs, **changes}
+    return [probe_of(architecture, n, repeat, **changes) for repeat, n in enumerate(sizes)]
 
 
 def stack_of(probes, device="cpu", host_masks=True):
@@ -54,7 +60,7 @@ def trained(probes):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("architecture", "sizes", "changes"), CASES)
+@pytest.mark.parametrize(("architecture", "sizes", "changes"), [*CASES, *EVERY_SETTING])
 def test_follows_the_reference(architecture, sizes, changes, device):
     probes = probes_of(architecture, sizes, changes)
     histories = [[] for _ in probes]
@@ -62,7 +68,7 @@ def test_follows_the_reference(architecture, sizes, changes, device):
     outcomes = outcomes_of(stack, probes, lambda index, record: histories[index].append(record))
     for probe, outcome, history in zip(probes, outcomes, histories, strict=True):
         reference = []
-        expected, model = run_probe(probe, "cpu", reference.append)
+        expected, model = train_flat(probe, reference.append)
         assert (outcome.epochs, outcome.stop_reason) == (expected.epochs, expected.stop_reason)
         assert outcome.memorized == expected.memorized
         losses = [[record.loss for record in records] for records in (history, reference)]
