@@ -32,7 +32,9 @@ SETTINGS = {
     "steps, every third epoch": {"max_steps": 10, "evaluation_interval": 3, "max_epochs": 12},
     "steps, dropout": {"max_steps": 7, "max_epochs": 12, "dropout": 0.2},
     "orthogonal": {"init": "orthogonal", "max_epochs": 12},
-    "first perfect": {"verdict": "first_perfect", "patience": 0, "max_epochs": 30},
+    "first perfect": {
+        **{"verdict": "first_perfect", "patience": 0, "schedule": "constant", "max_epochs": 27},
+    },
     "another attempt": {"attempt": 1, "max_epochs": 12},
 }
 
