@@ -14,6 +14,8 @@ from torch import nn
 from dataset.random_stream import RandomStream
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
+from training.initial_weights import draw_orthogonal
+from training.portable_math import ordered_sum, orthonormal_columns
 from training.probe import build_model
 from training.probe_types import Probe
 from training.streams import ProbeStreams
@@ -182,3 +184,99 @@ def test_probes_start_apart():
         for identity in itertools.product((0, 1), (0, 1, 2), (2, 4))
     }
     assert len(starts) == 12
+
+
+def build(shape, seed=0, **changes):
+    """Return the module of a probe."""
+    identity = seed, 0, 9
+    protocol = shape.spec.protocol(vocab_size=shape.vocab_size, seq_len=shape.seq_len, **changes)
+    return build_model(Probe(shape, protocol, *identity), ProbeStreams(*identity))
+
+
+def named(model):
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
+def linear_maps(tensors):
+    """Return (name, weight, bias) of every linear map; query, key and value are one each."""
+    for name, weight in tensors.items():
+        if is_in_projection(name):
+            biases = tensors[name.replace("weight", "bias")]
+            yield from zip([name] * 3, np.split(weight, 3), np.split(biases, 3), strict=True)
+        elif weight.ndim == 2 and "embedding" not in name:
+            yield name, weight, tensors[name.replace("weight", "bias")]
+
+
+@pytest.mark.parametrize("shape", [shape for shape, _ in CASES], ids=lambda s: s.name)
+def test_orthogonal_maps_and_nothing_else(shape):
+    ours, default = named(build(shape, init="orthogonal")), named(build(shape))
+    maps = list(linear_maps(ours))
+    for name, weight, bias in maps:
+        rows, columns = weight.shape
+        wide = weight.astype(float) if rows <= columns else weight.astype(float).T
+        np.testing.assert_allclose(wide @ wide.T, 2 * np.eye(len(wide)), atol=1e-6, err_msg=name)
+        assert (bias == 0).all(), name
+    of_maps = {name for name, *_ in maps} | {name for name in ours if name.endswith("bias")}
+    rest = [name for name in ours if name not in of_maps or "norm" in name]
+    assert len(maps) == (1 + shape.num_layers if shape.spec is MLP_SPEC else 1 + 10 * 3)
+    assert len(rest) == (0 if shape.spec is MLP_SPEC else 2 + 6 * 3)
+    for name in rest:
+        np.testing.assert_array_equal(ours[name], default[name], err_msg=name)
+    weights = [weight.tobytes() for _, weight, _ in maps]
+    assert len(set(weights)) == len(weights)  # no copies, of layers neither
+
+
+@pytest.mark.parametrize("shape", [shape for shape, _ in CASES], ids=lambda s: s.name)
+def test_orthogonal_weights_are_parameters_like_others_and_the_same_again(shape):
+    model, same = (build(shape, init="orthogonal") for _ in range(2))
+    assert all(p.is_leaf and p.requires_grad for p in model.parameters())
+    for one, other in zip(model.parameters(), same.parameters(), strict=True):
+        assert torch.equal(one, other)
+    tokens = torch.zeros(1, shape.seq_len, dtype=torch.int64)
+    model(tokens).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    other = named(build(shape, seed=1, init="orthogonal"))
+    for (name, one, _), (_, another, _) in zip(
+        linear_maps(named(model)), linear_maps(other), strict=True
+    ):
+        assert not np.array_equal(one, another), name
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (9, 40), (40, 9), (1, 7), (1, 1)], ids=str)
+def test_the_orthogonal_distribution_is_torchs(shape):
+    torch.manual_seed(0)
+    ours, theirs = [], []
+    for seed in range(MODELS):
+        for drawn, draw in (
+            (ours, lambda weight, seed=seed: draw_orthogonal(weight, RandomStream(seed))),
+            (theirs, lambda weight: nn.init.orthogonal_(weight, nn.init.calculate_gain("relu"))),
+        ):
+            weight = torch.empty(shape)
+            draw(weight)
+            drawn.append(weight.numpy().astype(float))
+    ours, theirs = np.array(ours), np.array(theirs)
+    for sample in (ours, theirs):
+        # The rows or columns have squares that sum to 2, so the entries have this mean square.
+        assert np.mean(sample**2) == pytest.approx(2 / max(shape), rel=1e-6)
+        assert abs(sample.mean()) < 5 * (2 / max(shape) / sample.size) ** 0.5
+    assert ks_2samp(ours.ravel(), theirs.ravel()).pvalue > 1e-4
+    # Signs too: a QR decomposition alone would favour some on the diagonal.
+    assert ks_2samp(ours[:, 0, 0], theirs[:, 0, 0]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (33, 33), (70, 33), (200, 100)], ids=str)
+def test_orthonormal_columns_are_those_of_the_qr_decomposition(shape):
+    for seed in range(5):
+        x = RandomStream(seed).normal(math.prod(shape)).reshape(shape)
+        before = x.copy()
+        q, r = np.linalg.qr(x)
+        np.testing.assert_allclose(orthonormal_columns(x), q * np.sign(np.diag(r)), atol=1e-12)
+        np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 1001])
+def test_the_ordered_sum(count):
+    x = np.random.default_rng(count).standard_normal((count, 3))
+    before = x.copy()
+    np.testing.assert_allclose(ordered_sum(x), [math.fsum(c) for c in x.T], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(x, before)

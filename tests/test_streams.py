@@ -9,7 +9,10 @@ import stream_digests
 from scripts import run_script
 
 from dataset.random_stream import RandomStream
+from training.probe import start_probe
+from training.probe_types import Probe
 from training.streams import ProbeStreams
+from transformer_experiments.transformer_utils import TransformerArchitecture
 
 # What every machine and every version of NumPy and torch has to arrive at. Where one of these
 # changes, so do all results: a probe log from before cannot be continued.
@@ -20,6 +23,14 @@ DIGESTS = {
     "three batch orders": "4b0a5e990588abdb93fd505a929d44e1f7e03382dd670e49f875ee30cbb4d710",
     "1000 mask draws": "2c296150a9dac56b94fa5ffa15657996b7a02bd62d3813e0b27e74e28754daf7",
     "100,000 normal numbers": "3679e9883ca93df9701e1a21816f492b586fa11e94b28de8a9599e8824aaa0df",
+    "orthonormal columns": "c645eb0995c4e697e304f2a727052e24dc048035604e2c4ad483b0f98b19c4a9",
+    "orthogonal weights of an MLP": (
+        "cbcfb3204519ad54897bcd94704db6aba9be45243eea7f171f18d126acb574ff"
+    ),
+    "orthogonal weights of a transformer": (
+        "f385715558aa444fa1852a7b45550d29fc860fd5172042ad04bc6e9ace14222f"
+    ),
+    "another attempt": "2e174c61a5e04d987cc54754eb56a0268b36fa4923fb9351f585c9304f53e8fa",
 }
 # The vector instructions beyond its baseline that NumPy found on this CPU.
 NUMPY_FEATURES = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
@@ -58,6 +69,39 @@ def test_every_stream_is_a_child_of_the_probes_seed():
     np.testing.assert_array_equal(masks.draw(4), draws[8:])  # from a whole word on
 
 
+def test_another_attempt_has_the_same_data_and_three_other_streams():
+    attempts = [ProbeStreams(4, 5, 6, attempt) for attempt in range(4)]
+    first = ProbeStreams(4, 5, 6)
+    for streams in attempts:
+        np.testing.assert_array_equal(
+            RandomStream(streams.data).words(9), RandomStream(first.data).words(9)
+        )
+    for draw in (
+        lambda streams: streams.initial_weights().words(9),
+        lambda streams: np.array(list(itertools.islice(streams.batch_orders(50), 3))),
+        lambda streams: streams.dropout_masks(0.1).draw(36),
+    ):
+        np.testing.assert_array_equal(draw(attempts[0]), draw(first))
+        assert len({draw(streams).tobytes() for streams in attempts}) == len(attempts)
+
+
+def test_a_probe_starts_from_its_attempts_streams():
+    architecture = TransformerArchitecture(16, 20, 2, 1)
+    starts = [
+        start_probe(Probe(architecture, architecture.spec.protocol(), 1, 2, 30, attempt))
+        for attempt in (0, 1, 2)
+    ]
+    for start in starts[1:]:
+        np.testing.assert_array_equal(start.inputs, starts[0].inputs)
+        np.testing.assert_array_equal(start.targets, starts[0].targets)
+    for drawn in (
+        lambda start: start.module.head.weight.detach().numpy(),
+        lambda start: next(start.epochs())[0],
+        lambda start: start.masks.draw(36),
+    ):
+        assert len({drawn(start).tobytes() for start in starts}) == len(starts)
+
+
 def test_asking_again_begins_again():
     streams, same = ProbeStreams(0, 1, 30), ProbeStreams(0, 1, 30)
     for _ in range(2):
@@ -68,11 +112,15 @@ def test_asking_again_begins_again():
 
 
 def test_probes_share_no_stream():
-    identities = list(itertools.product((0, 1), (0, 1, 2), (2, 4)))
+    identities = list(itertools.product((0, 1), (0, 1, 2), (2, 4), (0, 1, 3)))
     words = [
         RandomStream(child).words(1).item()
-        for seed, repeat, n in identities
-        for streams in [ProbeStreams(seed, repeat, n)]
-        for child in (streams.data, streams._init, streams._order, streams._dropout)
+        for identity in identities
+        for streams in [ProbeStreams(*identity)]
+        for child in (streams._init, streams._order, streams._dropout)
     ]
-    assert len(set(words)) == 4 * len(identities)
+    words += [
+        RandomStream(ProbeStreams(*identity).data).words(1).item()
+        for identity in {identity[:3] for identity in identities}
+    ]
+    assert len(set(words)) == 3 * len(identities) + len(identities) // 3
