@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from threshold_search.models import MODELS
 from threshold_search.records import result_layout
 from training.bits import BITS_VERSION
 
@@ -21,7 +22,7 @@ HEADS_8 = {**HEADS_2, "num_heads": 8}
 
 def write_results(folder, model, failures, protocol="paper", extra="", bits=BITS_VERSION):
     """Write a results CSV from (architecture, first failing sizes) pairs."""
-    layout = result_layout(model)
+    layout = result_layout(MODELS[model])
     text = layout.header + "\n"
     for architecture, sizes in failures:
         for repeat, size in enumerate(sizes):
@@ -55,3 +56,25 @@ def write_partial(folder):
     write_results(folder, "mlp", [(MLP_1, [400, 500, 540]), (MLP_4, [7])])
     write_results(folder, "transformer", [(HEADS_2, [20, 24]), (HEADS_8, [30, 30, 36])])
     return folder
+
+
+# A model that is not registered, as text: a size of its own in numbers, another in words.
+WIDTH_HEADER = (
+    "model,protocol,bits,budget,num_parameters,width,activation,repeat,seed,"
+    "threshold,first_failure,max_epoch_reached,probes,seconds\n"
+)
+
+
+def write_widths(folder, sizes):
+    """Write the results of a model "toy" from first failing sizes by (width, activation)."""
+    text = WIDTH_HEADER
+    for (width, activation), failures in sizes.items():
+        parameters = 201 * width + 100
+        for repeat, size in enumerate(failures):
+            text += (
+                f"toy,paper,{BITS_VERSION},{parameters},{parameters},{width},{activation},"
+                f"{repeat},0,{size - 1},{size},False,9,1.5\n"
+            )
+    path = folder / "toy_results.csv"
+    path.write_text(text)
+    return path

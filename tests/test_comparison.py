@@ -5,6 +5,7 @@ import math
 import pytest
 from made_results import HEADS_8, MLP_1, MLP_30K, row_of, write_partial, write_results
 
+from threshold_search.models import MODELS
 from threshold_search.records import result_layout
 from training.bits import BITS_VERSION
 from training.errors import UserError
@@ -60,13 +61,12 @@ def test_rows_of_other_architectures_and_budgets_are_left_out(tmp_path):
 
 
 GOOD_ROW = f"mlp,paper,{BITS_VERSION},10000,9949,49,1,0,0,{{}},False,9,1.5\n"
-HEADER = result_layout("mlp").header + "\n"
+HEADER = result_layout(MODELS["mlp"]).header + "\n"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "layout"),
         ("n,threshold\n2,3\n", "layout"),
         (HEADER + GOOD_ROW.format("many,8"), "line 2: threshold"),
         (HEADER + GOOD_ROW.format("7,8") + "mlp,paper,10000\n", "line 3: 3 fields"),

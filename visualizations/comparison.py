@@ -1,19 +1,21 @@
-"""Our thresholds beside the published ones, one table row per published row. Imports no torch."""
+"""Our thresholds beside the published ones. Imports no torch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from threshold_search.records import ARCHITECTURE_COLUMNS, result_layout
-from threshold_search.results_folder import DEFAULT_FOLDER, read_rows
+from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.spec import TASK
+from visualizations.results import PAPER_PROTOCOL, configuration_columns, load_results, select
+from visualizations.summary import STATISTICS, summarize
 
 PUBLISHED_TABLES = DEFAULT_FOLDER / "published_tables.csv"
-PAPER_PROTOCOL = "paper"
 BITS_PER_SEQUENCE = 10 * math.log2(10)  # T*log2(V) of the published task, T = V = 10
 
 _PUBLISHED_NAMES = {
@@ -23,12 +25,15 @@ _PUBLISHED_NAMES = {
     "median_threshold": "published_median",
     "std_threshold": "published_std",
 }
+_PUBLISHED = ["published_mean", "published_median", "published_std"]
+_OURS = {"n": "repeats", **{name: f"ours_{name}" for name in STATISTICS[1:-1]}}
 _HEADINGS = {
     "num_parameters": "true parameters",
     "repeats": "repeats",
     "ours_mean": "ours: mean",
     "ours_median": "ours: median",
     "ours_std": "ours: std",
+    "ours_low": "ours: 95 % interval",
     "threshold_mean": "ours: mean memorized",
     "bits_per_parameter": "ours: bits/parameter",
     "published_mean": "published: mean",
@@ -38,104 +43,137 @@ _HEADINGS = {
 }
 
 
+def published() -> pd.DataFrame:
+    """Return the published rows, models and sizes named as in results/published_tables.csv.
+
+    Columns: ``table``, its number in the paper; ``model``; ``budget``, the label of the row;
+    ``num_parameters``, the true count; the sizes, NA (of Int64) where a model lacks one;
+    ``published_mean``, ``published_median`` and ``published_std`` of the first failing size over
+    five repeats, in sequences.
+    """
+    tables = pd.read_csv(PUBLISHED_TABLES).rename(columns=_PUBLISHED_NAMES)
+    columns = list(tables.columns)
+    sizes = columns[columns.index("budget") + 1 : columns.index("published_mean")]
+    order = ["table", "model", "budget", "num_parameters", *sizes]
+    types = {**dict.fromkeys(order, "Int64"), "model": "str", **dict.fromkeys(_PUBLISHED, "float")}
+    return tables[[*order, *_PUBLISHED]].astype(types)
+
+
+def beside_published(searches: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+    """Return one row per configuration of ``searches``, with the published numbers it has.
+
+    ``searches`` are rows of :func:`~visualizations.results.load_results`; ``also`` are columns that
+    tell rows apart besides those of a configuration. Columns: these; ``repeats`` and ``ours_mean``,
+    ``ours_median``, ``ours_std``, ``ours_low``, ``ours_high`` and ``capped``, which are the
+    statistics of :func:`~visualizations.summary.summarize`; ``published_mean``,
+    ``published_median``, ``published_std``, NaN where nothing was published. All in sequences.
+
+    The published numbers belong to a budget, sizes and the published task, so they also stand
+    beside searches whose protocol differs in other settings.
+    """
+    known = configuration_columns(searches)
+    by = [*known, *(name for name in also if name not in known)]
+    ours = summarize(searches, by).rename(columns=_OURS)
+    rows = published()
+    table = _join(ours, rows, _key_columns(rows), _PUBLISHED)
+    table.loc[[_is_another_task(label) for label in table["protocol"]], _PUBLISHED] = math.nan
+    return table
+
+
 def comparison_table(
     model: str,
     results_dir: Path | str = DEFAULT_FOLDER,
     protocol: str = PAPER_PROTOCOL,
     bits: int = BITS_VERSION,
 ) -> pd.DataFrame:
-    """Return one row per published row of ``model`` ("mlp" or "transformer").
+    """Return one row per published row of ``model``, whether it was measured or not.
 
-    Columns: ``budget`` and the architecture (named as in the results CSVs, with the true
-    ``num_parameters``); ``repeats``, 0 where nothing was measured; ``ours_mean``,
-    ``ours_median``, ``ours_std`` (sample std) of ``first_failure``, the published convention,
-    in sequences; ``threshold_mean``, the mean of the largest sizes memorized;
-    ``bits_per_parameter``, threshold_mean * T*log2(V) / num_parameters; ``published_mean``,
-    ``published_median``, ``published_std``; ``ratio``, ours_mean / published_mean; ``capped``,
-    the repeats that ended at their size limit without a failure, which count as limit + 1, so
-    that the row is a lower bound. What was not measured is NaN.
+    Columns: ``budget``, ``num_parameters`` and the sizes; ``repeats``, 0 where nothing was
+    measured; the others of :func:`beside_published`; ``threshold_mean``, the mean of the largest
+    sizes memorized, in sequences; ``bits_per_parameter``, threshold_mean * T*log2(V) /
+    num_parameters; ``ratio``, ours_mean / published_mean. What was not measured is NaN. Where
+    ``capped`` is not 0 our mean is a lower bound.
 
     Only searches of the bits version ``bits`` whose protocol is exactly ``protocol`` count, and
     only under the budget they were asked for; repeats of different base seeds are pooled. Raises
-    :class:`UserError` for a folder that does not exist or a malformed CSV.
+    :class:`UserError` for a folder that does not exist, a malformed CSV, and another task.
     """
-    if "vocab_size=" in protocol or "seq_len=" in protocol:
+    table = every_published_row(results_dir, protocol, bits)
+    rows = table[table["model"] == model].reset_index(drop=True)
+    lacking = [
+        name for name in rows.columns[: rows.columns.get_loc("repeats")] if rows[name].isna().all()
+    ]
+    return rows.drop(columns=["model", *lacking])
+
+
+def every_published_row(
+    results_dir: Path | str = DEFAULT_FOLDER,
+    protocol: str = PAPER_PROTOCOL,
+    bits: int = BITS_VERSION,
+) -> pd.DataFrame:
+    """Return the tables of :func:`comparison_table` of all published models as one."""
+    if _is_another_task(protocol):
         raise UserError(f"the published numbers are of another task than {protocol!r}")
-    keys = ["budget", *ARCHITECTURE_COLUMNS[model]]
-    searches = finished_searches(model, Path(results_dir), bits)
-    statistics = (
-        searches[searches["protocol"] == protocol]
-        .groupby(keys)
-        .agg(
-            repeats=("repeat", "size"),
-            ours_mean=("first_failure", "mean"),
-            ours_median=("first_failure", "median"),
-            ours_std=("first_failure", "std"),
-            threshold_mean=("threshold", "mean"),
-            capped=("capped", "sum"),
-        )
-        .reset_index()
-    )
-    table = _published(model).merge(statistics, how="left", on=keys, validate="one_to_one")
+    rows = published()
+    keys = _key_columns(rows)
+    ours = summarize(select(load_results(results_dir), protocol, bits)).rename(columns=_OURS)
+    statistics = [*_OURS.values(), "capped"]
+    table = _join(rows, ours, keys, statistics)
     for count in ("repeats", "capped"):
         table[count] = table[count].fillna(0).astype("int64")
+    table["threshold_mean"] = table["ours_mean"] - 1  # of every search first_failure is one more
     stored = table["threshold_mean"] * BITS_PER_SEQUENCE
-    table["bits_per_parameter"] = stored / table["num_parameters"]
+    table["bits_per_parameter"] = stored / table["num_parameters"].astype("float64")
     table["ratio"] = table["ours_mean"] / table["published_mean"]
-    return table[[*keys, *(name for name in _HEADINGS if name not in keys), "capped"]]
+    return table[[*keys, *(name for name in _HEADINGS if name not in keys), "ours_high", "capped"]]
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Return a comparison table as text to be shown, indexed by budget."""
     text = pd.DataFrame(index=table.index)
-    for column in table.columns.drop("capped"):
+    for column in table.columns.drop(["capped", "ours_high"]):
         form = {"bits_per_parameter": "{:#.3g}", "ratio": "{:.2f}"}.get(
-            column, "{:,}" if table[column].dtype == "int64" else "{:,.1f}"
+            column, "{:,}" if pd.api.types.is_integer_dtype(table[column]) else "{:,.1f}"
         )
         text[_HEADINGS.get(column, column)] = [
             form.format(value) if pd.notna(value) else "-" for value in table[column]
         ]
+    text[_HEADINGS["ours_low"]] = [
+        interval_text(row["ours_low"], row["ours_high"], row["capped"])
+        for _, row in table.iterrows()
+    ]
+    bounded = table["capped"] > 0
     for column in ("ours_mean", "ours_median", "threshold_mean", "bits_per_parameter", "ratio"):
-        bounded = table["capped"] > 0
         text.loc[bounded, _HEADINGS[column]] = ">= " + text.loc[bounded, _HEADINGS[column]]
     text.loc[table["repeats"] == 0, _HEADINGS["ours_mean"]] = "not measured"
     return text.set_index("budget")
 
 
-def finished_searches(model: str, folder: Path, bits: int = BITS_VERSION) -> pd.DataFrame:
-    """Return the finished searches of ``model`` of one bits version, all protocols.
-
-    Columns of MODEL_results.csv and ``capped``, whether a search reached its limit without a
-    failure; its ``first_failure`` is then limit + 1. No rows if the file does not exist (yet).
-    Raises :class:`UserError` for a folder that does not exist or a malformed CSV.
-    """
-    if not folder.is_dir():
-        raise UserError(f"no results folder {folder}")
-    path, layout = folder / f"{model}_results.csv", result_layout(model)
-    rows = read_rows(path, layout) if path.exists() else []
-    identity = layout.columns[: layout.columns.index("threshold")]
-    seen = set()
-    for number, row in enumerate(rows, start=2):
-        search = tuple(row[column] for column in identity)
-        if row["first_failure"] not in (None, row["threshold"] + 1):
-            raise UserError(f"{path} line {number}: threshold and first_failure disagree")
-        if search in seen:
-            raise UserError(f"{path} line {number}: repeats an earlier search")
-        seen.add(search)
-    searches = pd.DataFrame([r for r in rows if r["bits"] == bits], columns=layout.columns)
-    searches["capped"] = searches["first_failure"].isna()
-    searches["first_failure"] = searches["first_failure"].fillna(searches["threshold"] + 1)
-    numbers = [c for c in searches.columns if c not in ("model", "protocol")]
-    fractional = ("first_failure", "threshold", "seconds")
-    return searches.astype({c: "float64" if c in fractional else "int64" for c in numbers})
+def interval_text(low: float, high: float, capped: int) -> str:
+    """Return an interval of the mean in words, "-" where one repeat or a lower bound has none."""
+    return "-" if math.isnan(low) or capped else f"{low:,.1f} to {high:,.1f}"
 
 
-def _published(model: str) -> pd.DataFrame:
-    """Return the published rows of ``model``, columns named as in :func:`comparison_table`."""
-    tables = pd.read_csv(PUBLISHED_TABLES).rename(columns=_PUBLISHED_NAMES)
-    rows = tables[tables["model"] == model].reset_index(drop=True)
-    keys = ["budget", *ARCHITECTURE_COLUMNS[model]]
-    statistics = ["published_mean", "published_median", "published_std"]
-    return rows[[*keys, *statistics]].astype(
-        {**dict.fromkeys(keys, "int64"), **dict.fromkeys(statistics, "float64")}
+def _key_columns(published_rows: pd.DataFrame) -> list[str]:
+    return [n for n in published_rows.columns if n not in ("table", *_PUBLISHED)]
+
+
+def _join(
+    left: pd.DataFrame, right: pd.DataFrame, names: list[str], columns: list[str]
+) -> pd.DataFrame:
+    """Return ``left`` with the ``columns`` of the row of ``right`` that has the same ``names``."""
+
+    def keyed(frame: pd.DataFrame) -> pd.Series:
+        # Plain tuples: another model may lack a size, or have words in its place.
+        values = frame.reindex(columns=names).astype(object)
+        keys = values.where(values.notna(), None).itertuples(index=False, name=None)
+        return pd.Series(list(keys), index=frame.index, dtype=object)
+
+    joined = left.assign(key=keyed(left)).merge(
+        right[columns].assign(key=keyed(right)), how="left", on="key", validate="many_to_one"
     )
+    return joined.drop(columns="key")
+
+
+def _is_another_task(protocol: str) -> bool:
+    return any(f" {name}=" in protocol for name in TASK)

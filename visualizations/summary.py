@@ -1,0 +1,50 @@
+"""Statistics over the repeats of a search: the one place that computes them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from visualizations.results import configuration_columns
+
+CONFIDENCE = 0.95
+STATISTICS = ("n", "mean", "median", "std", "low", "high", "capped")
+
+
+def summarize(searches: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return one row per group of searches, in the order in which the groups first appear.
+
+    ``searches`` are rows of :func:`~visualizations.results.load_results`, ``by`` the columns that
+    tell the groups apart, by default those of a configuration. NA is a value like any other.
+
+    Columns: ``by``; ``n``, the number of searches; ``mean``, ``median`` and ``std`` (sample
+    standard deviation, NaN for n = 1) of ``first_failure``, in sequences; ``low`` and ``high``, the
+    95 % interval of the mean by Student's t, mean -+ t(n - 1) * std / sqrt(n), NaN for n = 1;
+    ``capped``, how many searches reached their size limit without a failure.
+
+    Nothing bounds the interval from below: with few, scattered repeats ``low`` can be negative,
+    though no threshold is. A capped search counts as its limit + 1, so with one among them the mean
+    is a lower bound, and the deviation and the interval say little.
+    """
+    by = configuration_columns(searches) if by is None else list(by)
+    # As float64: the statistics of nullable integers would be nullable floats.
+    sizes = searches.assign(first_failure=searches["first_failure"].astype("float64"))
+    summary = (
+        sizes.groupby(by, sort=False, dropna=False)
+        .agg(
+            n=("first_failure", "size"),
+            mean=("first_failure", "mean"),
+            median=("first_failure", "median"),
+            std=("first_failure", "std"),
+            capped=("capped", "sum"),
+        )
+        .reset_index()
+    )
+    n = summary["n"].to_numpy(dtype=float)
+    degrees = np.where(n > 1, n - 1, np.nan)
+    half = stdtrit(degrees, (1 + CONFIDENCE) / 2) * summary["std"] / np.sqrt(n)
+    summary["low"], summary["high"] = summary["mean"] - half, summary["mean"] + half
+    return summary[[*by, *STATISTICS]]
