@@ -9,8 +9,14 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from made_results import MLP_1, MLP_4, row_of, write_partial, write_results
-from matplotlib.container import ErrorbarContainer
+from drawn import crosses, drawn, legend_labels, only_axes
+from made_results import (
+    MLP_1,
+    MLP_4,
+    row_of,
+    write_partial,
+    write_results,
+)
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from scripts import ROOT, run_script
@@ -28,40 +34,6 @@ NAMES = ("figure3_mlp_depth", "figure4_transformer_heads", "ours_against_publish
 @pytest.fixture
 def partial(tmp_path):
     return write_partial(tmp_path)
-
-
-def only_axes(figure):
-    (axes,) = figure.axes
-    return axes
-
-
-def drawn(axes, *words):
-    """Return (x, mean, half length of the vertical bar) of the line whose label has ``words``."""
-    (line,) = [
-        container
-        for container in axes.containers
-        if isinstance(container, ErrorbarContainer)
-        and all(word in container.get_label() for word in words)
-    ]
-    x, y = line.lines[0].get_data(orig=False)
-    bars = [bar.get_segments() for bar in line.lines[2]][-1]
-    halves = [(bar[1][1] - bar[0][1]) / 2 if len(bar) else math.nan for bar in bars]
-    return x, y, np.array(halves)
-
-
-def crosses(axes):
-    return np.concatenate(
-        [
-            line.get_xdata()
-            for line in axes.lines
-            if str(line.get_label()).startswith("not measured")
-        ]
-    )
-
-
-def legend_labels(figure):
-    (legend,) = figure.legends
-    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_mlp_figure_draws_the_means_and_deviations_of_the_csv(partial):
@@ -120,7 +92,7 @@ def test_transformer_figure_of_another_depth(partial):
 def test_scatter_has_one_point_per_measured_row(partial):
     figure = figures.ours_against_published_figure(partial)
     axes = only_axes(figure)
-    x, y, std = drawn(axes, "MLP")
+    x, y, std = drawn(axes, "mlp")
     assert (x.tolist(), y.tolist()) == ([467, 21.6], [480, 7])
     assert std[0] == pytest.approx(statistics.stdev([400, 500, 540]))
     x, y, _ = drawn(axes, "transformer")
@@ -243,11 +215,12 @@ def test_the_notebook_runs_from_any_folder(partial, tmp_path_factory):
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(elsewhere)}})
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert [output.output_type for output in outputs] == ["execute_result"] * 6
-    assert sum("image/png" in output.data for output in outputs) == 3
+    assert [output.output_type for output in outputs] == ["execute_result"] * 8
+    assert sum("image/png" in output.data for output in outputs) == 4
     tables = [output.data["text/html"] for output in outputs if "text/html" in output.data]
-    assert len(tables) == 2
-    assert all("not measured" in table for table in tables)
+    assert len(tables) == 3
+    assert all("not measured" in table for table in tables[:2])
+    assert "<th>low</th>" in tables[2]
     assert "480.0" in tables[0]
     assert len(list((partial / "figures").iterdir())) == 6
     assert not list(elsewhere.iterdir())

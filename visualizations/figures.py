@@ -1,52 +1,119 @@
-"""Draw the published figures from the results CSVs, our measurements beside the published ones.
+"""Draw thresholds from the results CSVs, our measurements beside the published ones.
 
     python visualizations/figures.py
     python visualizations/figures.py --results-dir runs/first-search
 
-Writes each figure as PNG and PDF into DIR/figures/. Points are mean +- sample std over repeats, in
-the published convention (first_failure), of the current bits version (training/bits.py). What has
-not been measured is marked, not guessed.
+Writes the published figures as PNG and PDF into DIR/figures/. Points are mean +- sample std over
+repeats, in the published convention (first_failure), of the current bits version
+(training/bits.py). What has not been measured is marked, not guessed.
+
+``threshold_figure`` draws any other set of configurations:
+
+    from visualizations.figures import save, threshold_figure
+    from visualizations.results import load_results, select
+
+    searches = select(load_results("runs/widths"))
+    save(threshold_figure(searches, x="hidden_size", series="num_layers"), "widths", "runs/widths")
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation
 
 from command_line.files import write_atomically
 from command_line.parser import Parser, run
+from mlp_experiments.mlp_utils import SPEC as MLP
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations.comparison import PAPER_PROTOCOL, comparison_table, readable
+from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
+from visualizations.comparison import beside_published, comparison_table, every_published_row
+from visualizations.drawing import (
+    GREY,
+    Handle,
+    Values,
+    error_line,
+    finish_x_axis,
+    floats,
+    legend,
+    log_limits,
+    mark_capped,
+    mark_missing,
+    new_figure,
+    plain_log_ticks,
+    repeats_text,
+    smallest_gap,
+    style_of,
+)
+from visualizations.results import PAPER_PROTOCOL
 
-__all__ = [
-    "comparison_table",
-    "mlp_depth_figure",
-    "ours_against_published_figure",
-    "readable",
-    "save",
-    "save_all",
-    "transformer_heads_figure",
-]
-
-# Okabe-Ito colours of clearly different lightness, each with a marker of its own.
-BUDGET_STYLES = (("#000000", "o", 6), ("#0072B2", "s", 6), ("#E69F00", "^", 7.5))
-MODEL_STYLES = {"mlp": ("MLP", "#0072B2", "o"), "transformer": ("transformer", "#000000", "^")}
-GREY = "0.5"
 PUBLISHED_REPEATS = 5
 THRESHOLD_LABEL = "memorization threshold\n(first failing size, sequences)"
-CROSS_HEIGHT = 0.03  # of the axes
+
+X_LABELS = {"num_parameters": "parameters (true count)", "budget": "parameter budget"}
+
+
+def threshold_figure(
+    searches: pd.DataFrame,
+    x: str = "num_parameters",
+    series: str = "model",
+    *,
+    title: str | None = None,
+    x_label: str | None = None,
+    labels: Mapping[Any, str] | None = None,
+    log_x: bool = False,
+    with_published: bool = True,
+) -> Figure:
+    """Return thresholds against the column ``x``, one line per value of the column ``series``.
+
+    ``searches`` are rows of :func:`~visualizations.results.load_results`, of any models, with any
+    columns of your own; repeats of one configuration become one point, mean +- sample std, in
+    sequences. Where a configuration was published its published mean and std stand beside ours,
+    unless ``with_published`` is false. Points of one ``x`` are moved sideways a little where they
+    would hide one another. A series with two configurations at one ``x`` has no line.
+
+    ``x_label`` names the x axis, with its unit; by default it is the column's name. ``labels`` maps
+    values of ``series`` to names for the legend. ``log_x`` makes the x axis logarithmic.
+
+    Raises :class:`UserError` for no searches, a column that is not there or that some of these
+    models lack, an ``x`` that is no number (or not positive, with ``log_x``), and for several
+    protocols or bits versions unless they are the ``series``: they are not to be mixed.
+    """
+    if searches.empty:
+        raise UserError("there are no searches to draw")
+    for column in (x, series):
+        if column not in searches:
+            raise UserError(f"the searches have no column {column}")
+        lacking = searches.loc[searches[column].isna(), "model"]
+        if len(lacking):
+            raise UserError(f"{lacking.iloc[0]} has no {column}: select the models to draw")
+    if not pd.api.types.is_numeric_dtype(searches[x]):
+        raise UserError(f"{x} is not a number")
+    if log_x and (searches[x] <= 0).any():
+        raise UserError(f"{x} is not always positive: it has no logarithm")
+    for column in ("protocol", "bits"):
+        values = searches[column].unique()
+        if len(values) > 1 and series != column:
+            raise UserError(
+                f"searches of several {column} values ({', '.join(map(str, values))}): "
+                f"select one, or draw {column} as the series"
+            )
+    table = beside_published(searches, also=[x, series])
+    if not with_published:
+        table[["published_mean", "published_std"]] = np.nan
+    x_label = x_label or X_LABELS.get(x, x)
+    kinds = [searches[name].unique().tolist() for name in ("protocol", "bits")]
+    one_of_each = (values if len(values) == 1 else [] for values in kinds)
+    title = _titled(title or f"threshold against {x_label}", *one_of_each)
+    return _lines(table, x, series, title, x_label, labels or {}, log_x)
 
 
 def mlp_depth_figure(
@@ -55,13 +122,10 @@ def mlp_depth_figure(
     bits: int = BITS_VERSION,
 ) -> Figure:
     """Published Figure 3: MLP threshold against depth, one line per budget."""
-    table = comparison_table("mlp", results_dir, protocol, bits)
-    figure, axes = _new_figure("MLP: threshold against depth", protocol, bits)
-    names = {budget: (f"budget {budget:,}", "") for budget in table["budget"].unique()}
-    _draw_lines(axes, table, "num_layers", names, lambda depth, shift: depth + shift)
-    axes.xaxis.set_major_locator(FixedLocator(sorted(table["num_layers"].unique())))
-    axes.set_xlabel("depth (hidden layers)")
-    return figure
+    table = comparison_table(MLP.name, results_dir, protocol, bits)
+    title = _titled("MLP: threshold against depth", [protocol], [bits])
+    labels = {budget: f"budget {budget:,}" for budget in table["budget"]}
+    return _lines(table, "num_layers", "budget", title, "depth (hidden layers)", labels)
 
 
 def transformer_heads_figure(
@@ -74,26 +138,20 @@ def transformer_heads_figure(
 
     Raises :class:`UserError` for a depth that was not published.
     """
-    table = comparison_table("transformer", results_dir, protocol, bits)
+    table = comparison_table(TRANSFORMER.name, results_dir, protocol, bits)
     depths = table["num_layers"].unique()
     if num_layers not in depths:
         raise UserError(f"num_layers must be a published depth ({depths[0]} to {depths[-1]})")
     table = table[table["num_layers"] == num_layers]
     layers = "layer" if num_layers == 1 else "layers"
     title = f"Transformer, {num_layers} {layers}: threshold against attention heads"
-    figure, axes = _new_figure(title, protocol, bits)
-    names = {
-        row.budget: (f"d = {row.hidden_size}", f", {row.num_parameters:,} parameters")
-        for row in table.itertuples()
-    }
-    axes.set_xscale("log", base=2)
-    _draw_lines(axes, table, "num_heads", names, lambda heads, shift: heads * 2**shift)
-    heads = sorted(table["num_heads"].unique())
-    axes.xaxis.set_major_locator(FixedLocator(heads))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("attention heads")
-    return figure
+    title = _titled(title, [protocol], [bits])
+    labels = {width: f"d = {width}" for width in table["hidden_size"]}
+    sizes = zip(table["hidden_size"], table["num_parameters"], strict=True)
+    details = {width: f", {parameters:,} parameters" for width, parameters in sizes}
+    return _lines(
+        table, "num_heads", "hidden_size", title, "attention heads", labels, True, details
+    )
 
 
 def ours_against_published_figure(
@@ -102,42 +160,44 @@ def ours_against_published_figure(
     bits: int = BITS_VERSION,
 ) -> Figure:
     """Scatter of our mean against the published mean, one point per measured row."""
-    tables = {model: comparison_table(model, results_dir, protocol, bits) for model in MODEL_STYLES}
-    figure, axes = _new_figure("Ours against published", protocol, bits, size=(5.2, 5.6))
-    everything = pd.concat(tables.values())
-    bottom, top = _log_limits(everything)
+    table = every_published_row(results_dir, protocol, bits)
+    title = _titled("Ours against published", [protocol], [bits])
+    figure, axes = new_figure(title, size=(5.2, 5.6))
+    bottom, top = log_limits(table)
     axes.set(xscale="log", yscale="log", xlim=(bottom, top), ylim=(bottom, top), aspect="equal")
     (diagonal,) = axes.plot([bottom, top], [bottom, top], color=GREY, linewidth=1, linestyle=":")
     diagonal.set_label("ours = published")
-    handles, notes = [diagonal], []
-    for model, (name, color, marker) in MODEL_STYLES.items():
-        rows = tables[model][tables[model]["repeats"] > 0]
-        handles.append(
+    points: list[Handle] = []
+    notes: list[Handle] = []
+    for index, (model, group) in enumerate(table.groupby("model", sort=False)):
+        rows, style = group[group["repeats"] > 0], style_of(index)
+        published = floats(rows["published_mean"])
+        points.append(
             axes.errorbar(
-                rows["published_mean"],
-                rows["ours_mean"],
-                xerr=rows["published_std"],
-                yerr=rows["ours_std"],
-                label=f"{name}, ours {_repeats(rows)}",
-                color=color,
-                marker=marker,
-                markersize=5.5,
-                markerfacecolor=color if model == "mlp" else "white",
+                published,
+                floats(rows["ours_mean"]),
+                xerr=floats(rows["published_std"]),
+                yerr=floats(rows["ours_std"]),
+                label=f"{model}, ours ({repeats_text(rows)})",
+                color=style.color,
+                marker=style.marker,
+                markersize=style.size,
+                markeredgecolor="white",  # tells points that overlap apart
+                markeredgewidth=0.6,
                 linestyle="none",
                 elinewidth=0.7,
                 capsize=1.5,
-                zorder=4 if model == "mlp" else 3,
             )
         )
-        notes += _mark_capped(axes, rows["published_mean"], rows)
-    missing = everything[everything["repeats"] == 0]
-    label = f"not measured ({len(missing)} of {len(everything)} rows)"
-    notes += _mark_missing(axes, missing["published_mean"], label)
+        notes += mark_capped(figure, axes, published, rows)
+    missing = table[table["repeats"] == 0]
+    label = f"not measured ({len(missing)} of {len(table)} rows)"
+    notes += mark_missing(axes, floats(missing["published_mean"]), label)
     for axis in (axes.xaxis, axes.yaxis):
-        _plain_log_axis(axis, bottom, top)
+        plain_log_ticks(axis, bottom, top)
     axes.set_xlabel("published threshold (first failing size, sequences)")
     axes.set_ylabel("our threshold (first failing size, sequences)")
-    _legend(figure, [*handles, *notes])
+    legend(figure, [diagonal], points, notes)
     return figure
 
 
@@ -161,7 +221,7 @@ def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
 
 
 def save_all(results_dir: Path | str = DEFAULT_FOLDER) -> list[Path]:
-    """Draw every figure from ``results_dir`` and write it to its figures/; return the paths."""
+    """Draw every published figure from ``results_dir`` into its figures/; return the paths."""
     figures = {
         "figure3_mlp_depth": mlp_depth_figure(results_dir),
         "figure4_transformer_heads": transformer_heads_figure(results_dir),
@@ -171,149 +231,79 @@ def save_all(results_dir: Path | str = DEFAULT_FOLDER) -> list[Path]:
     return [path for name, figure in figures.items() for path in save(figure, name, folder)]
 
 
-def _new_figure(
-    title: str, protocol: str, bits: int, size: tuple[float, float] = (6.8, 5.0)
-) -> tuple[Figure, Axes]:
-    """Return a figure of ``size`` inches, outside pyplot, and its axes."""
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    unusual = [protocol] * (protocol != PAPER_PROTOCOL)
-    unusual += [f"bits version {bits}"] * (bits != BITS_VERSION)
-    axes.set_title(f"{title}\n({', '.join(unusual)})" if unusual else title, fontsize=11)
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+def _titled(title: str, protocols: Iterable[str], bits: Iterable[int]) -> str:
+    """Return the title, and below it the one protocol or bits version if it is not the usual."""
+    unusual = [protocol for protocol in protocols if protocol != PAPER_PROTOCOL]
+    unusual += [f"bits version {version}" for version in bits if version != BITS_VERSION]
+    return f"{title}\n({', '.join(unusual)})" if unusual else title
 
 
-def _draw_lines(
-    axes: Axes,
+def _lines(
     table: pd.DataFrame,
-    x_column: str,
-    names: dict[int, tuple[str, str]],
-    shifted: Callable[[pd.Series, float], pd.Series],
-) -> None:
-    """Draw ours and published against ``x_column``, one line each per budget, and the legend.
+    x: str,
+    series: str,
+    title: str,
+    x_label: str,
+    labels: Mapping[Any, str],
+    log_x: bool = False,
+    details: Mapping[Any, str] | None = None,
+) -> Figure:
+    """Draw ours and published of ``table`` against ``x``, one line each per value of ``series``.
 
-    ``names`` gives each budget its name and what the legend adds to it once. ``shifted(x, s)``
-    moves points sideways by ``s``, a fraction of the distance between two, so that error bars do
-    not hide one another.
+    ``details`` is what the legend adds to the label of ours.
     """
-    bottom, top = _log_limits(table)
-    axes.set(yscale="log", ylim=(bottom, top), ylabel=THRESHOLD_LABEL)
-    _plain_log_axis(axes.yaxis, bottom, top)
-    ours, published, notes = [], [], {}
-    for index, (budget, (name, detail)) in enumerate(names.items()):
-        rows = table[table["budget"] == budget].sort_values(x_column)
-        centre = 0.2 * (index - 1)
-        x_published, x = (shifted(rows[x_column], centre + side) for side in (-0.05, 0.05))
-        label = f"{name}, published (n = {PUBLISHED_REPEATS})"
-        published.append(_line(axes, x_published, rows, "published", label, index))
-        label = f"{name}{detail}, ours ({_repeats(rows)})"
-        ours.append(_line(axes, x, rows, "ours", label, index))
-        missing = rows["repeats"] == 0
-        for mark in (_mark_capped(axes, x, rows), _mark_missing(axes, x[missing])):
-            notes.update({handle.get_label(): handle for handle in mark})
-    # Two columns, filled from the top: ours and a note, published and perhaps a second note.
-    notes = list(notes.values())
-    _legend(axes.figure, [*ours, *notes[:1], *published, *notes[1:]])
+    groups = list(table.groupby(series))
+    figure, axes = new_figure(title)
+    bottom, top = log_limits(table)
+    axes.set(yscale="log", ylim=(bottom, top), xlabel=x_label, ylabel=THRESHOLD_LABEL)
+    plain_log_ticks(axes.yaxis, bottom, top)
+    axes.set_xscale("log" if log_x else "linear")
+    # Points at one x move sideways, less than to the next: error bars should not hide one another.
+    gap = _gap(floats(table[x]), log_x)
+    is_shared = table[[x, series]].drop_duplicates()[x].duplicated().any()
+    step = min(0.2, 0.6 / len(groups)) * gap if is_shared else 0.0
+    ours: list[Handle] = []
+    published: list[Handle | None] = []
+    notes: list[Handle] = []
+    for index, (value, group) in enumerate(groups):
+        rows, style = group.sort_values(x), style_of(index)
+        name = labels.get(value, _name(series, value))
+        is_joined = not rows[x].duplicated().any()
+        is_published = rows["published_mean"].notna().any()
+        middle = (index - (len(groups) - 1) / 2) * step
+        side = min(0.05, 0.15 / len(groups)) * gap if is_published else 0.0
+        places = _shifted(floats(rows[x]), middle + side, log_x)
+        label = f"{name}{(details or {}).get(value, '')}, ours ({repeats_text(rows)})"
+        ours.append(error_line(axes, places, rows, "ours", label, style, is_joined))
+        notes += mark_capped(figure, axes, places, rows)
+        notes += mark_missing(axes, places[floats(rows["repeats"]) == 0])
+        published.append(None)
+        if is_published:
+            places = _shifted(floats(rows[x]), middle - side, log_x)
+            label = f"{name}, published (n = {PUBLISHED_REPEATS})"
+            line = error_line(axes, places, rows, "published", label, style, is_joined)
+            published[-1] = line
+    finish_x_axis(axes, floats(table[x]), log_x)
+    if table["published_mean"].notna().any():
+        legend(figure, ours, published, notes)
+    else:
+        half = (len(ours) + 1) // 2
+        legend(figure, ours[:half], ours[half:], notes)
+    return figure
 
 
-def _line(
-    axes: Axes, x: pd.Series, rows: pd.DataFrame, source: str, label: str, style: int
-) -> ErrorbarContainer:
-    """Draw one line with error bars; it is broken where a row was not measured (NaN)."""
-    is_ours = source == "ours"
-    color, marker, size = BUDGET_STYLES[style]
-    line = axes.errorbar(
-        x,
-        rows[f"{source}_mean"],
-        yerr=rows[f"{source}_std"],
-        label=label,
-        color=color,
-        marker=marker,
-        markersize=size,
-        markerfacecolor=color if is_ours else "white",
-        linestyle="-" if is_ours else "--",
-        linewidth=1.6 if is_ours else 1.0,
-        elinewidth=1.0,
-        capsize=2.5,
-        zorder=3 if is_ours else 2,
-    )
-    for bar in line.lines[2]:
-        bar.set_linestyle("-")
-    return line
+def _name(series: str, value: object) -> str:
+    return f"{series} = {value:,}" if isinstance(value, Integral) else str(value)
 
 
-def _mark_missing(axes: Axes, x: pd.Series, label: str = "not measured") -> list[Line2D]:
-    """Put a grey cross at the bottom of the axes for every ``x``; return its legend handle."""
-    if x.empty:
-        return []
-    return axes.plot(
-        x,
-        np.full(len(x), CROSS_HEIGHT),
-        transform=axes.get_xaxis_transform(),
-        label=label,
-        color=GREY,
-        marker="x",
-        markersize=5,
-        linestyle="none",
-    )
+def _gap(values: Values, log: bool) -> float:
+    """Return the smallest distance of two points on the axis, but at most a fifth of it."""
+    places = np.log2(values) if log else values
+    return min(smallest_gap(places), float(np.ptp(places)) / 5 or 1.0)
 
 
-def _mark_capped(axes: Axes, x: pd.Series, rows: pd.DataFrame) -> list[Line2D]:
-    """Put an arrow above every point that is only a lower bound; return its legend handle."""
-    capped = rows["capped"] > 0
-    if not capped.any():
-        return []
-    above = ScaledTranslation(0, 10 / 72, axes.figure.dpi_scale_trans)
-    return axes.plot(
-        x[capped],
-        (rows["ours_mean"] + rows["ours_std"].fillna(0))[capped],
-        transform=axes.transData + above,
-        label="at least (size limit reached)",
-        color=GREY,
-        clip_on=False,
-        marker=r"$\uparrow$",
-        markersize=8,
-        linestyle="none",
-    )
-
-
-def _repeats(rows: pd.DataFrame) -> str:
-    counts = sorted(set(rows.loc[rows["repeats"] > 0, "repeats"]))
-    if not counts:
-        return "not measured"
-    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-
-
-def _log_limits(table: pd.DataFrame) -> tuple[float, float]:
-    """Return limits around all means and upper error bars, with room for the crosses below."""
-    means = table[["ours_mean", "published_mean"]].to_numpy()
-    spreads = table[["ours_std", "published_std"]].fillna(0).to_numpy()
-    return np.nanmin(means) / 2.2, np.nanmax(means + spreads) * 1.8
-
-
-def _plain_log_axis(axis, bottom: float, top: float) -> None:
-    steps = (1.0,) if top / bottom > 300 else (1.0, 2.0, 5.0)
-    axis.set_major_locator(LogLocator(subs=steps))
-    axis.set_minor_locator(LogLocator(subs=range(2, 10)))
-    axis.set_minor_formatter("")
-    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-
-
-def _legend(figure: Figure, handles: list) -> None:
-    unique = {handle.get_label(): handle for handle in handles}
-    figure.legend(
-        handles=list(unique.values()),
-        title="mean and sample standard deviation over n repeats",
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-        title_fontsize=9,
-        handlelength=2.6,
-    )
+def _shifted(values: Values, by: float, log: bool) -> Values:
+    return values * 2**by if log else values + by
 
 
 def main() -> None:
