@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from command_line.files import write_atomically
+from command_line.files import write_whole
 from command_line.parser import Parser, run
 from mlp_experiments.mlp_utils import SPEC as MLP
 from threshold_search.results_folder import DEFAULT_FOLDER
@@ -213,10 +213,10 @@ def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    write_atomically(png, lambda file: figure.savefig(file, format="png", dpi=200))
+    write_whole(png, lambda file: figure.savefig(file, format="png", dpi=200))
     with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: text stays text
         undated = {"CreationDate": None}
-        write_atomically(pdf, lambda file: figure.savefig(file, format="pdf", metadata=undated))
+        write_whole(pdf, lambda file: figure.savefig(file, format="pdf", metadata=undated))
     return [png, pdf]
 
 
