@@ -12,11 +12,15 @@ or writes FILE.csv (columns input_0.., label_0..) or FILE.npz (arrays inputs and
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dataset.random_stream import RandomStream
 

@@ -10,6 +10,12 @@ again. Writes nothing but the files you name.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from command_line.parser import run
 from command_line.training_script import train_script
 from mlp_experiments.mlp_utils import SPEC

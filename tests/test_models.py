@@ -20,7 +20,7 @@ from transformer_experiments import transformer_utils as budgets
 from transformer_experiments.transformer import Transformer
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
-TABLES = Path(__file__).parents[1] / "results" / "published_tables.csv"
+TABLES = Path(__file__).parents[1] / "visualizations" / "published_tables.csv"
 PUBLISHED = list(csv.DictReader(TABLES.open(newline="")))
 SHAPES = [
     TransformerArchitecture(32, d_ff=380, num_heads=4, num_layers=1),

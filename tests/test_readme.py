@@ -14,7 +14,7 @@ from scripts import ROOT, run_script
 RESULTS = ROOT / "results"
 LINES = {name_of(path): path.read_text().splitlines() for path in DOCUMENTS}
 PROSE = {name: " ".join(lines) for name, lines in LINES.items()}
-PUBLISHED = pd.read_csv(RESULTS / "published_tables.csv").rename(
+PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv").rename(
     columns={"budget_label": "budget", "mean_threshold": "mean", "std_threshold": "std"}
 )
 SHAPE = ["hidden_size", "d_ff", "num_heads", "num_layers"]

@@ -16,6 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from command_line.flags import (
     add_budget_flag,
     add_engine_flags,

@@ -18,7 +18,9 @@ from training.errors import UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture, ModelSpec
 
-DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "results"
+_CHECKOUT = Path(__file__).resolve().parent.parent
+# An installed copy of the project has no results of its own, and must not start some there.
+DEFAULT_FOLDER = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path()) / "results"
 
 
 def _key(values: dict[str, Any], last: str) -> tuple:

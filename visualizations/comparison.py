@@ -15,7 +15,7 @@ from training.spec import TASK
 from visualizations.results import PAPER_PROTOCOL, configuration_columns, load_results, select
 from visualizations.summary import STATISTICS, summarize
 
-PUBLISHED_TABLES = DEFAULT_FOLDER / "published_tables.csv"
+PUBLISHED_TABLES = Path(__file__).parent / "published_tables.csv"
 BITS_PER_SEQUENCE = 10 * math.log2(10)  # T*log2(V) of the published task, T = V = 10
 
 _PUBLISHED_NAMES = {
@@ -44,7 +44,7 @@ _HEADINGS = {
 
 
 def published() -> pd.DataFrame:
-    """Return the published rows, models and sizes named as in results/published_tables.csv.
+    """Return the published rows, models and sizes named as in visualizations/published_tables.csv.
 
     Columns: ``table``, its number in the paper; ``model``; ``budget``, the label of the row;
     ``num_parameters``, the true count; the sizes, NA (of Int64) where a model lacks one;

@@ -18,6 +18,7 @@ repeats, in the published convention (first_failure), of the current bits versio
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -27,6 +28,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from command_line.files import write_whole
 from command_line.parser import Parser, run
