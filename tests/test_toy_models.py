@@ -19,6 +19,9 @@ from engines.engine import ReferenceEngine, choose_engine
 from training.probe import start_probe
 from training.probe_types import Probe
 from training.task import IGNORED
+from visualizations.figures import save, threshold_figure
+from visualizations.results import load_probes, load_results
+from visualizations.summary import summarize
 
 HERE = str(Path(__file__).parent)
 SEARCH = ("--model", "toy_lookup:SPEC", "--rows", 16, 2048, "--repeats", 4, "--workers", 2)
@@ -156,3 +159,17 @@ def test_the_reader_is_given_its_labels():
         assert outcome.memorized == all(len(tokens) == 1 for tokens in nexts.values())
         verdicts.append(outcome.memorized)
     assert True in verdicts and False in verdicts
+
+
+def test_read_back_and_drawn(searched, tmp_path):
+    results, probes = load_results(searched), load_probes(searched)
+    assert results.model.tolist() == ["lookup"] * 8
+    assert results["rows"].tolist() == [16] * 4 + [2048] * 4
+    assert len(probes) >= results.probes.max() * 2
+    table = summarize(results)
+    assert table.n.tolist() == [4, 4]
+    figure = threshold_figure(results, x="rows", series="model")
+    png, pdf = save(figure, "lookup", tmp_path)
+    assert png.stat().st_size > 10_000 and pdf.stat().st_size > 5_000
+    (axes,) = figure.axes
+    assert "rows" in axes.get_xlabel() and "sequences" in axes.get_ylabel()
