@@ -11,53 +11,91 @@ from typing import Any, get_type_hints
 
 from command_line.interrupts import import_torch
 from command_line.parser import Parser, non_negative_int, positive_int, whole_number
+from engines.engine import REQUESTS
 from training.errors import UserError
 from training.presets import PRESETS
 from training.protocol import Protocol
 from training.spec import Flag, ModelSpec
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-ENGINES = ("fast", "reference")
+# Every flag of the training and search scripts but the models' and the protocol's.
+SCRIPT_FLAGS = {
+    *(
+        "help",
+        "params",
+        "num_sequences",
+        "seed",
+        "attempt",
+        "repeat",
+        "device",
+        "engine",
+        "threads",
+    ),
+    *("json", "dry_run", "history", "save", "protocol", "model", "architecture", "paper"),
+    *("repeats", "max_size", "workers", "results_dir"),
+}
 
 
 def add_model_flags(parser: Parser, specs: Sequence[ModelSpec], search: bool = False) -> None:
     """Add the models' own flags, those of one name once; in a ``search`` they take several values.
 
     Where models agree in a name but not in what it may be, it takes what any of them takes, and
-    the architecture refuses the rest.
+    the architecture refuses the rest. Raises :class:`UserError` for a name that is a flag of the
+    scripts, or of several kinds.
     """
     group = parser.add_argument_group("architecture")
     by_name: dict[str, list[tuple[ModelSpec, Flag]]] = {}
     for spec in specs:
         for flag in spec.flags:
+            if flag.name in SCRIPT_FLAGS or flag.name in {f.name for f in fields(Protocol)}:
+                raise UserError(f"{_dashed(flag.name)} of the model {spec.name} is a script's flag")
             by_name.setdefault(flag.name, []).append((spec, flag))
     for name, owners in by_name.items():
-        first = owners[0][1]
-        texts = {flag.help: spec.name for spec, flag in owners}
-        of_all = len(owners) == len(specs)
-        if len(texts) == 1:
-            text = first.help if of_all else f"{', '.join(s.name for s, _ in owners)}: {first.help}"
-        else:
-            text = "; ".join(f"{model}: {help_text}" for help_text, model in texts.items())
-        arguments: dict[str, Any] = {"help": text, "default": None}
-        if first.switch:
-            arguments |= {"action": "store_true", "default": False}
-        elif first.choices:
-            arguments["choices"] = tuple(
-                dict.fromkeys(choice for _, flag in owners for choice in flag.choices)
-            )
-        else:
-            smallest = min(flag.smallest for _, flag in owners)
-            arguments |= {"type": whole_number(smallest), "metavar": first.metavar}
-        if search and not first.switch:
-            arguments["nargs"] = "+"
-            if all(spec.grid(None).get(name) for spec, _ in owners):
-                published = all(spec.published_budgets for spec, _ in owners)
-                whose = "the published ones" if published else "the model's own"
-                arguments["help"] += f" (default: {whose})"
-        elif not first.switch:
-            arguments["default"] = first.default
-        group.add_argument("--" + name.replace("_", "-"), **arguments)
+        kinds = {(flag.switch, bool(flag.choices)) for _, flag in owners}
+        if len(kinds) > 1:
+            models = " and ".join(spec.name for spec, _ in owners)
+            raise UserError(f"{_dashed(name)} is not of one kind for the models {models}")
+        arguments = _one_value(owners)
+        text = _for_each(owners, len(specs), lambda flag: flag.help)
+        if search and not owners[0][1].switch:
+            arguments["nargs"], arguments["default"] = "+", None
+            if any(spec.grid(None).get(name) for spec, _ in owners):
+                searched = _for_each(owners, len(owners), lambda flag: flag.searched)
+                text += f" (default: {searched})"
+        group.add_argument(_dashed(name), help=text, **arguments)
+
+
+def _one_value(owners: Sequence[tuple[ModelSpec, Flag]]) -> dict[str, Any]:
+    """Return argparse's arguments for a flag that takes what it takes in any of its models."""
+    flags = [flag for _, flag in owners]
+    first = flags[0]
+    if first.switch:
+        return {"action": "store_true"}
+    if first.choices:
+        choices = dict.fromkeys(choice for flag in flags for choice in flag.choices)
+        return {"choices": tuple(choices), "default": first.default}
+    smallest = min(flag.smallest for flag in flags)
+    return {
+        "type": whole_number(smallest),
+        "metavar": first.metavar,
+        "default": first.default,
+    }
+
+
+def _for_each(
+    owners: Sequence[tuple[ModelSpec, Flag]], models: int, text_of: Callable[[Flag], str]
+) -> str:
+    """Return a text about a flag, once if its owners agree, with their names if they do not."""
+    names: dict[str, list[str]] = {}
+    for spec, flag in owners:
+        names.setdefault(text_of(flag), []).append(spec.name)
+    if len(names) == 1 and len(owners) == models:
+        return next(iter(names))
+    return "; ".join(f"{', '.join(models)}: {text}" for text, models in names.items())
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def flag_values(args: argparse.Namespace, spec: ModelSpec) -> dict[str, Any]:
@@ -99,7 +137,7 @@ def add_protocol_flags(parser: Parser, specs: Sequence[ModelSpec]) -> None:
         kind, choices = kinds[field.name], field.metadata["choices"]
         arguments: dict[str, Any] = {"choices": choices} if choices else {"type": _number(kind)}
         group.add_argument(
-            "--" + field.name.replace("_", "-"),
+            _dashed(field.name),
             **arguments,
             metavar=None if choices else "N" if kind is int else "X",
             help=f"{field.metadata['help']} (default: {shown})",
@@ -137,7 +175,7 @@ def add_engine_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--engine",
-        choices=ENGINES,
+        choices=REQUESTS,
         default="fast",
         help="fast code, or the plain reference loop it is tested against",
     )
@@ -157,6 +195,8 @@ def resolve_device(name: str) -> str:
 
     Imports torch only where the answer depends on it.
     """
+    if name not in DEVICES:
+        raise UserError(f"no device {name!r}: there are {', '.join(DEVICES)}")
     if name == "cpu" or (name == "auto" and _has_no_gpu()):
         return "cpu"
     import_torch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -37,9 +38,11 @@ def interrupts_held_back() -> Iterator[None]:
     """Block the signals that end a run; the first that arrives meanwhile is raised afterwards.
 
     Another thread of this process may take a signal that this thread blocks (NumPy starts some),
-    and Python would then still raise here: hence the handlers.
+    and Python would then still raise here: hence the handlers. They belong to the main thread, the
+    only one in which signals raise: in another there is nothing to hold back.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     arrived: list[int] = []

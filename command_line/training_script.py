@@ -31,6 +31,7 @@ from engines.engine import Engine, choose_engine, fallback_note
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.probe_types import Outcome, Probe
+from training.schedule import last_epoch
 from training.spec import Architecture, ModelSpec
 
 if TYPE_CHECKING:
@@ -187,7 +188,8 @@ def _train(job: Job, engine: Engine) -> tuple[Outcome, Sequence[EpochRecord]]:
 
     torch.set_num_threads(job.threads)
     history: list[EpochRecord] = []
-    with tqdm(total=job.probe.protocol.max_epochs, unit="epoch", disable=None, leave=False) as bar:
+    epochs = last_epoch(job.probe.protocol, job.probe.n)
+    with tqdm(total=epochs, unit="epoch", disable=None, leave=False) as bar:
 
         def on_epoch(record: EpochRecord) -> None:
             history.append(record)

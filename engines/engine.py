@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from engines.native.build import machine
 from engines.native.load import Unavailable, find_engine, load_engine
-from training.errors import OutOfMemory
+from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from training.probe import ProbeStart
     from training.session import Epoch, Stack
 
+REQUESTS = ("fast", "reference")
 Weights = dict[str, "Tensor"]
 OnEpoch = Callable[["EpochRecord"], None]
 # How torch's allocators begin what they say when memory is short; they raise RuntimeError.
@@ -178,8 +179,11 @@ class StackedEngine(Engine):
 def choose_engine(requested: str, device: str, architecture: Architecture) -> Engine:
     """Return what trains ``architecture``: by the choice of the user, what there is, and speed.
 
-    ``requested`` is "fast" or "reference"; ``device`` is "cpu", "cuda" or "mps".
+    ``requested`` is one of REQUESTS; ``device`` is "cpu", "cuda" or "mps". Raises
+    :class:`UserError` for another request.
     """
+    if requested not in REQUESTS:
+        raise UserError(f"no engine {requested!r}: there are {', '.join(REQUESTS)}")
     spec = architecture.spec
     # Stacked models need float64, which MPS lacks.
     if requested == "reference" or device == "mps":

@@ -36,7 +36,9 @@ class MLPArchitecture(Architecture):
         if self.num_layers > 0 and self.hidden_size < 1:
             raise UserError(f"--hidden-size must be at least 1, got {self.hidden_size}")
         if self.num_layers == 0 and self.hidden_size != 0:
-            raise UserError("a network without hidden layers has no --hidden-size")
+            raise UserError(
+                "a network without hidden layers has no --hidden-size (--layers chooses)"
+            )
 
     @property
     def num_parameters(self) -> int:
@@ -118,7 +120,14 @@ SPEC = ModelSpec(
     build=_build,
     paper=Protocol(learning_rate=1e-2, dropout=0.0),
     flags=(
-        Flag("layers", "hidden layers, 0 or more", default=1, smallest=0, metavar="L"),
+        Flag(
+            "layers",
+            "hidden layers, 0 or more",
+            default=1,
+            smallest=0,
+            metavar="L",
+            searched="0 to 5, with --hidden-size alone 1 to 5",
+        ),
         Flag("hidden_size", "units per layer instead of --params", metavar="H"),
     ),
     budget_help="parameter budget, solved for the width",

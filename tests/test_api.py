@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from scripts import BINARY_SEARCH, ROOT, TRAIN_MLP, run_script
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
 from threshold_search.api import find_threshold, train_probe
 from training.errors import UserError
+from visualizations.summary import summarize
 
 SMALL = MLPArchitecture(4, 1)
 
@@ -33,8 +35,9 @@ def test_find_threshold_is_what_the_search_script_finds(tmp_path):
     ended = run_script(BINARY_SEARCH, *flags, "--results-dir", "theirs", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     theirs = pd.read_csv(tmp_path / "theirs" / "mlp_results.csv")
-    assert list(ours.columns) == list(theirs.columns)
-    without_seconds = list(ours.columns[:-1])
+    assert list(ours.columns) == [*theirs.columns, "capped"]
+    assert summarize(ours).n.tolist() == [2]  # it is what the tables and figures take
+    without_seconds = list(theirs.columns[:-1])
     expected = theirs.fillna({"protocol": "paper"})[without_seconds]
     pd.testing.assert_frame_equal(ours[without_seconds], expected, check_dtype=False)
 
@@ -71,7 +74,39 @@ def test_train_probe_is_what_the_training_script_trains(tmp_path):
     assert train_probe(SMALL, 20, seed=1, repeat=2).loss != outcome.loss
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"workers": 0},
+        {"workers": -1},
+        {"repeats": 0},
+        {"seed": -1},
+        {"attempt": -1},
+        {"max_size": 0},
+        {"engine": "Reference"},
+        {"device": "gpu"},
+    ],
+    ids=str,
+)
+def test_numbers_and_names_that_do_not_exist(arguments, tmp_path):
+    with pytest.raises(UserError, match=str(next(iter(arguments.values())))):
+        find_threshold(SMALL, results_dir=tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_in_a_thread():
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(find_threshold(SMALL, repeats=1, workers=1, max_size=2))
+    )
+    thread.start()
+    thread.join()
+    assert found[0].threshold.tolist() == [2]
+
+
 def test_tasks_have_to_agree():
+    with pytest.raises(ValueError, match="vocab_size"):
+        find_threshold(SMALL, SPEC.protocol(vocab_size=4))
     with pytest.raises(ValueError, match="seq_len"):
         train_probe(SMALL, 20, SPEC.protocol(seq_len=4))
 

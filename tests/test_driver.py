@@ -15,8 +15,9 @@ from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
 from threshold_search.driver import drive
 from threshold_search.records import probe_layout, result_layout
 from threshold_search.results_folder import ResultsFolder
-from threshold_search.searches import Search
+from threshold_search.searches import Search, SearchState
 from training.bits import BITS_VERSION
+from training.errors import OutOfMemory
 from training.probe_types import Outcome
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER_SPEC
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -256,3 +257,59 @@ def test_a_ctrl_c_waits_while_a_worker_starts():
         done.set()
         signal.signal(signal.SIGINT, before)
     assert started
+
+
+class SmallMemory(InstantWorkers):
+    """Trains up to five probes together; more than ``largest`` sequences in a job are too many."""
+
+    def __init__(self, largest):
+        super().__init__(count=2)
+        self.largest, self.jobs = largest, []
+
+    def largest_job(self, architecture):
+        return 5
+
+    @property
+    def has_idle(self):
+        return len(self.jobs) < self.count
+
+    def submit(self, job):
+        super().submit(job)
+        self.jobs.append(job)
+
+    def wait(self, timeout):
+        job = self.jobs.pop(0)
+        self.running = [probe for probe in self.running if probe not in job]
+        if max(probe.n for probe in job) > self.largest:
+            return [(probe, OutOfMemory("too large")) for probe in job]
+        self.trained += job
+        return [(probe, outcome_of(probe)) for probe in job]
+
+
+def test_a_probe_too_large_for_memory_fails_alone(tmp_path):
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    expected = run(whole, InstantWorkers())
+    workers = SmallMemory(largest=64)
+    states = run(small, workers)
+    for state, complete in zip(states, expected, strict=True):
+        sizes = [p.n for p in sizes_asked(complete)]
+        assert (state.failure is not None) == any(n > 64 for n in sizes)
+        if state.failure is None:
+            assert state.bounds == complete.bounds
+    assert {s.failure for s in states} == {None, "too large"}
+    # What fitted is in the log; another attempt trains none of it again.
+    again = SmallMemory(largest=64)
+    run(small, again)
+    assert again.trained == []
+
+
+def sizes_asked(state):
+    """Return the probes that a finished search asked for."""
+    asked, fresh = [], SearchState(state.search)
+
+    def outcome(probe):
+        asked.append(probe)
+        return outcome_of(probe)
+
+    fresh.advance(outcome)
+    return asked

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from command_line.flags import resolve_device
+from engines.engine import choose_engine
 from threshold_search.plan import searches
 from threshold_search.run import run_searches
 from threshold_search.workers import CALLED_DURING_IMPORT
@@ -24,6 +26,7 @@ from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.protocol import Protocol
 from training.spec import Architecture
+from visualizations.results import results_frame
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -36,32 +39,41 @@ def find_threshold(
     workers: int = 2,
     results_dir: str | PathLike[str] | None = None,
     seed: int = 0,
+    attempt: int = 0,
     max_size: int | None = None,
     device: str = "auto",
     engine: str = "fast",
 ) -> pd.DataFrame:
     """Return the threshold of ``architecture`` in independent repeats, one row each.
 
-    The columns are those of MODEL_results.csv (results/README.md); sizes are numbers of sequences.
-    ``protocol`` is by default the model's published one. Probes that the logs in ``results_dir``
-    have are not trained again; without a folder nothing is kept. ``max_size`` bounds the search.
-    Raises :class:`UserError` for what the caller can mend, :class:`OutOfMemory` where memory is
-    short.
+    The rows are as :func:`visualizations.results.load_results` has them; sizes are numbers of
+    sequences. ``protocol`` is by default the model's published one. Probes that the logs in
+    ``results_dir`` have are not trained again; without a folder nothing is kept. ``max_size``
+    bounds the search. A repeat for which memory is too short is left out, with a line on stderr.
+    Raises :class:`UserError` for what the caller can mend, :class:`OutOfMemory` if no repeat ended.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker is importing the caller's script. Its driver says so; two would be too many.
         os._exit(CALLED_DURING_IMPORT)
     _require_importable(type(architecture))
+    for name, value in (("repeats", repeats), ("workers", workers), ("max_size", max_size)):
+        if value is not None:
+            _require(name, value, 1)
+    _require("seed", seed, 0)
+    _require("attempt", attempt, 0)
     protocol = protocol or architecture.spec.paper
-    wanted = searches(
-        [(architecture, protocol, architecture.num_parameters)], repeats, seed, max_size=max_size
-    )
+    configuration = (architecture, protocol, architecture.num_parameters)
+    wanted = searches([configuration], repeats, seed, attempt, max_size)
+    Probe(architecture, protocol, seed, 0, 1)  # refuses two of different tasks before anything runs
+    call = f"find_threshold({architecture!r}, repeats={repeats}, workers={workers}, seed={seed})"
     with tempfile.TemporaryDirectory(prefix="thresholds-") as temporary:
         folder = Path(results_dir if results_dir is not None else temporary)
-        finished = run_searches(wanted, folder, engine, device, workers)
-    if finished.failures:
-        raise OutOfMemory(finished.failures[0][1])
-    return pd.DataFrame([row for _, row in finished.rows])
+        finished = run_searches(wanted, folder, engine, device, workers, command=call)
+    for search, reason in finished.failures:
+        if not finished.rows:
+            raise OutOfMemory(reason)
+        print(f"repeat {search.repeat} is left out: {reason}", file=sys.stderr)
+    return results_frame([row for _, row in finished.rows])
 
 
 def train_probe(
@@ -77,15 +89,29 @@ def train_probe(
     """Train on ``n`` sequences in this process; return whether it memorized them, and more.
 
     The same numbers as a probe of a search give the same outcome. ``protocol`` is by default the
-    model's published one. Raises ValueError for an ``n`` that the task does not have.
+    model's published one. Raises ValueError for an ``n`` that the task does not have,
+    :class:`UserError` for other numbers that no probe has.
     """
-    from command_line.flags import resolve_device
-    from engines.engine import choose_engine
-
+    for name, value in (("seed", seed), ("repeat", repeat), ("attempt", attempt)):
+        _require(name, value, 0)
     protocol = protocol or architecture.spec.paper
     probe = Probe(architecture, protocol, seed, repeat, n, attempt)
-    [(outcome, _)] = choose_engine(engine, resolve_device(device), architecture).train([probe])
+    chosen = choose_engine(engine, resolve_device(device), architecture)
+    import torch
+
+    # As the workers do: sums of several threads may be in another order.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        [(outcome, _)] = chosen.train([probe])
+    finally:
+        torch.set_num_threads(threads)
     return outcome
+
+
+def _require(name: str, value: int, smallest: int) -> None:
+    if value < smallest:
+        raise UserError(f"{name} must be at least {smallest}, got {value}")
 
 
 def _require_importable(kind: type) -> None:

@@ -2,7 +2,7 @@
 
     python threshold_search/binary_search.py --model mlp --params 30000
     python threshold_search/binary_search.py --model transformer --params 32000 --layers 1
-    python threshold_search/binary_search.py --paper        (all 69 published rows)
+    python threshold_search/binary_search.py --paper        (all published rows)
 
 Writes MODEL_probes.csv (one row per trained model, as it finishes), MODEL_results.csv (one row per
 search) and runs.jsonl (what trained them) into the results folder. The same command continues where
@@ -129,7 +129,7 @@ def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
     )
     add_budget_flag(parser, specs)
     parser.add_argument(
-        "--paper", action="store_true", help="all 69 published rows (of --model, if given)"
+        "--paper", action="store_true", help="all published rows (of --model, if given)"
     )
     add_model_flags(parser, specs, search=True)
     parser.add_argument(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from threshold_search.executor import Executor
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.searches import Search, SearchState
-from threshold_search.workers import Workers
 from training.errors import OutOfMemory
 from training.probe_types import Probe
 from training.protocol import Protocol
@@ -26,7 +26,7 @@ def _kind(probe: Probe) -> Kind:
 def drive(
     searches: Sequence[Search],
     folder: ResultsFolder,
-    workers: Workers,
+    workers: Executor,
     on_progress: Callable[[list[SearchState]], None] = lambda states: None,
     before_training: Callable[[], None] = lambda: None,
 ) -> list[SearchState]:
@@ -58,6 +58,8 @@ def drive(
     on_progress(states)
     has_trained = False
     too_large: dict[Kind, tuple[int, str]] = {}  # smallest size that failed, why
+    company: dict[Probe, int] = {}  # how many probes the job had that a probe is, or was, in
+    alone: set[Probe] = set()  # a job of theirs was too large: each has to show if it is itself
     while unfinished := [state for state in states if state.is_waiting]:
         unfinished.sort(key=lambda state: (rank[state.search.configuration], -state.remaining))
         running = set(workers.running)
@@ -67,11 +69,17 @@ def drive(
             if not has_trained:
                 before_training()
                 has_trained = True
-            alike = [p for p in ready if _kind(p) == _kind(first)]
-            alike = alike[: workers.largest_job(first.architecture)]
+            alike = [first]
+            if first not in alone:
+                alike = [p for p in ready if _kind(p) == _kind(first) and p not in alone]
+                alike = alike[: workers.largest_job(first.architecture)]
+            company.update(dict.fromkeys(alike, len(alike)))
             workers.submit(alike)
             ready = [p for p in ready if p not in alike]
         for probe, outcome in workers.wait(PROGRESS_SECONDS):
+            if isinstance(outcome, OutOfMemory) and company[probe] > 1:
+                alone.add(probe)
+                continue
             if isinstance(outcome, OutOfMemory):
                 smallest = too_large.get(_kind(probe), (probe.n + 1, ""))
                 too_large[_kind(probe)] = min(smallest, (probe.n, str(outcome)))

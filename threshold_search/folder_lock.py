@@ -69,8 +69,8 @@ class FolderLock:
 
     def release(self, undo: bool = False) -> None:
         """Give the lock back; with ``undo`` remove the file too if it was not there before."""
+        if undo and self._made is not None:  # while it is ours, or a waiting search would have it
+            self._made.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-        if undo and self._made is not None:
-            self._made.unlink(missing_ok=True)

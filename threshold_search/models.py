@@ -35,7 +35,7 @@ def find_spec(name: str) -> ModelSpec:
         sys.path.append(os.getcwd())  # worker processes start with the same path
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name
         raise UserError(f"--model {name}: {error}") from None
     spec = getattr(module, attribute, None)
     if not isinstance(spec, ModelSpec):

@@ -19,10 +19,11 @@ def configurations(
 ) -> list[Configuration]:
     """Return every combination of the flags' values, in the order of the flags.
 
-    Where the user named no value it is the model's grid, else none. Raises
+    Where the user named no value it is the model's grid, else the flag's default. Raises
     :class:`~training.errors.UserError` for a combination that does not exist.
     """
-    values = {**spec.grid(budget), **given}
+    defaults = {f.name: [f.default] for f in spec.flags if f.default is not None}
+    values: dict[str, Sequence[FlagValue]] = {**defaults, **spec.grid(budget), **given}
     names = [flag.name for flag in spec.flags]
     combinations = itertools.product(*(values.get(name, [None]) for name in names))
     found = []

@@ -40,12 +40,14 @@ def run_searches(
     device: str = "auto",
     workers: int | None = None,
     notes: Sequence[str] = (),
+    command: str | None = None,
 ) -> Finished:
     """Run ``searches`` to their ends in ``results_dir``.
 
     Probes that the folder's logs have are not trained again, and where they have all, torch is not
     even imported. ``workers`` are processes, by default one per CPU that this process may use, or
-    one in all on a GPU. ``notes`` are printed on stderr once the folder is ours. Raises
+    one in all on a GPU. ``notes`` are printed on stderr once the folder is ours. ``command`` is
+    what the run record says started it, by default the process's command line. Raises
     :class:`~training.errors.UserError` for what the user can mend.
     """
     device = resolve_device(device)
@@ -69,7 +71,7 @@ def run_searches(
         }
         is_native = any(engine.name == "native" for engine in engines.values())
         native = {"compiler": engine_compiler()} if is_native else {}
-        append_run(results_dir, describe_run(used, device, worker_count, native))
+        append_run(results_dir, describe_run(used, device, worker_count, native, command))
 
     with ResultsFolder(results_dir, specs, lambda a: engines[a].label) as folder:
         for note in notes:

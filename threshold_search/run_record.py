@@ -35,16 +35,17 @@ def describe_run(
     device: str,
     workers: int,
     native: Mapping[str, object] | None = None,
+    command: str | None = None,
 ) -> dict[str, object]:
     """Return what is to be known of a run of this process that is about to train.
 
-    ``engines`` has the models as keys and what ``engine_used`` answered as values, ``native`` is
+    ``engines`` has the models as keys and the names of their engines as values, ``native`` is
     the native engine's description of itself (its compiler, say; without absolute paths), whatever
     JSON can hold. What cannot be found out is None.
     """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(sys.argv),
+        "command": command or command_line(sys.argv),
         **_git_state(),
         "version": _version(PROJECT),
         "bits": BITS_VERSION,

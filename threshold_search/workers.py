@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from command_line.interrupts import ENDING, interrupts_held_back
 from engines.native.build import source_hash
+from threshold_search.executor import run_job, start_worker
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
@@ -35,10 +35,6 @@ NO_GUARD = (
     "the script that called this searches when a worker process imports it: put the call under "
     '`if __name__ == "__main__":`'
 )
-ANOTHER_ENGINE = (
-    "the compiled engine's sources have changed since the search began; start it again (every "
-    "finished probe is kept)"
-)
 
 
 def _serve(connection: Connection, engines: Mapping[Architecture, Engine], sources: str) -> None:
@@ -46,26 +42,13 @@ def _serve(connection: Connection, engines: Mapping[Architecture, Engine], sourc
     for number in ENDING:  # the driver, which gets them too, ends its workers
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
-    # A worker that starts late may find the project updated meanwhile.
-    is_another_engine = source_hash() != sources
+    refusal = start_worker(sources)
     while True:
         try:
             job = connection.recv()
         except (EOFError, OSError):
             return
-        try:
-            if is_another_engine:
-                raise UserError(ANOTHER_ENGINE)
-            trained = engines[job[0].architecture].train(job)
-            answer: object = [outcome for outcome, _ in trained]
-        except (UserError, OutOfMemory) as error:
-            answer = error
-        except Exception:
-            answer = traceback.format_exc()
-        connection.send(answer)
+        connection.send(refusal or run_job(engines, job))
 
 
 def _exit_with_driver() -> None:
@@ -92,7 +75,8 @@ class Workers:
         self._sources = source_hash()
         self._workers: list[_Worker] = []
         self._losses: Counter[Probe] = Counter()  # by the first probe of a job
-        self._given_up: list[tuple[Probe, Outcome | OutOfMemory]] = []
+        self._ended: list[tuple[Probe, Outcome | OutOfMemory]] = []
+        self._failure: Exception | None = None  # to be raised once what ended has been handed over
 
     def __enter__(self) -> Self:
         """Start nothing yet: a process starts with the first job it gets."""
@@ -119,7 +103,8 @@ class Workers:
     @property
     def running(self) -> list[Probe]:
         """The probes being trained."""
-        return [probe for w in self._workers for probe in w.job]
+        ended = [probe for probe, _ in self._ended]
+        return ended + [probe for w in self._workers for probe in w.job]
 
     def submit(self, job: list[Probe]) -> None:
         """Hand ``job``, probes of one architecture and protocol, to an idle worker."""
@@ -133,13 +118,9 @@ class Workers:
             self._replace(worker)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
-        """Return the probes that ended within ``timeout`` seconds, at the first one.
-
-        What memory does not suffice for, or kills its worker again and again, ends without outcome.
-        """
+        """See :class:`~threshold_search.executor.Executor`."""
         by_connection: dict[object, _Worker] = {w.connection: w for w in self._workers if w.job}
-        finished, self._given_up = self._given_up, []
-        timeout = 0.0 if finished else timeout
+        failure: Exception | None = None
         for connection in wait([w.connection for w in by_connection.values()], timeout):
             worker = by_connection[connection]
             try:
@@ -147,15 +128,19 @@ class Workers:
             except (EOFError, OSError):
                 self._replace(worker)
                 continue
-            if isinstance(answer, UserError):
-                raise answer
+            job, worker.job = worker.job, []
             if isinstance(answer, OutOfMemory):
-                answer = [answer] * len(worker.job)
-            if not isinstance(answer, list):
-                raise RuntimeError(f"{worker.job} failed:\n{answer}")
-            finished += zip(worker.job, answer, strict=True)
-            worker.job = []
-        return finished
+                self._ended += [(probe, answer) for probe in job]
+            elif isinstance(answer, list):
+                self._ended += zip(job, answer, strict=True)
+            else:  # raised after the others' answers were taken: they stay for the next call
+                is_users = isinstance(answer, UserError)
+                failure = answer if is_users else RuntimeError(f"{job} failed:\n{answer}")
+        self._failure = self._failure or failure
+        if self._failure is not None and not self._ended:
+            raise self._failure
+        ended, self._ended = self._ended, []
+        return ended
 
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
@@ -189,6 +174,6 @@ class Workers:
                 f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.spec.name} "
                 f"{probe.architecture.name} on {probe.n} sequences (out of memory?)"
             )
-            self._given_up += [(probe, error) for probe in dead.job]
+            self._ended += [(probe, error) for probe in dead.job]
         else:
             self.submit(dead.job)

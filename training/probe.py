@@ -15,6 +15,7 @@ from training.module import SequenceModel
 from training.probe_types import Probe
 from training.schedule import learning_rates
 from training.streams import MaskStream, ProbeStreams
+from training.task import IGNORED
 
 
 def build_model(probe: Probe, streams: ProbeStreams) -> SequenceModel:
@@ -62,9 +63,13 @@ def start_probe(probe: Probe) -> ProbeStart:
     streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
     task = probe.architecture
     mappings = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+    inputs, targets = task.spec.encode(mappings)
+    if inputs.shape != targets.shape or not (targets != IGNORED).any(axis=1).all():
+        raise ValueError(f"the encoding of {task.spec.name} leaves a mapping without a target")
     return ProbeStart(
         probe,
-        *task.spec.encode(mappings),
+        inputs,
+        targets,
         build_model(probe, streams),
         streams.batch_orders(probe.n),
         streams.dropout_masks(probe.protocol.dropout),

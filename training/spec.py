@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 TASK = ("vocab_size", "seq_len")  # fields of every architecture that are the protocol's too
 FlagValue = int | str | bool | None
+# What the CSVs and tables call their other columns.
+FIXED_COLUMNS = {
+    *("model", "protocol", "bits", "budget", "num_parameters", "repeat", "seed", "n", "memorized"),
+    *("accuracy", "loss", "epochs", "stop_reason", "seconds", "threshold", "first_failure"),
+    *("max_epoch_reached", "probes", "capped"),
+}
 
 
 class Architecture(ABC):
@@ -48,7 +55,8 @@ class Architecture(ABC):
     def name(self) -> str:
         """Short name for tables and progress bars."""
         columns = self.columns()
-        return " ".join(f"{name}={columns[name]}" for name in self.spec.sizes)
+        sizes = " ".join(f"{name}={columns[name]}" for name in self.spec.sizes)
+        return sizes or f"{self.num_parameters} parameters"
 
     def columns(self) -> dict[str, int | str]:
         """Return the CSV columns that identify the architecture."""
@@ -66,7 +74,8 @@ class Flag:
     """A command-line flag of one model, such as ``--layers``; ``name`` is ``layers``.
 
     Its value is a whole number from ``smallest`` on, or one of ``choices``, or with ``switch``
-    whether it was given. ``default`` is the training script's; a search takes what ``grid`` says.
+    whether it was given. ``default`` is the training script's; a search takes what ``grid`` says,
+    and where that says nothing the default too. ``searched`` tells the search's help of it.
     """
 
     name: str
@@ -76,6 +85,7 @@ class Flag:
     metavar: str = "N"
     choices: tuple[str, ...] = ()
     switch: bool = False
+    searched: str = "the model's own"
 
 
 @dataclass(frozen=True)
@@ -139,9 +149,19 @@ class ModelSpec:
     native: NativeForm | None = None
 
     def __post_init__(self) -> None:
-        """Let the architectures know their spec; raise ValueError if they have one already."""
+        """Let the architectures know their spec.
+
+        Raises ValueError if they have one already, and for a name or a size that no CSV could hold.
+        """
         if "spec" in vars(self.architecture):
             raise ValueError(f"{self.architecture.__name__} belongs to another spec already")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            raise ValueError(f"{self.name!r} cannot begin a file name: use a-z, 0-9, - and _")
+        for size, kind in self.sizes.items():
+            if kind not in (int, str):
+                raise ValueError(f"{size} of {self.architecture.__name__} must be an int or a str")
+            if size in FIXED_COLUMNS:
+                raise ValueError(f"{size} of {self.architecture.__name__}: CSVs have such a column")
         self.architecture.spec = self
 
     @functools.cached_property
@@ -158,5 +178,10 @@ class ModelSpec:
         return {"num_parameters": int, **self.sizes}
 
     def protocol(self, preset: str = "paper", **changes: Any) -> Protocol:
-        """Return the published protocol as a preset changes it, then with ``changes``."""
+        """Return the published protocol as a preset changes it, then with ``changes``.
+
+        Raises ValueError for a preset that is not in training/presets.py.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"no preset {preset!r}: there are {', '.join(PRESETS)}")
         return dataclasses.replace(self.paper, **{**PRESETS[preset], **changes})

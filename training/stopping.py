@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from training.protocol import Protocol
-from training.schedule import total_steps
+from training.schedule import last_epoch, total_steps
 
 STOP_REASONS = ("perfect", "plateau", "max_epochs", "max_steps", "diverged")
 
@@ -19,11 +19,10 @@ class Stopping:
     def __init__(self, protocol: Protocol, n: int) -> None:
         self.epochs = 0
         self._protocol = protocol
-        self._end = "max_epochs"
-        self._last_epoch = protocol.max_epochs
-        steps = math.ceil(n / protocol.batch_size)
-        if total_steps(protocol, n) < protocol.max_epochs * steps:
-            self._end, self._last_epoch = "max_steps", math.ceil(protocol.max_steps / steps)
+        self._last_epoch = last_epoch(protocol, n)
+        are_steps_fewer = 0 < protocol.max_steps == total_steps(protocol, n)
+        is_whole = protocol.max_steps == protocol.max_epochs * math.ceil(n / protocol.batch_size)
+        self._end = "max_steps" if are_steps_fewer and not is_whole else "max_epochs"
         self._best = math.inf  # lowest loss of all earlier epochs; moves on any decrease
         self._without_improvement = 0
 

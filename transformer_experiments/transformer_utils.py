@@ -220,8 +220,14 @@ SPEC = ModelSpec(
     build=_build,
     paper=Protocol(learning_rate=5e-4, dropout=0.1),
     flags=(
-        Flag("layers", "decoder layers", default=1, metavar="L"),
-        Flag("heads", "attention heads per layer", default=4, metavar="H"),
+        Flag("layers", "decoder layers", default=1, metavar="L", searched="1 to 3"),
+        Flag(
+            "heads",
+            "attention heads per layer",
+            default=4,
+            metavar="H",
+            searched="the published ones of the budget, else 1 2 4 8",
+        ),
         Flag("hidden_size", "d_model, a multiple of the heads", metavar="D"),
         Flag("d_ff", "feed-forward width", metavar="F"),
         Flag(

@@ -26,7 +26,8 @@ _PUBLISHED_NAMES = {
     "std_threshold": "published_std",
 }
 _PUBLISHED = ["published_mean", "published_median", "published_std"]
-_OURS = {"n": "repeats", **{name: f"ours_{name}" for name in STATISTICS[1:-1]}}
+# Of every statistic what it is called beside the published ones.
+_OURS = {name: f"ours_{name}" for name in STATISTICS} | {"n": "repeats", "capped": "capped"}
 _HEADINGS = {
     "num_parameters": "true parameters",
     "repeats": "repeats",

@@ -50,10 +50,10 @@ _RESULT = {
 def load_probes(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
     """Return one row per trained model: every ``*_probes.csv`` of ``folder``, models by name.
 
-    Columns as in the files (README, "The CSVs"): identity, sizes, outcome. ``n`` is in sequences,
+    Columns as in the files (results/README.md): identity, sizes, outcome. ``n`` is in sequences,
     ``loss`` in nats per token, ``seconds`` in seconds. Every protocol and bits version is there. A
     size that a model lacks is NA; whole numbers are nullable integers (Int64). No rows if the
-    folder has no such file.
+    folder has no such file. A log merged of several may have a probe more than once, as the file.
 
     Raises :class:`UserError` for a folder that does not exist and for a malformed file. A last line
     that a crash left unfinished is malformed until the next search drops it.
