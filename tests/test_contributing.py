@@ -1,6 +1,9 @@
 """The recipe for a model in CONTRIBUTING.md, followed to the letter."""
 
 import csv
+import os
+import subprocess
+import sys
 
 from documents import fenced_blocks, shell_commands
 from scripts import ROOT, run_script
@@ -8,11 +11,35 @@ from scripts import ROOT, run_script
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 
-def test_the_model_of_the_recipe_can_be_searched(tmp_path):
+def write_model(folder):
     for block in fenced_blocks(CONTRIBUTING, "python"):
-        name = block.splitlines()[0].removeprefix("# ")
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(block)
+        name, _, code = block.partition("\n")
+        path = folder / name.removeprefix("# ")
+        path.parent.mkdir(exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.write_text(code)
+
+
+def test_the_recipe_keeps_the_rules(tmp_path):
+    write_model(tmp_path)
+    for *tool, config in (
+        # Outside the checkout, ruff has to be told what is the project's own.
+        ("ruff", "check", "--config", f"src = ['{ROOT}', '.']", "--config"),
+        ("ruff", "format", "--check", "--config"),
+        ("mypy", "narrow_experiments", "--config-file"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", *tool, config, str(ROOT / "pyproject.toml")],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "MYPYPATH": str(ROOT)},
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_model_of_the_recipe_can_be_searched(tmp_path):
+    write_model(tmp_path)
     (command,) = (words for words in shell_commands(CONTRIBUTING) if "--model" in words)
     assert command[0] == "python"
     ended = run_script(ROOT / command[1], *command[2:], cwd=tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from engines.cpu import usable_cpus
 from engines.engine import Engine, choose_engine, fallback_note
 from engines.native.load import engine_compiler
 from threshold_search.driver import drive
+from threshold_search.executor import Executor
 from threshold_search.progress import Progress
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.run_record import append_run, describe_run
@@ -21,6 +22,7 @@ from threshold_search.searches import Search
 from threshold_search.workers import Workers
 from training.spec import Architecture
 
+EXECUTORS: Mapping[str, Callable[..., Executor]] = {"local": Workers}
 Row = dict[str, Any]  # of MODEL_results.csv
 
 
@@ -41,13 +43,15 @@ def run_searches(
     workers: int | None = None,
     notes: Sequence[str] = (),
     command: str | None = None,
+    executor: str = "local",
 ) -> Finished:
     """Run ``searches`` to their ends in ``results_dir``.
 
     Probes that the folder's logs have are not trained again, and where they have all, torch is not
     even imported. ``workers`` are processes, by default one per CPU that this process may use, or
     one in all on a GPU. ``notes`` are printed on stderr once the folder is ours. ``command`` is
-    what the run record says started it, by default the process's command line. Raises
+    what the run record says started it, by default the process's command line. ``executor`` is one
+    of EXECUTORS. Raises
     :class:`~training.errors.UserError` for what the user can mend.
     """
     device = resolve_device(device)
@@ -76,7 +80,8 @@ def run_searches(
     with ResultsFolder(results_dir, specs, lambda a: engines[a].label) as folder:
         for note in notes:
             print(note, file=sys.stderr)
-        with Workers(worker_count, engines) as pool, Progress(len(searches)) as progress:
+        pool_of = EXECUTORS[executor]
+        with pool_of(worker_count, engines) as pool, Progress(len(searches)) as progress:
             states = drive(searches, folder, pool, progress.show, before_training)
         return Finished(
             [(s.search, s.row(folder.label(s.probe))) for s in states if s.bounds is not None],
