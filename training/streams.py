@@ -26,7 +26,8 @@ class ProbeStreams:
         children = np.random.SeedSequence(identity).spawn(4)
         self.data = children[0]
         if attempt > 0:
-            children = np.random.SeedSequence([*identity, attempt]).spawn(4)
+            # Not as one more number of the identity: NumPy makes two of a seed beyond 32 bits.
+            children = np.random.SeedSequence(identity, spawn_key=(attempt,)).spawn(4)
         self._init, self._order, self._dropout = children[1:]
 
     def initial_weights(self) -> RandomStream:
