@@ -80,15 +80,30 @@ def test_protocols_and_bits_versions_are_not_mixed_in_a_figure(tmp_path):
     other = write_results(tmp_path, "mlp", [(MLP_1, [9, 9])], "paper dropout=0.1").read_text()
     write_results(tmp_path, "mlp", [(MLP_1, [400])], extra=other.partition("\n")[2])
     searches = load_results(tmp_path)
-    with pytest.raises(UserError, match=r"several protocol values \(paper, paper dropout=0\.1\)"):
+    with pytest.raises(UserError, match=r"mlp has .* several .*\(paper; paper dropout=0\.1\)"):
         figures.threshold_figure(searches)
     axes = only_axes(figures.threshold_figure(searches, series="protocol"))
     assert drawn(axes, "dropout=0.1", "ours")[1].tolist() == [9]
     axes = only_axes(figures.threshold_figure(select(searches, "paper dropout=0.1")))
     assert "(paper dropout=0.1)" in axes.get_title()
     searches.loc[0, "bits"] = BITS_VERSION + 1
-    with pytest.raises(UserError, match="several bits values"):
-        figures.threshold_figure(searches, series="protocol")
+    with pytest.raises(UserError, match=rf"several .*\(.*bits version {BITS_VERSION + 1}"):
+        figures.threshold_figure(searches.assign(protocol="paper"), series="protocol")
+
+
+def test_lines_of_different_protocols_say_them(tmp_path):
+    path = write_widths(tmp_path, {(8, "relu"): [90, 100]})
+    path.write_text(path.read_text().replace("paper", "paper engine=reference"))
+    alone = figures.threshold_figure(load_results(tmp_path))
+    assert only_axes(alone).get_title().endswith("\n(paper engine=reference)")
+    assert legend_labels(alone)[0] == "toy, ours (n = 2)"
+    write_results(tmp_path, "mlp", [(MLP_1, [400, 500])])
+    figure = figures.threshold_figure(load_results(tmp_path), log_x=True)
+    assert legend_labels(figure)[:2] == [
+        "mlp, ours (n = 2)",
+        "toy (paper engine=reference), ours (n = 2)",
+    ]
+    assert "engine" not in only_axes(figure).get_title()
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,9 @@ def finish_x_axis(axes: Axes, values: Values, is_log: bool) -> None:
     if is_log:
         plain_log_ticks(axes.xaxis, *axes.get_xlim())
     axes.xaxis.set_major_formatter(_plain)
-    places = np.unique(np.log2(values) if is_log else values)
-    span = places[-1] - places[0]
-    if len(places) <= MOST_TICKS and (span == 0 or smallest_gap(places) >= CLOSEST_TICKS * span):
+    span = np.ptp(np.log2(values) if is_log else values)
+    are_few = len(np.unique(values)) <= MOST_TICKS
+    if are_few and smallest_gap(values, is_log) >= CLOSEST_TICKS * span:
         axes.xaxis.set_major_locator(FixedLocator(np.unique(values).tolist()))
         axes.xaxis.set_minor_locator(NullLocator())
 
@@ -186,10 +186,20 @@ def _plain(value: float, _: float) -> str:
     return f"{value:,.10g}"
 
 
-def smallest_gap(places: Values) -> float:
-    """Return the smallest distance between two different places, 1 if there is one place."""
-    gaps = np.diff(np.unique(places))
-    return float(gaps.min()) if len(gaps) else 1.0
+def smallest_gap(values: Values, is_log: bool) -> float:
+    """Return the smallest distance of two different ``values`` on the axis, at most a fifth of it.
+
+    In the units of the axis, or in octaves if it is logarithmic; 1 for one value.
+    """
+    places = np.unique(np.log2(values) if is_log else values)
+    if len(places) == 1:
+        return 1.0
+    return float(min(np.diff(places).min(), np.ptp(places) / 5))
+
+
+def shifted(values: Values, by: float, is_log: bool) -> Values:
+    """Return ``values`` moved along the axis, ``by`` as in :func:`smallest_gap`."""
+    return values * 2**by if is_log else values + by
 
 
 def legend(

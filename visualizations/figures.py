@@ -19,7 +19,7 @@ repeats, in the published convention (first_failure), of the current bits versio
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ from visualizations.comparison import beside_published, comparison_table, every_
 from visualizations.drawing import (
     GREY,
     Handle,
-    Values,
     error_line,
     finish_x_axis,
     floats,
@@ -54,6 +53,7 @@ from visualizations.drawing import (
     new_figure,
     plain_log_ticks,
     repeats_text,
+    shifted,
     smallest_gap,
     style_of,
 )
@@ -89,35 +89,30 @@ def threshold_figure(
 
     Raises :class:`UserError` for no searches, a column that is not there or that some of these
     models lack, an ``x`` that is no number (or not positive, with ``log_x``), and for several
-    protocols or bits versions unless they are the ``series``: they are not to be mixed.
+    protocols or bits versions in one line, which are not to be mixed; of different lines, the
+    legend says them.
     """
-    if searches.empty:
-        raise UserError("there are no searches to draw")
-    for column in (x, series):
-        if column not in searches:
-            raise UserError(f"the searches have no column {column}")
-        lacking = searches.loc[searches[column].isna(), "model"]
-        if len(lacking):
-            raise UserError(f"{lacking.iloc[0]} has no {column}: select the models to draw")
-    if not pd.api.types.is_numeric_dtype(searches[x]):
-        raise UserError(f"{x} is not a number")
-    if log_x and (searches[x] <= 0).any():
-        raise UserError(f"{x} is not always positive: it has no logarithm")
-    for column in ("protocol", "bits"):
-        values = searches[column].unique()
-        if len(values) > 1 and series != column:
+    _require_drawable(searches, x, series, log_x)
+    details = {}
+    for value, group in searches.groupby(series):
+        kinds = _kinds(group, series)
+        if len(kinds) > 1:
             raise UserError(
-                f"searches of several {column} values ({', '.join(map(str, values))}): "
-                f"select one, or draw {column} as the series"
+                f"{_name(series, value)} has searches of several protocols or bits versions "
+                f"({'; '.join(kind or PAPER_PROTOCOL for kind in kinds)}): select one, or draw "
+                "it as the series"
             )
+        details[value] = f" ({kinds[0]})" if kinds[0] else ""
     table = beside_published(searches, also=[x, series])
     if not with_published:
         table[["published_mean", "published_std"]] = np.nan
     x_label = x_label or X_LABELS.get(x, x)
-    kinds = [searches[name].unique().tolist() for name in ("protocol", "bits")]
-    one_of_each = (values if len(values) == 1 else [] for values in kinds)
-    title = _titled(title or f"threshold against {x_label}", *one_of_each)
-    return _lines(table, x, series, title, x_label, labels or {}, log_x)
+    title = title or f"threshold against {x_label}"
+    kinds = _kinds(searches, series)
+    if len(kinds) == 1:  # of all lines: said once, in the title
+        details = {}
+        title += f"\n({kinds[0]})" if kinds[0] else ""
+    return _lines(table, x, series, title, x_label, labels or {}, log_x, details)
 
 
 def mlp_depth_figure(
@@ -127,7 +122,7 @@ def mlp_depth_figure(
 ) -> Figure:
     """Published Figure 3: MLP threshold against depth, one line per budget."""
     table = comparison_table(MLP.name, results_dir, protocol, bits)
-    title = _titled("MLP: threshold against depth", [protocol], [bits])
+    title = _titled("MLP: threshold against depth", protocol, bits)
     labels = {budget: f"budget {budget:,}" for budget in table["budget"]}
     return _lines(table, "num_layers", "budget", title, "depth (hidden layers)", labels)
 
@@ -149,7 +144,7 @@ def transformer_heads_figure(
     table = table[table["num_layers"] == num_layers]
     layers = "layer" if num_layers == 1 else "layers"
     title = f"Transformer, {num_layers} {layers}: threshold against attention heads"
-    title = _titled(title, [protocol], [bits])
+    title = _titled(title, protocol, bits)
     labels = {width: f"d = {width}" for width in table["hidden_size"]}
     sizes = zip(table["hidden_size"], table["num_parameters"], strict=True)
     details = {width: f", {parameters:,} parameters" for width, parameters in sizes}
@@ -165,7 +160,7 @@ def ours_against_published_figure(
 ) -> Figure:
     """Scatter of our mean against the published mean, one point per measured row."""
     table = every_published_row(results_dir, protocol, bits)
-    title = _titled("Ours against published", [protocol], [bits])
+    title = _titled("Ours against published", protocol, bits)
     figure, axes = new_figure(title, size=(5.2, 5.6))
     bottom, top = log_limits(table)
     axes.set(xscale="log", yscale="log", xlim=(bottom, top), ylim=(bottom, top), aspect="equal")
@@ -235,11 +230,40 @@ def save_all(results_dir: Path | str = DEFAULT_FOLDER) -> list[Path]:
     return [path for name, figure in figures.items() for path in save(figure, name, folder)]
 
 
-def _titled(title: str, protocols: Iterable[str], bits: Iterable[int]) -> str:
-    """Return the title, and below it the one protocol or bits version if it is not the usual."""
-    unusual = [protocol for protocol in protocols if protocol != PAPER_PROTOCOL]
-    unusual += [f"bits version {version}" for version in bits if version != BITS_VERSION]
-    return f"{title}\n({', '.join(unusual)})" if unusual else title
+def _require_drawable(searches: pd.DataFrame, x: str, series: str, log_x: bool) -> None:
+    if searches.empty:
+        raise UserError("there are no searches to draw")
+    for column in (x, series):
+        if column not in searches:
+            raise UserError(f"the searches have no column {column}")
+        lacking = searches.loc[searches[column].isna(), "model"]
+        if len(lacking):
+            raise UserError(f"{lacking.iloc[0]} has no {column}: select the models to draw")
+    if not pd.api.types.is_numeric_dtype(searches[x]):
+        raise UserError(f"{x} is not a number")
+    if log_x and (searches[x] <= 0).any():
+        raise UserError(f"{x} is not always positive: it has no logarithm")
+
+
+def _titled(title: str, protocol: str, bits: int) -> str:
+    """Return the title, and below it the protocol and bits version if they are not the usual."""
+    unusual = _unusual(protocol, bits)
+    return f"{title}\n({unusual})" if unusual else title
+
+
+def _unusual(protocol: str, bits: int) -> str:
+    """Return the protocol and bits version in words, nothing of what is usual."""
+    words = [protocol] * (protocol != PAPER_PROTOCOL)
+    words += [f"bits version {bits}"] * (bits != BITS_VERSION)
+    return ", ".join(words)
+
+
+def _kinds(searches: pd.DataFrame, series: str) -> list[str]:
+    """Return the protocols and bits versions among ``searches``, without what ``series`` says."""
+    columns = [name for name in ("protocol", "bits") if name != series]
+    usual = {"protocol": PAPER_PROTOCOL, "bits": BITS_VERSION}
+    kinds = searches[columns].drop_duplicates().to_dict("records")
+    return [_unusual(**{**usual, **{str(k): v for k, v in kind.items()}}) for kind in kinds]
 
 
 def _lines(
@@ -263,7 +287,7 @@ def _lines(
     plain_log_ticks(axes.yaxis, bottom, top)
     axes.set_xscale("log" if log_x else "linear")
     # Points at one x move sideways, less than to the next: error bars should not hide one another.
-    gap = _gap(floats(table[x]), log_x)
+    gap = smallest_gap(floats(table[x]), log_x)
     is_shared = table[[x, series]].drop_duplicates()[x].duplicated().any()
     step = min(0.2, 0.6 / len(groups)) * gap if is_shared else 0.0
     ours: list[Handle] = []
@@ -276,14 +300,14 @@ def _lines(
         is_published = rows["published_mean"].notna().any()
         middle = (index - (len(groups) - 1) / 2) * step
         side = min(0.05, 0.15 / len(groups)) * gap if is_published else 0.0
-        places = _shifted(floats(rows[x]), middle + side, log_x)
+        places = shifted(floats(rows[x]), middle + side, log_x)
         label = f"{name}{(details or {}).get(value, '')}, ours ({repeats_text(rows)})"
         ours.append(error_line(axes, places, rows, "ours", label, style, is_joined))
         notes += mark_capped(figure, axes, places, rows)
         notes += mark_missing(axes, places[floats(rows["repeats"]) == 0])
         published.append(None)
         if is_published:
-            places = _shifted(floats(rows[x]), middle - side, log_x)
+            places = shifted(floats(rows[x]), middle - side, log_x)
             label = f"{name}, published (n = {PUBLISHED_REPEATS})"
             line = error_line(axes, places, rows, "published", label, style, is_joined)
             published[-1] = line
@@ -297,17 +321,8 @@ def _lines(
 
 
 def _name(series: str, value: object) -> str:
+    """Return what the legend calls a line: "num_layers = 2", or a word as it is."""
     return f"{series} = {value:,}" if isinstance(value, Integral) else str(value)
-
-
-def _gap(values: Values, log: bool) -> float:
-    """Return the smallest distance of two points on the axis, but at most a fifth of it."""
-    places = np.log2(values) if log else values
-    return min(smallest_gap(places), float(np.ptp(places)) / 5 or 1.0)
-
-
-def _shifted(values: Values, by: float, log: bool) -> Values:
-    return values * 2**by if log else values + by
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ def results_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Return rows of MODEL_results.csv, of any models, as :func:`load_results` does."""
     completed = []
     for row in rows:
-        capped = row["first_failure"] is None
+        capped = bool(pd.isna(row["first_failure"]))
         first_failure = row["threshold"] + 1
         completed.append({**row, "first_failure": first_failure, "capped": capped})
     return _frame(completed, {**_IDENTITY, "budget": "Int64"}, {**_REPEAT, **_RESULT})
