@@ -20,12 +20,10 @@ import pandas as pd
 from machine import report
 
 from command_line.parser import Parser, run
-from mlp_experiments import mlp_utils
-from threshold_search.records import result_layout
-from threshold_search.results_folder import DEFAULT_FOLDER, read_rows
+from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from transformer_experiments import transformer_utils
+from visualizations.results import configuration_columns, load_results
 
 FOLDER = DEFAULT_FOLDER / "engine_check"
 LABELS = {"fast": "paper", "reference": "paper engine=reference"}
@@ -50,34 +48,35 @@ def main() -> None:
     """Compare, print and write the table."""
     Parser(__doc__).parse_args()
     rows = []
-    for spec in (mlp_utils.SPEC, transformer_utils.SPEC):
-        path = FOLDER / f"{spec.name}_results.csv"
-        if not path.exists():
-            raise UserError(f"{path} is missing; run the searches first (see --help)")
-        rows_read = read_rows(path, result_layout(spec))
-        results = pd.DataFrame([row for row in rows_read if row["bits"] == BITS_VERSION])
-        if results.empty:
-            raise UserError(f"{path} has no search of bits version {BITS_VERSION}; run them again")
-        sizes = list(spec.sizes)
-        for values, group in results.groupby(sizes):
-            found = {
-                name: group.loc[group.protocol == label].sort_values("repeat").threshold.to_numpy()
-                for name, label in LABELS.items()
+    results = load_results(FOLDER)
+    results = results[results["bits"] == BITS_VERSION]
+    if results.empty:
+        raise UserError(
+            f"{FOLDER} has no search of bits version {BITS_VERSION}; run them first (see --help)"
+        )
+    others = ("protocol", "bits", "budget", "num_parameters")
+    keys = [c for c in configuration_columns(results) if c not in others]
+    for values, group in results.groupby(keys, dropna=False):
+        found = {
+            name: group.loc[group["protocol"] == label]
+            .sort_values("repeat")["threshold"]
+            .to_numpy(dtype=int)
+            for name, label in LABELS.items()
+        }
+        if min(map(len, found.values())) == 0:
+            continue
+        fast, reference = found["fast"], found["reference"]
+        row = {k: v for k, v in zip(keys, values, strict=True) if pd.notna(v)}
+        for name, sizes in found.items():
+            row |= {
+                f"{name}_repeats": len(sizes),
+                f"{name}_mean": sizes.mean(),
+                f"{name}_standard_error": sizes.std(ddof=1) / len(sizes) ** 0.5,
             }
-            if min(map(len, found.values())) == 0:
-                continue
-            fast, reference = found["fast"], found["reference"]
-            row = {"model": spec.name, **dict(zip(sizes, values, strict=True))}
-            for name, thresholds in found.items():
-                row |= {
-                    f"{name}_repeats": len(thresholds),
-                    f"{name}_mean": thresholds.mean(),
-                    f"{name}_standard_error": thresholds.std(ddof=1) / len(thresholds) ** 0.5,
-                }
-            if len(fast) == len(reference):
-                row["equal_thresholds"] = int((fast == reference).sum())
-            row["p_value"] = permutation_p(fast, reference)
-            rows.append(row)
+        if len(fast) == len(reference):
+            row["equal_thresholds"] = int((fast == reference).sum())
+        row["p_value"] = permutation_p(fast, reference)
+        rows.append(row)
     report(rows, "engine_agreement")
 
 
