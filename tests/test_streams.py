@@ -30,7 +30,7 @@ DIGESTS = {
     "orthogonal weights of a transformer": (
         "f385715558aa444fa1852a7b45550d29fc860fd5172042ad04bc6e9ace14222f"
     ),
-    "another attempt": "2e174c61a5e04d987cc54754eb56a0268b36fa4923fb9351f585c9304f53e8fa",
+    "another attempt": "b046df2228298beebdf23e4f56ef19134e3f590f6b7fdcc0aad1f45b75c95e54",
 }
 # The vector instructions beyond its baseline that NumPy found on this CPU.
 NUMPY_FEATURES = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
@@ -124,3 +124,10 @@ def test_probes_share_no_stream():
         for identity in {identity[:3] for identity in identities}
     ]
     assert len(set(words)) == 3 * len(identities) + len(identities) // 3
+
+
+def test_attempts_of_large_seeds_are_no_other_probes():
+    """NumPy makes two numbers of a seed beyond 32 bits, so identities could run into each other."""
+    large, small = ProbeStreams(5 + 7 * 2**32, 11, 13), ProbeStreams(5, 7, 11, attempt=13)
+    ours = large.initial_weights().words(4), small.initial_weights().words(4)
+    assert not (ours[0] == ours[1]).any()
