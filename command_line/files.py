@@ -6,31 +6,40 @@ import contextlib
 import errno
 import io
 import os
+import re
+import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
+from command_line.streams import OutputLost
 from training.errors import UserError
+
+LONGEST_CHAIN = 40  # symbolic links that Linux follows
+TEMPORARY_NAME = 60  # characters: with a long name and a random one, the file system might refuse
 
 
 def is_plain(path: Path) -> bool:
     """Return whether ``path`` is a regular file, or nothing yet: what may be replaced or undone."""
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
+        return stat.S_ISREG(os.stat(path).st_mode) and _descriptor(path) is None
+    except FileNotFoundError:
         return True
+    except OSError:
+        return False
 
 
 def require_writable(path: Path) -> None:
     """Raise :class:`UserError` unless ``path`` could be created, replaced or written into."""
-    target = Path(os.path.realpath(path))
-    if _standard_stream(path) is not None:
-        return
-    if is_plain(path):
-        is_possible = target.parent.is_dir() and os.access(target.parent, os.W_OK)
+    descriptor = _descriptor(path)
+    if descriptor is not None:
+        is_possible = _is_given_to_write(descriptor)
+    elif is_plain(path):
+        parent = Path(os.path.realpath(path)).parent
+        is_possible = parent.is_dir() and os.access(parent, os.W_OK)
     else:
         is_possible = not path.is_dir() and os.access(path, os.W_OK)
     if not is_possible:
@@ -40,26 +49,28 @@ def require_writable(path: Path) -> None:
 def write_whole(path: Path, writer: Callable[[BinaryIO], object]) -> None:
     """Let ``writer`` fill ``path``: a regular file is replaced at once, anything else written into.
 
-    A symbolic link stays, and what it leads to is written. Devices, pipes and the process's own
-    standard streams get all bytes after ``writer`` has succeeded. Raises :class:`UserError`.
+    A symbolic link stays, and what it leads to is written. Devices, pipes and open descriptors,
+    such as /dev/stdout, get all bytes after ``writer`` has succeeded. Raises :class:`UserError`.
     """
     path = Path(path)
     require_writable(path)
-    stream = _standard_stream(path)
+    descriptor = _descriptor(path)
     try:
-        if stream is None and is_plain(path):
+        if descriptor is None and is_plain(path):
             _replace(Path(os.path.realpath(path)), writer)
             return
         content = io.BytesIO()
         writer(content)
-        if stream is None:
-            with path.open("wb", buffering=0) as file:
-                _write_all(file.fileno(), content.getvalue())
+        if descriptor is None:
+            _write_into(path, content.getvalue())
         else:
-            stream.flush()
-            _write_all(stream.fileno(), content.getvalue())
+            for stream in (sys.stdout, sys.stderr):  # what was printed before stands before
+                stream.flush()
+            _write_all(descriptor, content.getvalue())
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        if descriptor == 1 and isinstance(error, BrokenPipeError):
+            raise OutputLost from None
+        raise UserError(f"cannot write {path}: {_reason(error)}") from None
 
 
 def append_whole(path: Path, data: bytes) -> None:
@@ -69,15 +80,19 @@ def append_whole(path: Path, data: bytes) -> None:
     """
     try:
         with path.open("ab", buffering=0) as file:
-            before = os.fstat(file.fileno()).st_size
+            before = os.fstat(file.fileno())
             try:
                 _write_all(file.fileno(), data)
             except BaseException:  # a full disk, a size limit, Ctrl-C between two parts
-                if is_plain(path):
-                    os.ftruncate(file.fileno(), before)
+                if stat.S_ISREG(before.st_mode):
+                    os.ftruncate(file.fileno(), before.st_size)
                 raise
     except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+        raise UserError(f"cannot write to {path}: {_reason(error)}") from None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -90,33 +105,75 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[written:]
 
 
-def _standard_stream(path: Path) -> TextIO | None:
-    """Return the process's own stream that ``path`` is, such as /dev/stdout, or None.
+def _write_into(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+    try:
+        _write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
 
-    Opening it anew would start at the beginning of a file that it was sent to.
+
+def _descriptor(path: Path) -> int | None:
+    """Return the open descriptor of this process that ``path`` leads to, such as 1, or None.
+
+    /dev/stdout and /dev/fd/N are links to it. Opening the file behind it anew would begin at its
+    start, and replacing it would take it away from whoever else writes to the descriptor.
     """
-    if not str(path).startswith(("/dev/", "/proc/")):
-        return None
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
-                return stream
+    own = re.compile(rf"/dev/fd|/proc/{os.getpid()}/(task/\d+/)?fd")
+    for _ in range(LONGEST_CHAIN):
+        folder = os.path.realpath(path.parent)
+        if own.fullmatch(folder) and path.name.isdecimal():
+            return int(path.name)
+        path = Path(folder, path.name)
+        try:
+            path = Path(folder, os.readlink(path))
+        except (OSError, ValueError):  # no link
+            return None
     return None
+
+
+def _is_given_to_write(descriptor: int) -> bool:
+    """Return whether this process was started with ``descriptor``, open for writing."""
+    import fcntl  # no Windows has such paths
+
+    try:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        is_given = descriptor <= 2 or os.get_inheritable(descriptor)  # what Python opens is not
+    except (OSError, OverflowError):
+        return False
+    return is_given and flags & os.O_ACCMODE != os.O_RDONLY
 
 
 def _replace(path: Path, writer: Callable[[BinaryIO], object]) -> None:
     temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:TEMPORARY_NAME]}."
+        )
         with os.fdopen(descriptor, "wb") as file:
             writer(file)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
-        os.replace(temporary, path)
+        os.chmod(temporary, _mode(path))  # mkstemp makes it private
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            shutil.copyfile(temporary, path)  # a mount point, as a container has single files
+            os.unlink(temporary)
     except BaseException:
         if temporary is not None:
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):  # an interrupt after the last step
+                os.unlink(temporary)
         raise
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions that a file has, or that a new one gets."""
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask

@@ -8,10 +8,10 @@ import io
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from command_line.files import require_writable, write_whole
 from command_line.flags import (
@@ -35,6 +35,8 @@ from training.schedule import last_epoch
 from training.spec import Architecture, ModelSpec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from training.loop import EpochRecord
 
 
@@ -73,9 +75,19 @@ def train_script(spec: ModelSpec, description: str | None) -> None:
     import_torch()
     if note := fallback_note(job.requested_engine, device, {probe.architecture: engine}):
         print(note, file=sys.stderr)
-    outcome, history = _train(job, engine)
+    outcome, history, weights = _train(job, engine)
+    files: list[tuple[Path, Callable[[BinaryIO], object]]] = []
+    if job.save:
+        content = _weights_file(weights())
+        files.append((job.save, lambda file: file.write(content)))
     if job.history:
-        write_whole(job.history, lambda file: file.write(_history_csv(history).encode()))
+        files.append((job.history, lambda file: file.write(_history_csv(history).encode())))
+    not_written = []
+    for path, writer in files:
+        try:
+            write_whole(path, writer)
+        except UserError as error:  # the rest of what was trained is not lost with it
+            not_written.append(str(error))
     memorized_bits = bits_per_parameter(probe) if outcome.memorized else 0.0
     summary = {
         **configuration,
@@ -83,6 +95,8 @@ def train_script(spec: ModelSpec, description: str | None) -> None:
         "bits_per_parameter": memorized_bits,
     }
     print(json.dumps(summary) if job.as_json else _summary(summary, probe.architecture))
+    if not_written:
+        raise UserError("; ".join(not_written))
 
 
 def bits_per_parameter(probe: Probe) -> float:
@@ -181,8 +195,10 @@ def _configuration(job: Job, engine: Engine) -> dict[str, Any]:
     }
 
 
-def _train(job: Job, engine: Engine) -> tuple[Outcome, Sequence[EpochRecord]]:
-    """Train, with a bar; save the weights if that was asked for."""
+def _train(
+    job: Job, engine: Engine
+) -> tuple[Outcome, Sequence[EpochRecord], Callable[[], Mapping[str, Tensor]]]:
+    """Train, with a bar; return the outcome, every evaluation, and what returns the weights."""
     import torch
     from tqdm import tqdm
 
@@ -197,10 +213,16 @@ def _train(job: Job, engine: Engine) -> tuple[Outcome, Sequence[EpochRecord]]:
             bar.update(record.epoch - bar.n)
 
         [(outcome, weights)] = engine.train([job.probe], on_epoch)
-    if job.save:
-        values = {name: value.cpu() for name, value in weights().items()}
-        write_whole(job.save, lambda file: torch.save(values, file))
-    return outcome, history
+    return outcome, history, weights
+
+
+def _weights_file(weights: Mapping[str, Tensor]) -> bytes:
+    """Return what torch.load reads; if it wrote to a full disk itself, torch would not say so."""
+    import torch
+
+    content = io.BytesIO()
+    torch.save({name: value.cpu() for name, value in weights.items()}, content)
+    return content.getvalue()
 
 
 def _history_csv(history: Sequence[EpochRecord]) -> str:

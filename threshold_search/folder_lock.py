@@ -57,9 +57,9 @@ class FolderLock:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            remedy = "Ctrl-C quits"
+            remedy = f"Ctrl-C quits; its lock is {lock.lock_file}"
             if isinstance(lock, SoftFileLock):
-                remedy += f"; if none is, remove {lock.lock_file}"
+                remedy += ", to be removed if there is no such search"
             print(
                 f"another search is using {self._folder}; waiting for it to end ({remedy})",
                 file=sys.stderr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,29 +27,27 @@ def _stop_reason(text: str) -> str:
     return text
 
 
-def _number(kind: type, smallest: float, largest: float = math.inf) -> Parser:
+def _number(kind: type, smallest: float, largest: float) -> Parser:
     def parse(text: str) -> Any:
-        value = _whole(text) if kind is int else kind(text)
+        value = kind(_without_zeros(text) if kind is int else text)
         if not smallest <= value <= largest:
-            raise ValueError(f"{text} is out of range")
+            raise ValueError(f"{text!r} is out of range")
         return value
 
     return parse
 
 
-def _whole(text: str) -> int:
-    """Return a whole number, also one that was stored as 33.0."""
-    try:
-        return int(text)
-    except ValueError:
-        if text.endswith(".0"):
-            return int(text.removesuffix(".0"))
-        raise
+def _without_zeros(text: str) -> str:
+    """Return a whole number's digits, also of one that a spreadsheet stored as 33.0."""
+    found = re.fullmatch(r"(\d+)\.0+", text)
+    return found[1] if found else text
 
 
-_count = _number(int, 0)
-_positive = _number(int, 1)
-_seconds = _number(float, 0)
+# What an int64 holds, also of one more than the number (first_failure is threshold + 1).
+LARGEST = 2**63 - 1
+_count = _number(int, 0, LARGEST)
+_positive = _number(int, 1, LARGEST)
+_seconds = _number(float, 0, math.inf)
 
 
 def _optional_positive(text: str) -> int | None:
@@ -80,7 +79,7 @@ _PROBE_VALUES: dict[str, Parser] = {
     "seconds": _seconds,
 }
 _RESULT_VALUES: dict[str, Parser] = {
-    "threshold": _count,
+    "threshold": _number(int, 0, LARGEST - 1),
     "first_failure": _optional_positive,
     "max_epoch_reached": _bool,
     "probes": _positive,
@@ -128,7 +127,9 @@ def _word(text: str) -> str:
 
 
 def _number_or_word(text: str) -> int | str:
-    return _count(text) if text.isdecimal() else _word(text)
+    digits = _without_zeros(text)
+    is_number = digits.isdecimal() and digits == (digits.lstrip("0") or "0")  # 007 is a word
+    return _count(digits) if is_number else _word(text)
 
 
 _BEFORE: dict[str, Parser] = {"protocol": _protocol, "bits": _count}

@@ -29,44 +29,70 @@ def _key(values: dict[str, Any], last: str) -> tuple:
     return tuple(values[column] for column in columns[: columns.index(last) + 1])
 
 
+Row = dict[str, Any]
 LayoutOf = Callable[[list[str]], Layout | None]  # of the header's columns
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BLANK = BYTE_ORDER_MARK + b"\r\n\t ,"  # all that a spreadsheet writes of an empty sheet
 
 
-def read_rows(path: Path, layout: Layout | LayoutOf) -> list[dict[str, Any]]:
+def read_rows(
+    path: Path, layout: Layout | LayoutOf, check: Callable[[Row], None] = lambda row: None
+) -> list[Row]:
     """Return the rows of a CSV; raise :class:`UserError` for another layout or a bad row.
 
-    ``layout`` is what the file must have, or a function that finds it by the header.
+    ``layout`` is what the file must have, or a function that finds it by the header. A blank file
+    has no rows. ``check`` raises ValueError for a row that is bad for another reason.
     """
-    return _parse_rows(path, _content(path), layout)
+    content = _content(path)
+    return _parse_rows(path, content, layout, check) if content else []
 
 
 def _content(path: Path) -> bytes:
-    """Return the bytes of ``path``; a device or pipe is an output, there is nothing to read."""
+    """Return the bytes of ``path``, none if it is blank.
+
+    A device or pipe is an output: there is nothing to read.
+    """
     try:
-        return path.read_bytes() if path.is_dir() or is_plain(path) else b""
+        content = path.read_bytes() if path.is_dir() or is_plain(path) else b""
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return content if content.strip(BLANK) else b""
 
 
-def _parse_rows(path: Path, content: bytes, layout: Layout | LayoutOf) -> list[dict[str, Any]]:
+def _parse_rows(
+    path: Path,
+    content: bytes,
+    layout: Layout | LayoutOf,
+    check: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """Return the rows in ``content``; blank lines and empty fields at the end of lines are none.
+
+    Both are what spreadsheets write, as are a byte-order mark, TRUE and 33.0.
+    """
+    rows = []
+    found: Layout | None = None
     try:
-        # A spreadsheet may have left a byte-order mark, blank lines, TRUE and 33.0.
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        header = next(reader, [])
-        found = layout if isinstance(layout, Layout) else layout(header)
-        if found is None or header != found.columns:
-            raise UserError(
-                f"{path} has another layout: its first line is not this version's; "
-                "move it away, or use another folder (--results-dir)"
-            )
-        rows = []
-        for row in reader:
-            if not any(row):
+        for fields in reader:
+            if not any(field.strip() for field in fields):
+                continue
+            width = len(found.columns) if found else 0
+            while len(fields) > width and not fields[-1]:
+                fields.pop()
+            if found is None:
+                found = layout if isinstance(layout, Layout) else layout(fields)
+                if found is None or fields != found.columns:
+                    raise UserError(
+                        f"{path} has another layout: its first line is not this version's; "
+                        "move it away, or use another folder (--results-dir)"
+                    )
                 continue
             try:
-                rows.append(found.parse(row))
+                row = found.parse(fields)
+                check(row)
             except ValueError as error:
                 raise UserError(f"{path} line {reader.line_num}: {error}") from None
+            rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable CSV: {error}") from None
     return rows
@@ -87,18 +113,21 @@ class ProbeLog:
         self._outcomes: dict[tuple, Outcome] = {}
         self._whole_bytes: int | None = None  # length without a torn last line, if there is one
         self._state: tuple[int, ...] | None = None  # of the file as we left it
+        self._before_next = self._layout.header + "\n"  # what the file lacks before another row
 
     def load(self) -> None:
         """Read the log up to a last line that a crash left unfinished; change nothing yet."""
         if not self.path.exists():
             return
         content = _content(self.path)
-        whole, newline, torn = content.rpartition(b"\n")
-        if torn and (newline or self._layout.header.encode().startswith(torn)):
-            content = whole + newline
+        whole = content[: max(content.rfind(b"\n"), content.rfind(b"\r")) + 1]
+        torn = content[len(whole) :].removeprefix(BYTE_ORDER_MARK)
+        if torn and (whole.strip(BLANK) or self._layout.header.encode().startswith(torn)):
+            content = whole
             self._whole_bytes = len(content)
-        if not content:
+        if not content.strip(BLANK):
             return
+        self._before_next = "" if content == whole else "\n"
         contradicting = set()
         for values in _parse_rows(self.path, content, self._layout):
             key = _key(values, "n")
@@ -149,13 +178,13 @@ class ProbeLog:
                 f"{self.path} was changed by something else while the search was writing to it; "
                 "nothing more was written, the same command continues from what it holds now"
             )
-        lines = [self._line(key, outcome)]
-        if state is None and self._outcomes:
-            lines = [self._line(*row) for row in self._outcomes.items()] + lines
+        lines = [self._before_next, self._line(key, outcome)]
+        if state is None and self._state is not None:
+            known = [self._line(*row) for row in self._outcomes.items()]
+            lines = [self._layout.header, "\n", *known, lines[-1]]
             print(f"{self.path} was deleted; it is written again", file=sys.stderr)
-        if state is None or state[-1] == 0:
-            lines.insert(0, self._layout.header + "\n")
         append_whole(self.path, "".join(lines).encode())
+        self._before_next = ""
         self._outcomes[key] = outcome
         self._state = self._file_state()
 
@@ -192,9 +221,9 @@ class ResultsTable:
         self._rows: dict[tuple, dict[str, Any]] = {}
 
     def load(self) -> None:
-        """Read the rows that earlier commands left; an empty file has none."""
-        if self.path.exists() and (content := _content(self.path)):
-            rows = _parse_rows(self.path, content, self._layout)
+        """Read the rows that earlier commands left."""
+        if self.path.exists():
+            rows = read_rows(self.path, self._layout)
             self._rows = {_key(values, "seed"): values for values in rows}
 
     def put(self, row: dict[str, Any]) -> None:

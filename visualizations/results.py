@@ -58,7 +58,7 @@ def load_probes(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
     Raises :class:`UserError` for a folder that does not exist and for a malformed file. A last line
     that a crash left unfinished is malformed until the next search drops it.
     """
-    rows = [row for _, rows in _files(folder, "_probes.csv", probe_layout_of) for row in rows]
+    rows = [row for rows in _files(folder, "_probes.csv", probe_layout_of) for row in rows]
     return _frame(rows, _IDENTITY, {**_REPEAT, **_PROBE})
 
 
@@ -73,8 +73,7 @@ def load_results(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
     there twice, and a ``first_failure`` that is not ``threshold`` + 1.
     """
     found: list[Row] = []
-    for path, rows in _files(folder, "_results.csv", result_layout_of):
-        _check(path, rows)
+    for rows in _files(folder, "_results.csv", result_layout_of, _SearchCheck):
         found += rows
     return results_frame(found)
 
@@ -106,29 +105,37 @@ def select(
 
 
 def _files(
-    folder: Path | str, suffix: str, layout_of: LayoutOf
-) -> Iterator[tuple[Path, list[Row]]]:
-    """Yield every CSV whose name is a model's and ``suffix``, and its rows."""
+    folder: Path | str,
+    suffix: str,
+    layout_of: LayoutOf,
+    new_check: Callable[[], Callable[[Row], None]] = lambda: lambda row: None,
+) -> Iterator[Sequence[Row]]:
+    """Yield the rows of every CSV whose name is a model's and ``suffix``.
+
+    ``new_check`` makes, for each file, what raises ValueError for a bad row.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no results folder {folder}")
     for path in sorted(folder.glob(f"?*{suffix}")):
-        if path.is_file() and path.stat().st_size == 0:
-            continue  # a search takes it for one without rows too
         model = path.name.removesuffix(suffix)
-        yield path, list(read_rows(path, functools.partial(layout_of, model=model)))
+        yield read_rows(path, functools.partial(layout_of, model=model), new_check())
 
 
-def _check(path: Path, rows: Sequence[Row]) -> None:
-    seen = set()
-    for number, row in enumerate(rows, start=2):
+class _SearchCheck:
+    """Refuses a search that contradicts itself or was there before in the same file."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple] = set()
+
+    def __call__(self, row: Row) -> None:
         columns = list(row)
         search = tuple(row[column] for column in columns[: columns.index("threshold")])
         if row["first_failure"] not in (None, row["threshold"] + 1):
-            raise UserError(f"{path} line {number}: threshold and first_failure disagree")
-        if search in seen:
-            raise UserError(f"{path} line {number}: repeats an earlier search")
-        seen.add(search)
+            raise ValueError("threshold and first_failure disagree")
+        if search in self._seen:
+            raise ValueError("repeats an earlier search")
+        self._seen.add(search)
 
 
 def _frame(rows: Sequence[Row], before: dict[str, str], after: dict[str, str]) -> pd.DataFrame:
