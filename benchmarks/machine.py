@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -11,10 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+# This checkout's code, whichever one the environment has installed. Every benchmark imports this
+# module before anything of the project.
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT))
+
 from engines.cpu import cpu_name
 from engines.native.load import engine_compiler
 
-FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
+FOLDER = CHECKOUT / "results" / "benchmarks"
 
 
 def hardware() -> dict[str, str | int]:

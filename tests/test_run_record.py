@@ -23,6 +23,7 @@ from training.errors import UserError
 FIELDS = [
     *("time", "command", "commit", "modified", "version", "bits", "engines", "native", "workers"),
     *("cpu", "architecture", "system", "python", "numpy", "torch"),
+    "torch_vectors",
 ]
 QUICK = "--model mlp --params 1000 --layers 0 --max-size 2 --workers 1"
 
@@ -52,7 +53,7 @@ def test_every_run_of_the_script_that_trains_leaves_one_entry(tmp_path):
     assert first["engines"]["mlp"]["device"] in ("cpu", "cuda")
     assert first["workers"] == 1
     assert first["python"] == ".".join(map(str, sys.version_info[:3]))
-    for field in ("cpu", "architecture", "system", "numpy", "torch"):
+    for field in ("cpu", "architecture", "system", "numpy", "torch", "torch_vectors"):
         assert first[field], field
 
 
@@ -172,15 +173,22 @@ def test_a_git_that_is_missing_fails_or_hangs(program, tmp_path, monkeypatch):
     assert time.monotonic() - start < 5
 
 
-def test_packages_without_metadata(monkeypatch):
+def test_packages_without_metadata(tmp_path, monkeypatch):
     def missing(name):
         raise run_record.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(run_record.metadata, "version", missing)
+    assert describe_run({}, "cpu", 1)["version"]  # from the checkout's own pyproject.toml
+    monkeypatch.setattr(run_record, "CHECKOUT", tmp_path)
     entry = describe_run({}, "cpu", 1)
     assert entry["version"] is entry["torch"] is None
 
 
 def test_no_torch_is_imported():
-    program = "import sys, threshold_search.run_record; sys.exit('torch' in sys.modules)"
+    program = """
+import sys
+from threshold_search.run_record import describe_run
+assert describe_run({}, "cpu", 1)["torch_vectors"] is None
+sys.exit("torch" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -13,6 +13,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -47,7 +48,7 @@ def describe_run(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command or command_line(sys.argv),
         **_git_state(),
-        "version": _version(PROJECT),
+        "version": _own_version(),
         "bits": BITS_VERSION,
         "engines": {m: {"engine": e, "device": device} for m, e in engines.items()},
         "native": dict(native or {}),
@@ -58,6 +59,7 @@ def describe_run(
         "python": platform.python_version(),
         "numpy": _version("numpy"),
         "torch": _version("torch"),
+        "torch_vectors": _torch_vectors(),
     }
 
 
@@ -126,6 +128,21 @@ def _git_state() -> dict[str, object]:
         state["commit"] = commits[0]
         state["modified"] = any(not line.startswith("#") for line in answer)
     return state
+
+
+def _own_version() -> str | None:
+    """Return the version of this code; what is installed may be another checkout."""
+    try:
+        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+        return str(project["project"]["version"])
+    except (OSError, ValueError, KeyError):
+        return _version(PROJECT)
+
+
+def _torch_vectors() -> str | None:
+    """Return the vector instructions that torch uses, if it is there; it is not imported for it."""
+    torch = sys.modules.get("torch")
+    return torch.backends.cpu.get_cpu_capability() if torch else None
 
 
 def _version(package: str) -> str | None:
