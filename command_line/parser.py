@@ -8,8 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from command_line.interrupts import end_like_ctrl_c, interrupted_status
-from command_line.streams import OutputLost, abandon_output, protect_streams
+from command_line.interrupts import (
+    end_like_ctrl_c,
+    exit_when_interrupted,
+    interrupted_status,
+)
+from command_line.streams import (
+    OutputLost,
+    abandon_output,
+    fill_descriptors,
+    finish_output,
+    protect_streams,
+)
 from training.errors import OutOfMemory, UserError
 
 USER_ERROR_STATUS = 2
@@ -41,37 +51,49 @@ class Parser(argparse.ArgumentParser):
         self.exit(USER_ERROR_STATUS, f"{self.prog}: error: {message}\n")
 
 
+def begin() -> None:
+    """Make ready for a script's imports, which take a while: no traceback, no stray output."""
+    fill_descriptors()
+    exit_when_interrupted()
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's ``main``; what a user can cause ends in one line instead of a traceback.
 
-    Exit status 2 for a mistake in the input, 1 for what failed otherwise, 128 + N for signal N.
+    Exit status 2 for a mistake in the input, 1 for what failed otherwise, a standard output that
+    is lost included, and 128 + N for signal N.
     """
     has_output = protect_streams()
     end_like_ctrl_c()
+    status, lines = _attempt(main)
+    # Here, where it can be told that this fails. A reader that is slow can be interrupted as well.
+    lost_status, lost = _attempt(lambda: finish_output(has_output or status != 0))
+    for line in lines + lost:
+        print(line, file=sys.stderr)
+    if status := status or lost_status:
+        sys.exit(status)
+
+
+def _attempt(action: Callable[[], None]) -> tuple[int, list[str]]:
+    """Return the exit status that ``action`` ends with, and what to say of it on stderr."""
+    program = Path(sys.argv[0]).name
     try:
-        try:
-            main()
-        finally:
-            sys.stdout.flush()  # here, where it can be told that this fails
-        if not has_output:
-            raise OutputLost("standard output is closed")
+        action()
+    except SystemExit as end:  # of --help and of mistakes in the flags, which have been printed
+        return int(end.code or 0), []
     except UserError as error:
-        _fail(str(error), USER_ERROR_STATUS)
+        return USER_ERROR_STATUS, [f"{program}: error: {error}"]
     except (OutOfMemory, SomeFailed) as error:
-        _fail(str(error), FAILURE_STATUS)
+        return FAILURE_STATUS, [f"{program}: error: {error}"]
+    except MemoryError:
+        return FAILURE_STATUS, [f"{program}: error: not enough memory"]
     except OutputLost as lost:
         abandon_output()
-        if str(lost):
-            _fail(str(lost), FAILURE_STATUS)
-        sys.exit(FAILURE_STATUS)  # the reader (head, less) has left; there is nobody to tell
+        # Without a reason the reader (head, less) has left; there is nobody to tell.
+        return FAILURE_STATUS, [f"{program}: error: {lost}"] if str(lost) else []
     except KeyboardInterrupt as interrupt:
-        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
-        sys.exit(interrupted_status())
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-    sys.exit(status)
+        return interrupted_status(), [f"\n{str(interrupt) or 'interrupted'}"]
+    return 0, []
 
 
 class SomeFailed(Exception):
@@ -97,3 +119,13 @@ def whole_number(smallest: int) -> Callable[[str], int]:
 
 positive_int = whole_number(1)
 non_negative_int = whole_number(0)
+
+
+def user_path(text: str) -> Path:
+    """Flag type of paths. A shell leaves the ~ of ``--save=~/w.pt`` as it is."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is needed, got an empty one")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"no home folder is known for {text!r}") from None

@@ -64,25 +64,49 @@ def _as_lost() -> Any:
         raise OutputLost(f"cannot write to standard output: {error.strerror}") from None
 
 
-def protect_streams() -> bool:
-    """Make the streams of a script robust; return whether there is a standard output.
+def fill_descriptors() -> None:
+    """Open the null device in place of what is closed of standard input, output and error.
 
-    A closed descriptor is filled with the null device, or the next file opened would get its
-    number, and with it whatever is printed. What an encoding lacks is printed escaped.
+    The next file opened would get its number, and with it whatever is printed.
     """
-    has_output = sys.stdout is not None
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            # It takes the lowest free number, which is this one. Workers need it as much.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def protect_streams() -> bool:
+    """Make the streams of a script robust; return whether there is a standard output.
+
+    What their encodings lack is printed escaped.
+    """
+    has_output = sys.stdout is not None
+    fill_descriptors()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # tests replace the streams
     null = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open to the end of the process
-    sys.stdout = _Output(sys.stdout or null)
-    sys.stderr = _Notes(sys.stderr or null)
+    if not isinstance(sys.stdout, _Output):
+        sys.stdout = _Output(sys.stdout or null)
+    if not isinstance(sys.stderr, _Notes):
+        sys.stderr = _Notes(sys.stderr or null)
     return has_output
+
+
+def finish_output(has_reader: bool) -> None:
+    """Write what is buffered; raise OutputLost where that fails, or nobody could read it.
+
+    It is done with after that, so that the interpreter need not complain of it when it ends.
+    """
+    try:
+        sys.stdout.flush()
+    except BaseException:  # a Ctrl-C while a reader takes its time, too
+        abandon_output()
+        raise
+    if not has_reader:
+        raise OutputLost("standard output is closed")
 
 
 def abandon_output() -> None:

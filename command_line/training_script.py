@@ -25,7 +25,7 @@ from command_line.flags import (
     resolve_device,
 )
 from command_line.interrupts import import_torch
-from command_line.parser import Parser, non_negative_int, positive_int
+from command_line.parser import Parser, non_negative_int, positive_int, user_path
 from dataset.synthetic_generator import max_mappings
 from engines.engine import Engine, choose_engine, fallback_note
 from training.bits import BITS_VERSION
@@ -136,12 +136,12 @@ def _parse(spec: ModelSpec, description: str | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--history",
-        type=Path,
+        type=user_path,
         metavar="FILE.csv",
         help="write loss (nats per token), accuracy and learning rate of every evaluated epoch",
     )
     parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="write the weights (torch state_dict)"
+        "--save", type=user_path, metavar="FILE", help="write the weights (torch state_dict)"
     )
     add_protocol_flags(parser, [spec])
     return parser.parse_args()

@@ -12,15 +12,19 @@ or writes FILE.csv (columns input_0.., label_0..) or FILE.npz (arrays inputs and
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from command_line.parser import begin
+
+    begin()
+
+import numpy as np
 
 from dataset.random_stream import RandomStream
 
@@ -38,7 +42,12 @@ class Mappings:
 
 def max_mappings(vocab_size: int, seq_len: int) -> int:
     """Return how many mappings there can be: each uses up two of the V**T sequences."""
-    return vocab_size**seq_len // 2
+    return _number_of_sequences(vocab_size, seq_len) // 2
+
+
+def _number_of_sequences(vocab_size: int, seq_len: int) -> int:
+    """Return V**T, or 2**4096 where it is more: nobody counts that far, and it takes long."""
+    return vocab_size**seq_len if seq_len * math.log2(vocab_size) <= 4096 else 2**4096
 
 
 def generate_mappings(
@@ -92,7 +101,7 @@ def _distinct_sequences(
     random = RandomStream(seed)
     sequences = np.empty((0, seq_len), _token_type(vocab_size))
     while len(sequences) < count:
-        if 8 * len(sequences) >= vocab_size**seq_len:
+        if 8 * len(sequences) >= _number_of_sequences(vocab_size, seq_len):
             codes = _unused_codes(sequences, vocab_size)
             codes = codes[random.permutation(len(codes))]
             sequences = np.concatenate([sequences, _decode(codes, vocab_size, seq_len)])
@@ -109,7 +118,7 @@ def _token_type(vocab_size: int) -> np.dtype:
 
 def _without_repeats(sequences: np.ndarray, vocab_size: int) -> np.ndarray:
     """Return the rows of ``sequences`` (m, T) that differ from all earlier rows, in order."""
-    if vocab_size ** sequences.shape[1] <= LARGEST_INT64:
+    if _number_of_sequences(vocab_size, sequences.shape[1]) <= LARGEST_INT64:
         keys = _encode(sequences, vocab_size)
     else:  # compare the bytes of whole rows; S because NumPy sorts it faster than void
         keys = sequences.view(f"S{sequences.shape[1] * sequences.itemsize}")[:, 0]
@@ -166,9 +175,10 @@ WRITERS = {".csv": _write_csv, ".npz": _write_npz}
 def main() -> None:
     """Read the flags, generate, print or save."""
     # Here, so that the module itself needs NumPy alone.
-    from command_line.files import require_writable, write_whole
-    from command_line.parser import Parser, non_negative_int, positive_int
-    from training.errors import UserError
+    from command_line.files import require_writable
+    from command_line.parser import Parser, non_negative_int, positive_int, user_path
+    from engines.memory import within_memory
+    from training.errors import OutOfMemory, UserError
 
     parser = Parser(__doc__)
     parser.add_argument(
@@ -185,7 +195,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--save",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="write FILE.csv or FILE.npz (replacing it) instead of printing",
     )
@@ -196,15 +206,27 @@ def main() -> None:
             raise UserError(f"--save must name a file ending in .csv or .npz, got {args.save}")
         require_writable(args.save)
     try:
-        mappings = generate_mappings(args.num_sequences, args.vocab_size, args.seq_len, args.seed)
-    except (ValueError, MemoryError) as error:  # they begin with the name of a parameter
+        with within_memory():
+            _make(args.num_sequences, args.vocab_size, args.seq_len, args.seed, args.save)
+    except MemoryError:
+        what = f"{args.num_sequences} mappings of {args.seq_len} tokens"
+        raise OutOfMemory(f"{what} do not fit in this machine's memory") from None
+
+
+def _make(n: int, vocab_size: int, seq_len: int, seed: int, save: Path | None) -> None:
+    from command_line.files import write_whole
+    from training.errors import UserError
+
+    try:
+        mappings = generate_mappings(n, vocab_size, seq_len, seed)
+    except ValueError as error:  # it begins with the name of a parameter
         raise UserError("--" + str(error).replace("_", "-")) from None
-    if args.save:
-        write = WRITERS[args.save.suffix.lower()]
-        write_whole(args.save, lambda file: write(file, mappings))
-        print(f"wrote {args.num_sequences} mappings to {args.save}")
+    if save is None:
+        _print(mappings, vocab_size)
     else:
-        _print(mappings, args.vocab_size)
+        write = WRITERS[save.suffix.lower()]
+        write_whole(save, lambda file: write(file, mappings))
+        print(f"wrote {n} mappings to {save}")
 
 
 if __name__ == "__main__":

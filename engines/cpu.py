@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+from engines.control_groups import OWN, ROOT, control_groups, numbers
+
 
 def cpu_name() -> str:
     """Return the processor's model name, or the nearest thing the system tells of it."""
@@ -17,7 +19,7 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def usable_cpus() -> int:
+def usable_cpus(root: Path = ROOT, own: Path = OWN) -> int:
     """Return how many CPUs this process may keep busy, at least 1.
 
     The fewest of those that its affinity allows, the quotas of its control groups (rounded up), and
@@ -26,44 +28,22 @@ def usable_cpus() -> int:
     counts = [os.cpu_count() or 1]
     if hasattr(os, "sched_getaffinity"):
         counts.append(len(os.sched_getaffinity(0)))
-    counts += _quotas()
-    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if granted.isdecimal():
+    counts += [count for folder in control_groups("cpu", root, own) for count in _quota(folder)]
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "").strip()
+    if granted.isdecimal() and int(granted) > 0:
         counts.append(int(granted))
     return max(1, min(counts))
 
 
-def _quotas(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> list[int]:
-    """Return the CPU quotas of this process's control group and those above it, in whole CPUs.
+def _quota(folder: Path) -> list[int]:
+    """Return the quota of a control group in whole CPUs, if it has one.
 
     Version 2 has "QUOTA PERIOD" in cpu.max, or "max"; version 1 has two files, -1 for no quota.
     """
-    try:
-        lines = own.read_text(encoding="utf-8").splitlines()
-    except OSError:
+    values = numbers(folder / "cpu.max") or (
+        numbers(folder / "cpu.cfs_quota_us") + numbers(folder / "cpu.cfs_period_us")
+    )
+    if len(values) != 2 or min(values) <= 0:
         return []
-    quotas = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        group = root / controllers / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(root):
-                break
-            quotas += _quota(folder)
-    return quotas
-
-
-def _quota(folder: Path) -> list[int]:
-    try:
-        if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
-        else:
-            quota = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8")
-            period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8")
-        return [math.ceil(int(quota) / int(period))] if int(quota) > 0 else []
-    except (OSError, ValueError):  # no such group here, or "max"
-        return []
+    quota, period = values
+    return [math.ceil(quota / period)]

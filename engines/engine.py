@@ -10,6 +10,7 @@ Imports no torch: which engine trains a probe, and so its identity, is known wit
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from engines.memory import within_memory
 from engines.native.build import machine
 from engines.native.load import Unavailable, find_engine, load_engine
 from training.errors import OutOfMemory, UserError
@@ -38,7 +40,13 @@ REQUESTS = ("fast", "reference")
 Weights = dict[str, "Tensor"]
 OnEpoch = Callable[["EpochRecord"], None]
 # How torch's allocators begin what they say when memory is short; they raise RuntimeError.
-SHORT_OF_MEMORY = ("[enforce fail at alloc_cpu", "CUDA out of memory", "MPS backend out of memory")
+SHORT_OF_MEMORY = (
+    "[enforce fail at alloc_cpu",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
 
 
 @dataclass(frozen=True)
@@ -72,18 +80,27 @@ class Engine(ABC):
         """Train probes of one architecture and protocol; ``on_epoch`` hears of the first one.
 
         Returns each one's outcome and a function that returns its weights, those of the verdict.
-        Raises :class:`OutOfMemory` where memory is short.
+        Probes that do not fit into memory together train in smaller groups. Raises
+        :class:`OutOfMemory` where one alone does not.
         """
         try:
-            return self._train(probes, on_epoch)
+            with contextlib.ExitStack() as limits:
+                if self.device == "cpu":  # the drivers of devices reserve as they like
+                    parameters = sum(probe.architecture.num_parameters for probe in probes)
+                    limits.enter_context(within_memory(parameters))
+                return self._train(probes, on_epoch)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith(SHORT_OF_MEMORY):
                 raise
-            probe = max(probes, key=lambda probe: probe.n)
-            raise OutOfMemory(
-                f"not enough memory to train {probe.architecture.spec.name} "
-                f"{probe.architecture.name} on {probe.n} sequences"
-            ) from None
+        # Out here, because the error holds the frames, and with them all that was allocated.
+        if len(probes) > 1:
+            half = len(probes) // 2
+            return self.train(probes[:half], on_epoch) + self.train(probes[half:])
+        architecture = probes[0].architecture
+        raise OutOfMemory(
+            f"not enough memory to train {architecture.spec.name} {architecture.name} "
+            f"on {probes[0].n} sequences"
+        )
 
     def _train(
         self, probes: Sequence[Probe], on_epoch: OnEpoch

@@ -18,6 +18,9 @@ from pathlib import Path
 
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from command_line.parser import begin
+
+    begin()
 
 from command_line.flags import (
     add_budget_flag,
@@ -28,7 +31,7 @@ from command_line.flags import (
     flag_values,
     protocol_from,
 )
-from command_line.parser import Parser, SomeFailed, positive_int, run
+from command_line.parser import Parser, SomeFailed, positive_int, run, user_path
 from threshold_search.models import MODELS, find_spec
 from threshold_search.plan import (
     Configuration,
@@ -150,7 +153,7 @@ def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--results-dir",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         default=DEFAULT_FOLDER,
         help="folder of the logs and results",

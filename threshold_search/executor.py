@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, Self
 
+from command_line.interrupts import import_torch
 from engines.native.build import source_hash
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
@@ -59,12 +60,16 @@ class Executor(Protocol):
         """
 
 
-def start_worker(sources: str) -> UserError | None:
+def start_worker(sources: str) -> UserError | OutOfMemory | None:
     """Prepare this process for jobs; return why it must not train, or None.
 
     ``sources`` is the driver's :func:`~engines.native.build.source_hash`: a worker that starts late
     may find the project updated meanwhile, and its bits would differ.
     """
+    try:
+        import_torch()
+    except (UserError, OutOfMemory) as error:
+        return error
     import torch
 
     torch.set_num_threads(1)

@@ -5,6 +5,7 @@ A job is one probe, or several of one architecture that train together.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from command_line.interrupts import ENDING, interrupts_held_back
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 # Fork would copy the locks of torch's thread pool in whatever state they are.
 _CONTEXT = multiprocessing.get_context("spawn")
 LOSSES_ALLOWED = 3
+OOM_SCORE = "100"  # counts as if it used a tenth more of the machine's memory
 CALLED_DURING_IMPORT = 78  # exit status of a worker: its import of the caller's script searches
 NO_GUARD = (
     "the script that called this searches when a worker process imports it: put the call under "
@@ -42,6 +45,9 @@ def _serve(connection: Connection, engines: Mapping[Architecture, Engine], sourc
     for number in ENDING:  # the driver, which gets them too, ends its workers
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
+    # When memory runs out, the kernel should kill this process rather than the driver.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
     refusal = start_worker(sources)
     while True:
         try:
@@ -57,6 +63,13 @@ def _exit_with_driver() -> None:
     if driver is not None:
         driver.join()
         os._exit(1)
+
+
+def _how_it_ended(worker: _Worker) -> str:
+    code = worker.process.exitcode
+    if code == -signal.SIGKILL:
+        return "killed: out of memory?"
+    return f"exit status {code}" if code is None or code >= 0 else f"signal {-code}"
 
 
 @dataclass
@@ -172,7 +185,7 @@ class Workers:
         if self._losses[probe] >= LOSSES_ALLOWED:
             error = OutOfMemory(
                 f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.spec.name} "
-                f"{probe.architecture.name} on {probe.n} sequences (out of memory?)"
+                f"{probe.architecture.name} on {probe.n} sequences ({_how_it_ended(dead)})"
             )
             self._ended += [(probe, error) for probe in dead.job]
         else:

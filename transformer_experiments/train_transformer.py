@@ -15,6 +15,9 @@ from pathlib import Path
 
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from command_line.parser import begin
+
+    begin()
 
 from command_line.parser import run
 from command_line.training_script import train_script

@@ -24,16 +24,19 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from command_line.parser import begin
+
+    begin()
+
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from command_line.files import write_whole
-from command_line.parser import Parser, run
+from command_line.parser import Parser, run, user_path
 from mlp_experiments.mlp_utils import SPEC as MLP
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
@@ -330,7 +333,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
         "--results-dir",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         default=DEFAULT_FOLDER,
         help="folder of the results CSVs; the figures go to its figures/",
