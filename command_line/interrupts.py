@@ -85,11 +85,7 @@ def interrupts_held_back() -> Iterator[None]:
         return
     arrived: list[int] = []
     held = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    # Python raises in the main thread alone, and no other one may set handlers.
-    is_main = threading.current_thread() is threading.main_thread()
-    handlers = {
-        n: signal.signal(n, lambda number, _: arrived.append(number)) for n in held if is_main
-    }
+    handlers = {n: signal.signal(n, lambda number, _: arrived.append(number)) for n in held}
     signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield
