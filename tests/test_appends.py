@@ -1,0 +1,170 @@
+"""Writes that store only a part, or nothing: every append is whole or undone, and said."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import limited_search
+import pytest
+from scripts import ROOT
+from test_driver import InstantWorkers, run
+
+from command_line import files
+from command_line.files import append_whole
+from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
+from threshold_search.records import probe_layout
+from threshold_search.results_folder import read_rows
+from training.errors import UserError
+
+NAMES = ("mlp_probes.csv", "mlp_results.csv")
+
+
+def search(folder, *arguments, limit=resource.RLIM_INFINITY):
+    """Search in a process whose files may have ``limit`` bytes."""
+    return subprocess.run(
+        [sys.executable, limited_search.__file__, str(folder), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)
+        ),
+    )
+
+
+def assert_one_line(ended, path, reason):
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert f"{path}: {reason}" in ended.stderr
+
+
+def assert_whole(folder):
+    """Everything in the folder can be read, and no temporary file is left."""
+    log = folder / "mlp_probes.csv"
+    if log.exists():
+        assert log.read_bytes()[-1:] in (b"", b"\n")
+        read_rows(log, probe_layout(MLP_SPEC))
+    for line in (folder / "runs.jsonl").read_text().splitlines():
+        json.loads(line)
+    assert {path.name for path in folder.iterdir()} <= {*NAMES, "runs.jsonl", "results.lock"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(folder, InstantWorkers())
+    return folder
+
+
+def assert_same_results(folder, undisturbed):
+    log, results = NAMES
+    assert (folder / results).read_bytes() == (undisturbed / results).read_bytes()
+    assert sorted((folder / log).open()) == sorted((undisturbed / log).open())
+
+
+@pytest.mark.parametrize("room", [1, 40])
+def test_a_limit_that_is_raised_in_mid_run(tmp_path, undisturbed, room):
+    ended = search(tmp_path, room)
+    log = tmp_path / "mlp_probes.csv"
+    assert_one_line(ended, log, "File too large")
+    assert_whole(tmp_path)
+    assert log.read_text().count("\n") == 21
+    run(tmp_path, InstantWorkers())
+    assert_same_results(tmp_path, undisturbed)
+
+
+def test_a_limit_that_is_raised_from_run_to_run(tmp_path, undisturbed):
+    sizes = {name: (undisturbed / name).stat().st_size for name in NAMES}
+    for limit, name in (
+        (200, "runs.jsonl"),
+        (1510, "mlp_probes.csv"),
+        (sizes["mlp_probes.csv"] - 1, "mlp_probes.csv"),
+    ):
+        assert_one_line(search(tmp_path, limit=limit), tmp_path / name, "File too large")
+        assert_whole(tmp_path)
+    run(tmp_path, InstantWorkers())
+    assert_same_results(tmp_path, undisturbed)
+
+
+def test_a_results_file_that_does_not_fit(tmp_path, undisturbed):
+    log, results = NAMES
+    shutil.copy(undisturbed / log, tmp_path)
+    ended = search(tmp_path, limit=(undisturbed / results).stat().st_size - 1)
+    assert_one_line(ended, tmp_path / results, "File too large")
+    assert {path.name for path in tmp_path.iterdir()} == {log, results, "results.lock"}
+    run(tmp_path, InstantWorkers())
+    assert_same_results(tmp_path, undisturbed)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root mounts")
+def test_a_full_disk(tmp_path, undisturbed):
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mounted)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    page = resource.getpagesize()
+    if not mount(f"size={3 * page}"):
+        pytest.skip("mounting is not allowed here")
+    try:
+        ended = search(mounted)
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1
+        assert f"{mounted}/mlp_" in ended.stderr and "No space left" in ended.stderr
+        assert_whole(mounted)
+        assert mount(f"remount,size={100 * page}")
+        run(mounted, InstantWorkers())
+        assert_same_results(mounted, undisturbed)
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_short_writes_are_completed(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(files.os, "write", lambda number, data: write(number, data[:3]))
+    path = tmp_path / "log"
+    append_whole(path, b"a first row\n")
+    append_whole(path, b"another\n")
+    assert path.read_bytes() == b"a first row\nanother\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), None])
+def test_what_cannot_be_completed_is_undone(tmp_path, monkeypatch, error):
+    path = tmp_path / "log"
+    path.write_bytes(b"kept\n")
+    write, calls = os.write, []
+
+    def short(number, data):
+        calls.append(data)
+        if len(calls) == 1:
+            return write(number, data[:4])
+        if error is None:
+            return 0  # it would go on for ever
+        raise error
+
+    monkeypatch.setattr(files.os, "write", short)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else UserError) as raised:
+        append_whole(path, b"a row\n")
+    assert path.read_bytes() == b"kept\n"
+    if raised.type is UserError:
+        assert str(raised.value) == f"cannot write to {path}: No space left on device"
+
+
+def test_the_log_may_be_a_link_or_a_pipe(tmp_path):
+    target = tmp_path / "elsewhere"
+    (tmp_path / "mlp_probes.csv").symlink_to(target)
+    run(tmp_path, InstantWorkers())
+    assert (tmp_path / "mlp_probes.csv").is_symlink()
+    assert target.read_text().startswith(probe_layout(MLP_SPEC).header)
+    (tmp_path / "null").mkdir()
+    (tmp_path / "null" / "mlp_probes.csv").symlink_to(os.devnull)
+    run(tmp_path / "null", InstantWorkers())
+    assert Path(os.devnull).is_char_device()
+    assert (tmp_path / "null" / NAMES[1]).read_bytes() == (tmp_path / NAMES[1]).read_bytes()
