@@ -60,9 +60,9 @@ def train_script(spec: ModelSpec, description: str | None) -> None:
     job = _job(_parse(spec, description), spec)
     probe = job.probe
     _require_size(probe)
-    for path in (job.history, job.save):
-        if path is not None:
-            require_writable(path)
+    for file in (job.history, job.save):
+        if file is not None:
+            require_writable(file)
     device = resolve_device(job.device)
     engine = choose_engine(job.requested_engine, device, probe.architecture)
     if note := spec.label_note(job.budget, probe.architecture):

@@ -1,7 +1,7 @@
 """A search without training, as a process that can be given limits: python limited_search.py DIR.
 
-With a second argument, the limit for a file's size is as many bytes above the log's after 20 probes,
-and gone one probe later: as a quota is, when somebody makes room.
+With a second argument, the limit of a file's size is as many bytes above the log's after 20
+probes, and gone one probe later: as a quota is, when somebody makes room.
 """
 
 import resource

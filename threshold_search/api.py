@@ -67,7 +67,7 @@ def find_threshold(
     Probe(architecture, protocol, seed, 0, 1)  # refuses two of different tasks before anything runs
     call = f"find_threshold({architecture!r}, repeats={repeats}, workers={workers}, seed={seed})"
     with tempfile.TemporaryDirectory(prefix="thresholds-") as temporary:
-        folder = Path(results_dir if results_dir is not None else temporary)
+        folder = Path(results_dir if results_dir is not None else temporary).expanduser()
         finished = run_searches(wanted, folder, engine, device, workers, command=call)
     for search, reason in finished.failures:
         if not finished.rows:

@@ -149,7 +149,7 @@ def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
         "--workers",
         type=positive_int,
         metavar="N",
-        help="processes, one thread each (default: one per core, one in all on a GPU)",
+        help="processes, one thread each (default: one per usable CPU, one in all on a GPU)",
     )
     parser.add_argument(
         "--results-dir",

@@ -6,9 +6,11 @@ Tables are those of visualizations/comparison.py: ``ours_*``, ``published_*``, `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -20,6 +22,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
+
+from training.bits import BITS_VERSION
+from visualizations.results import PAPER_PROTOCOL
 
 GREY = "0.5"
 CROSS_HEIGHT = 0.03  # of the axes
@@ -58,6 +63,17 @@ def style_of(index: int) -> Style:
     around, place = divmod(index, len(_STYLES))
     shape = _STYLES[(place + around) % len(_STYLES)]
     return Style(_STYLES[place].color, shape.marker, shape.size)
+
+
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """Draw or write with matplotlib's defaults, whatever the user's matplotlibrc or program sets.
+
+    Texts take their settings when they are made, and find their font when they are written.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def new_figure(title: str, size: tuple[float, float] = (6.8, 5.0)) -> tuple[Figure, Axes]:
@@ -235,3 +251,16 @@ def legend(
 
 def _widest(handles: Sequence[Handle]) -> int:
     return max((len(str(handle.get_label())) for handle in handles), default=0)
+
+
+def titled(title: str, protocol: str, bits: int) -> str:
+    """Return the title, and below it the protocol and bits version if they are not the usual."""
+    words = unusual(protocol, bits)
+    return f"{title}\n({words})" if words else title
+
+
+def unusual(protocol: str, bits: int) -> str:
+    """Return the protocol and bits version in words, nothing of what is usual."""
+    words = [protocol] * (protocol != PAPER_PROTOCOL)
+    words += [f"bits version {bits}"] * (bits != BITS_VERSION)
+    return ", ".join(words)

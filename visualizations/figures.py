@@ -54,11 +54,14 @@ from visualizations.drawing import (
     mark_capped,
     mark_missing,
     new_figure,
+    own_style,
     plain_log_ticks,
     repeats_text,
     shifted,
     smallest_gap,
     style_of,
+    titled,
+    unusual,
 )
 from visualizations.results import PAPER_PROTOCOL
 
@@ -68,6 +71,7 @@ THRESHOLD_LABEL = "memorization threshold\n(first failing size, sequences)"
 X_LABELS = {"num_parameters": "parameters (true count)", "budget": "parameter budget"}
 
 
+@own_style()
 def threshold_figure(
     searches: pd.DataFrame,
     x: str = "num_parameters",
@@ -118,6 +122,7 @@ def threshold_figure(
     return _lines(table, x, series, title, x_label, labels or {}, log_x, details)
 
 
+@own_style()
 def mlp_depth_figure(
     results_dir: Path | str = DEFAULT_FOLDER,
     protocol: str = PAPER_PROTOCOL,
@@ -125,11 +130,12 @@ def mlp_depth_figure(
 ) -> Figure:
     """Published Figure 3: MLP threshold against depth, one line per budget."""
     table = comparison_table(MLP.name, results_dir, protocol, bits)
-    title = _titled("MLP: threshold against depth", protocol, bits)
+    title = titled("MLP: threshold against depth", protocol, bits)
     labels = {budget: f"budget {budget:,}" for budget in table["budget"]}
     return _lines(table, "num_layers", "budget", title, "depth (hidden layers)", labels)
 
 
+@own_style()
 def transformer_heads_figure(
     results_dir: Path | str = DEFAULT_FOLDER,
     num_layers: int = 1,
@@ -147,7 +153,7 @@ def transformer_heads_figure(
     table = table[table["num_layers"] == num_layers]
     layers = "layer" if num_layers == 1 else "layers"
     title = f"Transformer, {num_layers} {layers}: threshold against attention heads"
-    title = _titled(title, protocol, bits)
+    title = titled(title, protocol, bits)
     labels = {width: f"d = {width}" for width in table["hidden_size"]}
     sizes = zip(table["hidden_size"], table["num_parameters"], strict=True)
     details = {width: f", {parameters:,} parameters" for width, parameters in sizes}
@@ -156,6 +162,7 @@ def transformer_heads_figure(
     )
 
 
+@own_style()
 def ours_against_published_figure(
     results_dir: Path | str = DEFAULT_FOLDER,
     protocol: str = PAPER_PROTOCOL,
@@ -163,7 +170,7 @@ def ours_against_published_figure(
 ) -> Figure:
     """Scatter of our mean against the published mean, one point per measured row."""
     table = every_published_row(results_dir, protocol, bits)
-    title = _titled("Ours against published", protocol, bits)
+    title = titled("Ours against published", protocol, bits)
     figure, axes = new_figure(title, size=(5.2, 5.6))
     bottom, top = log_limits(table)
     axes.set(xscale="log", yscale="log", xlim=(bottom, top), ylim=(bottom, top), aspect="equal")
@@ -203,13 +210,14 @@ def ours_against_published_figure(
     return figure
 
 
+@own_style()
 def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
     """Write ``name``.png (200 dpi) and ``name``.pdf into ``folder``; return their paths.
 
     Equal figures give equal bytes: the files hold no dates. Raises :class:`UserError` when the
     folder cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -248,25 +256,12 @@ def _require_drawable(searches: pd.DataFrame, x: str, series: str, log_x: bool) 
         raise UserError(f"{x} is not always positive: it has no logarithm")
 
 
-def _titled(title: str, protocol: str, bits: int) -> str:
-    """Return the title, and below it the protocol and bits version if they are not the usual."""
-    unusual = _unusual(protocol, bits)
-    return f"{title}\n({unusual})" if unusual else title
-
-
-def _unusual(protocol: str, bits: int) -> str:
-    """Return the protocol and bits version in words, nothing of what is usual."""
-    words = [protocol] * (protocol != PAPER_PROTOCOL)
-    words += [f"bits version {bits}"] * (bits != BITS_VERSION)
-    return ", ".join(words)
-
-
 def _kinds(searches: pd.DataFrame, series: str) -> list[str]:
     """Return the protocols and bits versions among ``searches``, without what ``series`` says."""
     columns = [name for name in ("protocol", "bits") if name != series]
     usual = {"protocol": PAPER_PROTOCOL, "bits": BITS_VERSION}
     kinds = searches[columns].drop_duplicates().to_dict("records")
-    return [_unusual(**{**usual, **{str(k): v for k, v in kind.items()}}) for kind in kinds]
+    return [unusual(**{**usual, **{str(k): v for k, v in kind.items()}}) for kind in kinds]
 
 
 def _lines(
@@ -338,8 +333,8 @@ def main() -> None:
         default=DEFAULT_FOLDER,
         help="folder of the results CSVs; the figures go to its figures/",
     )
-    for path in save_all(parser.parse_args().results_dir):
-        print(path)
+    for written in save_all(parser.parse_args().results_dir):
+        print(written)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def _files(
 
     ``new_check`` makes, for each file, what raises ValueError for a bad row.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"no results folder {folder}")
     for path in sorted(folder.glob(f"?*{suffix}")):
