@@ -213,7 +213,9 @@ def resolve_device(name: str) -> str:
 def _has_no_gpu() -> bool:
     """Return whether it is certain, without torch, that there is none to use.
 
-    On Linux a driver shows as one of these devices: of NVIDIA, of AMD, of Windows below WSL.
+    On Linux a driver shows as one of these devices: of NVIDIA, of AMD, of Windows below WSL. macOS
+    has no CUDA.
     """
     devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-    return sys.platform == "linux" and not any(os.path.exists(device) for device in devices)
+    has_none = sys.platform == "linux" and not any(os.path.exists(device) for device in devices)
+    return has_none or sys.platform == "darwin"
