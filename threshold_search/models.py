@@ -9,13 +9,14 @@ import sys
 from mlp_experiments import mlp_utils
 from training.errors import UserError
 from training.spec import ModelSpec
-from transformer_experiments import transformer_utils
+from transformer_experiments import decoder_only_utils, transformer_utils
 
 MODELS = {
     spec.name: spec
     for spec in (
         mlp_utils.SPEC,
         transformer_utils.SPEC,
+        decoder_only_utils.SPEC,
     )
 }
 

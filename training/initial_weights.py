@@ -1,4 +1,4 @@
-"""Initial weights with torch's default distributions, drawn from a stream of our own.
+"""Initial weights with torch's or GPT-2's distributions, drawn from a stream of our own.
 
 The numbers are computed in float64 and rounded once, to the parameter's float32, in NumPy: no
 kernel of torch has a part in them, so they are the same bits on every machine.
@@ -41,7 +41,12 @@ def draw_xavier_uniform(weight: Tensor, stream: RandomStream) -> None:
 
 def draw_embedding(embedding: nn.Embedding, stream: RandomStream) -> None:
     """Draw every component standard normal."""
-    _assign(embedding.weight, stream.normal(embedding.weight.numel()))
+    draw_normal(embedding.weight, stream, 1.0)
+
+
+def draw_normal(weight: Tensor, stream: RandomStream, deviation: float) -> None:
+    """Draw every number normal with mean 0 and standard deviation ``deviation``."""
+    _assign(weight, deviation * stream.normal(weight.numel()))
 
 
 def reset_layer_norm(norm: nn.LayerNorm) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import Architecture, Flag, ModelSpec, NativeForm, StackedForm
+from training.spec import Flag, ModelSpec, NativeForm, StackedForm
+from transformer_experiments.shapes import (
+    TransformerShape,
+    label_note,
+    nearest_shape,
+    require_layers,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,35 +33,15 @@ PAPER_HEADS = {
     128_000: (1, 2, 4, 8, 16, 32, 64),
 }
 PAPER_DEPTHS = (1, 2, 3)
-TOLERANCE = 0.01
 DEFAULT_HEADS = (1, 2, 4, 8)  # for budgets that are not published ones
 
 
 @dataclass(frozen=True)
-class TransformerArchitecture(Architecture):
-    """A transformer's shape; ``hidden_size`` is d_model, shared out over ``num_heads``."""
+class TransformerArchitecture(TransformerShape):
+    """The published transformer's shape."""
 
-    hidden_size: int
-    d_ff: int
-    num_heads: int
-    num_layers: int
     vocab_size: int = 10
     seq_len: int = 10
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that do not exist."""
-        for flag, value in (
-            ("--layers", self.num_layers),
-            ("--heads", self.num_heads),
-            ("--hidden-size", self.hidden_size),
-            ("--d-ff", self.d_ff),
-        ):
-            if value < 1:
-                raise UserError(f"{flag} must be at least 1, got {value}")
-        if self.hidden_size % self.num_heads:
-            raise UserError(
-                f"--heads {self.num_heads} does not divide the hidden size {self.hidden_size}"
-            )
 
     @property
     def num_parameters(self) -> int:
@@ -66,11 +51,6 @@ class TransformerArchitecture(Architecture):
         layer = 2 * attention + 2 * d * f + f + d + 3 * 2 * d  # two blocks, MLP, three norms
         embeddings = (self.vocab_size + self.seq_len) * d
         return embeddings + self.num_layers * layer + d * self.vocab_size + self.vocab_size
-
-    @property
-    def name(self) -> str:
-        """Short name, such as ``d32 ff380 h4 x1``."""
-        return f"d{self.hidden_size} ff{self.d_ff} h{self.num_heads} x{self.num_layers}"
 
 
 def architecture_for_budget(
@@ -91,14 +71,11 @@ def architecture_for_budget(
     4 * ``hidden_size`` as that allows. With both dimensions fixed ``params`` is only a label.
     Raises :class:`UserError` for an impossible budget.
     """
-    task = {"vocab_size": vocab_size, "seq_len": seq_len}
-    for flag, value in (("--heads", num_heads), ("--layers", num_layers)):
-        if value < 1:
-            raise UserError(f"{flag} must be at least 1, got {value}")
-    if hidden_size is not None and d_ff is not None:
-        return TransformerArchitecture(hidden_size, d_ff, num_heads, num_layers, **task)
-    if params is None:
-        raise UserError("give --params, or both --hidden-size and --d-ff")
+    require_layers(num_heads, num_layers)
+
+    def make(size: int, width: int) -> TransformerArchitecture:
+        return TransformerArchitecture(size, width, num_heads, num_layers, vocab_size, seq_len)
+
     if params in PAPER_CONFIGURATIONS and not exact and hidden_size is None and d_ff is None:
         published_size, feed_forward = PAPER_CONFIGURATIONS[params]
         if num_layers not in feed_forward:
@@ -106,66 +83,16 @@ def architecture_for_budget(
                 f"no published configuration of {params} has {num_layers} layers; "
                 "add --exact-params to solve for the true count"
             )
-        return TransformerArchitecture(
-            published_size, feed_forward[num_layers], num_heads, num_layers, **task
-        )
-    if hidden_size is None:
-        # 8 * d^2 parameters per layer are attention alone, so no larger d can fit.
-        largest = math.isqrt(max(params, 0) // (8 * num_layers)) + num_heads
-        sizes = list(range(num_heads, largest + 1, num_heads))
-    else:
-        sizes = [hidden_size]
-    candidates = [
-        TransformerArchitecture(size, width, num_heads, num_layers, **task)
-        for size in sizes
-        for width in (
-            [d_ff]
-            if d_ff is not None
-            else [_feed_forward(params, size, num_heads, num_layers, task)]
-        )
-    ]
-    fitting = [c for c in candidates if abs(c.num_parameters - params) <= TOLERANCE * params]
-    if not fitting:
-        raise UserError(_impossible(params, candidates, num_heads, num_layers))
-    return min(fitting, key=lambda c: (_distance_from_4(c), abs(c.num_parameters - params)))
-
-
-def _feed_forward(params: int, size: int, num_heads: int, num_layers: int, task: dict) -> int:
-    """Return the d_ff >= 1 whose parameter count is nearest to ``params``."""
-    smallest = TransformerArchitecture(size, 1, num_heads, num_layers, **task)
-    per_unit = num_layers * (2 * size + 1)
-    return max(1, 1 + round((params - smallest.num_parameters) / per_unit))
-
-
-def _distance_from_4(architecture: TransformerArchitecture) -> float:
-    return abs(math.log(architecture.d_ff / (4 * architecture.hidden_size)))
-
-
-def _impossible(
-    params: int, candidates: list[TransformerArchitecture], num_heads: int, num_layers: int
-) -> str:
-    smallest = min(candidates, key=lambda c: c.num_parameters)
-    shape = f"{num_heads} heads and {num_layers} layers"
-    if params < smallest.num_parameters:
-        return (
-            f"{params} parameters are too few for {shape}: "
-            f"the smallest possible budget is {smallest.num_parameters}"
-        )
-    nearest = min(candidates, key=lambda c: abs(c.num_parameters - params))
-    return (
-        f"no transformer with {shape} comes within 1 % of {params} parameters: "
-        f"the nearest has {nearest.num_parameters}"
-    )
-
-
-def label_note(budget: int, architecture: TransformerArchitecture) -> str | None:
-    """Return one line when ``budget`` is not within 1 % of the true parameter count."""
-    true_count = architecture.num_parameters
-    if abs(true_count - budget) <= TOLERANCE * budget:
-        return None
-    return (
-        f"note: {budget:,} is the label of this configuration, not its size: "
-        f"{architecture.name} has {true_count:,} parameters"
+        return make(published_size, feed_forward[num_layers])
+    return nearest_shape(
+        params,
+        num_heads,
+        num_layers,
+        make,
+        hidden_size=hidden_size,
+        d_ff=d_ff,
+        matrices=8,  # of two attention blocks
+        step=num_heads,
     )
 
 
