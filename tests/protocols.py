@@ -3,10 +3,12 @@
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe_types import Probe
 from training.spec import TASK
+from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 # Small models, and how much they train on: with batches of 32 an epoch has 2, 3 and 1 steps.
 ARCHITECTURES = [MLPArchitecture(49, 1), TransformerArchitecture(16, 20, 2, 1)]
+DECODER_ONLY = DecoderOnlyArchitecture(16, 20, 2, 1)
 SIZES = (45, 70, 20)
 
 # By name: what probe_of takes besides the architecture and n.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from flat_loop import train_flat
-from protocols import ARCHITECTURES, SETTINGS, SIZES, probe_of
+from protocols import ARCHITECTURES, DECODER_ONLY, SETTINGS, SIZES, probe_of
 
 from engines.device_masks import DeviceMasks
 from engines.stacked import StackedModels
@@ -15,6 +15,7 @@ from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import start_probe
 from training.session import train_stack
 from training.streams import ProbeStreams
+from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 DEVICES = [
@@ -32,10 +33,12 @@ CASES = [
     (MLPArchitecture(33, 4), (5, 33, 64), {"dropout": 0.1}),
     (TransformerArchitecture(32, 38, 4, 2), (10, 40, 33), {}),
     (TransformerArchitecture(32, 38, 4, 2), (10, 40, 2), {"dropout": 0.0, "grad_clip": 0.0}),
+    (DecoderOnlyArchitecture(24, 38, 4, 2), (10, 40, 33), {}),
+    (DecoderOnlyArchitecture(24, 38, 4, 2, "untied", "rope", "post", "relu"), (10, 40, 2), {}),
 ]
 EVERY_SETTING = [
     pytest.param(architecture, SIZES, changes, id=f"{architecture.spec.name}-{name}")
-    for architecture in ARCHITECTURES
+    for architecture in [*ARCHITECTURES, DECODER_ONLY]
     for name, changes in SETTINGS.items()
 ]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import Flag, ModelSpec
+from training.spec import Flag, ModelSpec, StackedForm
 from training.task import next_token
 from transformer_experiments.shapes import TransformerShape, label_note, nearest_shape
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from transformer_experiments.decoder_only import DecoderOnly
 
 DEPTHS = (1, 2, 3)
@@ -121,6 +123,12 @@ def _build(architecture: DecoderOnlyArchitecture, dropout: float) -> DecoderOnly
     return DecoderOnly(architecture, dropout)
 
 
+def _load_stacked() -> Callable[..., Tensor]:
+    from transformer_experiments.decoder_only_stacked import decoder_only_logits
+
+    return decoder_only_logits
+
+
 SPEC = ModelSpec(
     name="decoder-only",
     architecture=DecoderOnlyArchitecture,
@@ -154,4 +162,5 @@ SPEC = ModelSpec(
     default_sequences=16,
     encode=next_token,
     label_note=label_note,
+    stacked=StackedForm(_load_stacked),
 )
