@@ -32,7 +32,7 @@ from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.probe_types import Outcome, Probe
 from training.schedule import last_epoch
-from training.spec import Architecture, ModelSpec
+from training.spec import Architecture, Findings, ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,9 +55,14 @@ class Job:
     save: Path | None
 
 
-def train_script(spec: ModelSpec, description: str | None) -> None:
-    """Read the flags of a model's training script, train, report."""
-    job = _job(_parse(spec, description), spec)
+def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | None) -> None:
+    """Read the flags of a training script, train, report.
+
+    Of several models ``--architecture`` chooses one by its name; the first is the default.
+    """
+    by_name = {specs.name: specs} if isinstance(specs, ModelSpec) else specs
+    spec = by_name[_asked_for(by_name)]
+    job = _job(_parse(spec, list(by_name), description), spec)
     probe = job.probe
     _require_size(probe)
     for file in (job.history, job.save):
@@ -88,13 +93,16 @@ def train_script(spec: ModelSpec, description: str | None) -> None:
             write_whole(path, writer)
         except UserError as error:  # the rest of what was trained is not lost with it
             not_written.append(str(error))
+    findings = _findings(probe, weights())
     memorized_bits = bits_per_parameter(probe) if outcome.memorized else 0.0
     summary = {
         **configuration,
         **{k: None if _is_not_finite(v) else v for k, v in asdict(outcome).items()},
         "bits_per_parameter": memorized_bits,
+        **{k: None if _is_not_finite(v) else v for k, v in findings.items()},
     }
-    print(json.dumps(summary) if job.as_json else _summary(summary, probe.architecture))
+    lines = {**_summary(summary, probe.architecture), **_shown(findings)}
+    print(json.dumps(summary) if job.as_json else _aligned(lines))
     if not_written:
         raise UserError("; ".join(not_written))
 
@@ -105,8 +113,23 @@ def bits_per_parameter(probe: Probe) -> float:
     return probe.n * task.seq_len * math.log2(task.vocab_size) / task.num_parameters
 
 
-def _parse(spec: ModelSpec, description: str | None) -> argparse.Namespace:
+def _asked_for(names: Mapping[str, ModelSpec]) -> str:
+    """Return the model of ``--architecture``, whose flags have to be known to read the rest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--architecture", nargs="?")
+    name = parser.parse_known_args()[0].architecture
+    return name if name in names else next(iter(names))
+
+
+def _parse(spec: ModelSpec, names: Sequence[str], description: str | None) -> argparse.Namespace:
     parser = Parser(description)
+    if len(names) > 1:
+        parser.add_argument(
+            "--architecture",
+            choices=names,
+            default=names[0],
+            help="the model; with --help, shows the flags of this one",
+        )
     add_budget_flag(parser, [spec])
     add_model_flags(parser, [spec])
     parser.add_argument(
@@ -225,6 +248,18 @@ def _weights_file(weights: Mapping[str, Tensor]) -> bytes:
     return content.getvalue()
 
 
+def _findings(probe: Probe, weights: Mapping[str, Tensor]) -> Findings:
+    """Return what the model's own report says of it with its trained weights."""
+    from training.probe import probe_mappings
+
+    spec = probe.architecture.spec
+    if spec.report is None:
+        return {}
+    module = spec.build(probe.architecture, 0.0)
+    module.load_state_dict(dict(weights))
+    return spec.report(module, probe_mappings(probe))
+
+
 def _history_csv(history: Sequence[EpochRecord]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -242,22 +277,29 @@ def _aligned(rows: dict[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
-def _summary(summary: dict[str, Any], architecture: Architecture) -> str:
+def _shown(findings: Findings) -> dict[str, str]:
+    """Return the lines of a model's own report."""
+    numbers = {k: v if isinstance(v, list) else [v] for k, v in findings.items()}
+    return {
+        name.replace("_", " "): " ".join(f"{value:.4g}" for value in values)
+        for name, values in numbers.items()
+    }
+
+
+def _summary(summary: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
     loss = summary["loss"]
-    return _aligned(
-        {
-            "architecture": f"{summary['model']} {architecture.name}",
-            "protocol": summary["protocol"],
-            "true parameters": f"{summary['num_parameters']:,}",
-            "sequences N": summary["n"],
-            "memorized": "yes" if summary["memorized"] else "no",
-            "accuracy": f"{summary['accuracy']:.6f} of tokens",
-            "loss": "not finite" if loss is None else f"{loss:.6f} nats per token",
-            "epochs": summary["epochs"],
-            "stop reason": summary["stop_reason"],
-            "bits stored": f"{summary['bits_per_parameter']:.4f} per parameter"
-            + ("" if summary["memorized"] else " (not memorized: counted as none)"),
-            "device": f"{summary['device']}, {summary['engine']} engine",
-            "seconds": f"{summary['seconds']:.2f}",
-        }
-    )
+    return {
+        "architecture": f"{summary['model']} {architecture.name}",
+        "protocol": summary["protocol"],
+        "true parameters": f"{summary['num_parameters']:,}",
+        "sequences N": summary["n"],
+        "memorized": "yes" if summary["memorized"] else "no",
+        "accuracy": f"{summary['accuracy']:.6f} of tokens",
+        "loss": "not finite" if loss is None else f"{loss:.6f} nats per token",
+        "epochs": summary["epochs"],
+        "stop reason": summary["stop_reason"],
+        "bits stored": f"{summary['bits_per_parameter']:.4f} per parameter"
+        + ("" if summary["memorized"] else " (not memorized: counted as none)"),
+        "device": f"{summary['device']}, {summary['engine']} engine",
+        "seconds": f"{summary['seconds']:.2f}",
+    }

@@ -266,7 +266,7 @@ def explained_in(path):
     name = path.relative_to(RESULTS).as_posix()
     if name.startswith("benchmarks/"):
         return described(name, "benchmarks/*.csv")
-    kind = re.fullmatch(r"[a-z]+_(probes|results)", path.stem)
+    kind = re.fullmatch(r"[a-z-]+_(probes|results)", path.stem)
     if not kind:
         return described(name)
     headings = ["MODEL_probes.csv", "MODEL_results.csv"]

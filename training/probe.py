@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.synthetic_generator import generate_mappings
+from dataset.synthetic_generator import Mappings, generate_mappings
 from training.initial_weights import draw_orthogonal_weights
 from training.module import SequenceModel
 from training.probe_types import Probe
@@ -58,14 +58,20 @@ class ProbeStart:
         return torch.from_numpy(self.inputs).to(device), torch.from_numpy(self.targets).to(device)
 
 
+def probe_mappings(probe: Probe) -> Mappings:
+    """Return the mappings that the probe trains on."""
+    task = probe.architecture
+    streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
+    return generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+
+
 def start_probe(probe: Probe) -> ProbeStart:
     """Return the probe's data, fresh model and streams."""
     streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
-    task = probe.architecture
-    mappings = generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
-    inputs, targets = task.spec.encode(mappings)
+    spec = probe.architecture.spec
+    inputs, targets = spec.encode(probe_mappings(probe))
     if inputs.shape != targets.shape or not (targets != IGNORED).any(axis=1).all():
-        raise ValueError(f"the encoding of {task.spec.name} leaves a mapping without a target")
+        raise ValueError(f"the encoding of {spec.name} leaves a mapping without a target")
     return ProbeStart(
         probe,
         inputs,

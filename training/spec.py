@@ -22,6 +22,7 @@ from training.task import Encoding, sequence_to_sequence
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dataset.synthetic_generator import Mappings
     from training.module import SequenceModel
     from training.stacked_layers import Drop, Parameters
 
@@ -112,6 +113,9 @@ class StackedForm:
     faster_up_to: int = 0
 
 
+Findings = Mapping[str, float | list[float]]
+
+
 def _no_grid(budget: int | None) -> Mapping[str, Sequence[FlagValue]]:
     return {}
 
@@ -131,6 +135,8 @@ class ModelSpec:
     names none; for a budget in ``published_budgets``, or None, those are the published ones.
     ``build(architecture, dropout)`` returns the module (training/module.py), with any weights.
     ``label_note(budget, architecture)`` returns a line for the user where a budget is not the size.
+    ``report(module, mappings)`` returns by name what a training script shows besides of a module
+    with its trained weights, on the CPU: numbers, or one per position.
     """
 
     name: str
@@ -147,6 +153,7 @@ class ModelSpec:
     label_note: Callable[[int, Any], str | None] = _no_note
     stacked: StackedForm | None = None
     native: NativeForm | None = None
+    report: Callable[[SequenceModel, Mappings], Findings] | None = None
 
     def __post_init__(self) -> None:
         """Let the architectures know their spec.

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import Flag, ModelSpec, StackedForm
+from training.spec import Findings, Flag, ModelSpec, StackedForm
 from training.task import next_token
 from transformer_experiments.shapes import TransformerShape, label_note, nearest_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dataset.synthetic_generator import Mappings
+    from training.module import SequenceModel
     from transformer_experiments.decoder_only import DecoderOnly
 
 DEPTHS = (1, 2, 3)
@@ -129,6 +131,12 @@ def _load_stacked() -> Callable[..., Tensor]:
     return decoder_only_logits
 
 
+def _report(module: SequenceModel, mappings: Mappings) -> Findings:
+    from transformer_experiments.greedy import report
+
+    return report(module, mappings)
+
+
 SPEC = ModelSpec(
     name="decoder-only",
     architecture=DecoderOnlyArchitecture,
@@ -163,4 +171,5 @@ SPEC = ModelSpec(
     encode=next_token,
     label_note=label_note,
     stacked=StackedForm(_load_stacked),
+    report=_report,
 )
