@@ -207,7 +207,7 @@ def choose_engine(requested: str, device: str, architecture: Architecture) -> En
         return ReferenceEngine(device)
     if device != "cpu":
         return StackedEngine(device) if spec.stacked else ReferenceEngine(device)
-    if spec.native and load_engine():
+    if architecture.native_form and load_engine():
         return NativeEngine()
     if spec.stacked and architecture.num_parameters <= spec.stacked.faster_up_to:
         return StackedEngine()
@@ -219,7 +219,7 @@ def fallback_note(requested: str, device: str, engines: dict[Architecture, Engin
     missing = find_engine()
     if requested != "fast" or device != "cpu" or not isinstance(missing, Unavailable):
         return None
-    used = sorted({engine.name for a, engine in engines.items() if a.spec.native})
+    used = sorted({engine.name for a, engine in engines.items() if a.native_form})
     if not used:
         return None
     names = {"reference": "the reference loop", "stacked": "stacked torch operations"}

@@ -2,6 +2,8 @@
 
 import copy
 
+import torch
+
 from engines.native.model import NativeModel
 from training.loop import train
 from training.probe import start_probe
@@ -40,7 +42,8 @@ class Run:
         return self.start().masks
 
     def tensors(self):
-        return self.start().tensors()
+        """Return inputs and targets as they are now: a test may have changed some."""
+        return torch.from_numpy(self.inputs), torch.from_numpy(self.targets)
 
     def native(self):
         data = self.inputs, self.targets
@@ -50,5 +53,5 @@ class Run:
         """Train a copy of the module by the reference loop; return it and its epoch records."""
         module, records, start = copy.deepcopy(self.module), [], self.start()
         pieces = self.protocol, start.orders, start.masks
-        train(module, *start.tensors(), *pieces, records.append)
+        train(module, *self.tensors(), *pieces, records.append)
         return module, records

@@ -42,13 +42,13 @@ def program(tmp_path_factory):
 def emulated(program, probe):
     """Return (losses, weights) of the program."""
     start, architecture = start_probe(probe), probe.architecture
-    form = architecture.spec.native
+    form = architecture.native_form
     numbers = [getattr(architecture, name) for name in form.shape]
     shape = [KINDS.index(form.name), *numbers, 0, 0, 0][:5]
     weights = np.concatenate([p.detach().numpy().ravel() for p in start.module.parameters()])
     epochs = list(itertools.islice(start.epochs(), EPOCHS))
     content = [
-        bytes(engine_settings(architecture, probe.n, probe.protocol, start.masks)),
+        bytes(engine_settings(architecture, start.inputs.shape, probe.protocol, start.masks)),
         np.array([*shape, EPOCHS, weights.size], np.int64),
         *(start.inputs, start.targets),
         *(array for epoch in epochs for array in epoch),

@@ -80,6 +80,8 @@ def test_the_compiled_engine_trains_what_it_knows(architecture, with_compiled_co
         ({"stacked": stacked(999)}, ReferenceEngine()),
         ({"stacked": stacked(0), "native": NativeForm("toy", ())}, NativeEngine()),
         ({"native": NativeForm("toy", ())}, NativeEngine()),
+        ({"native": NativeForm("toy", (), lambda a: a.size == 1000)}, NativeEngine()),
+        ({"native": NativeForm("toy", (), lambda a: a.size < 1000)}, ReferenceEngine()),
     ],
 )
 def test_other_models_are_trained_by_what_they_have(forms, expected, with_compiled_code):
@@ -128,6 +130,8 @@ def test_the_note_is_only_where_compiled_code_is_missed(without_compiled_code):
     assert fallback_note("fast", "cuda", both) is None
     unknown = toy(10, stacked=stacked(10))  # to the compiled engine, which could not help
     assert fallback_note("fast", "cpu", {unknown: StackedEngine()}) is None
+    unsupported = toy(10, native=NativeForm("toy", (), lambda a: False))
+    assert fallback_note("fast", "cpu", {unsupported: ReferenceEngine()}) is None
     note = fallback_note("fast", "cpu", {unknown: StackedEngine(), TRANSFORMER: both[TRANSFORMER]})
     assert "engine=reference" in note and "engine=stacked" not in note
 

@@ -12,6 +12,8 @@ from engines.native.model import NativeModel
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import evaluate
+from training.task import IGNORED
+from transformer_experiments.transformer_utils import TransformerArchitecture
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 
@@ -161,9 +163,27 @@ def test_what_does_not_fit_is_refused():
         (run.inputs[:-1], run.targets),
         (run.inputs[:, :9], run.targets[:, :9]),
         (run.inputs[:0], run.targets[:0]),
+        (run.inputs, np.full_like(run.targets, IGNORED)),
     ):
         with pytest.raises(ValueError):
             NativeModel(run.architecture, run.module, inputs, targets, run.protocol)
     with pytest.raises(ValueError, match="mask stream"):
         protocol = MLP_SPEC.protocol(dropout=0.1)
         NativeModel(run.architecture, run.module, run.inputs, run.targets, protocol)
+
+
+@pytest.mark.parametrize(
+    "architecture", [mlp(49, 1), TransformerArchitecture(16, 20, 2, 1)], ids=lambda a: a.spec.name
+)
+def test_targets_that_do_not_count(architecture):
+    """Some of every batch; of the short last one, all tokens of one mapping."""
+    run = Run(architecture, 40, max_epochs=8)
+    run.targets[::3, 1::2] = IGNORED
+    run.targets[5] = IGNORED
+    native, epochs = run.native(), run.epochs()
+    _, records = run.reference()
+    for record in records:
+        native.train_epoch(*next(epochs))
+        loss, accuracy = native.evaluate()
+        assert loss == pytest.approx(record.loss, rel=1e-5)
+        assert accuracy == pytest.approx(record.accuracy, abs=1e-9)

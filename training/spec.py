@@ -59,6 +59,12 @@ class Architecture(ABC):
         sizes = " ".join(f"{name}={columns[name]}" for name in self.spec.sizes)
         return sizes or f"{self.num_parameters} parameters"
 
+    @property
+    def native_form(self) -> NativeForm | None:
+        """Its form in the compiled engine, if that knows it."""
+        form = self.spec.native
+        return form if form and form.supports(self) else None
+
     def columns(self) -> dict[str, int | str]:
         """Return the CSV columns that identify the architecture."""
         return {name: getattr(self, name) for name in self.spec.columns}
@@ -94,10 +100,12 @@ class NativeForm:
     """The model in the compiled engine: a C function NAME_create and its struct of int64 fields.
 
     ``shape`` are attributes of the architecture in the order of the struct (engines/native).
+    ``supports(architecture)`` says whether the engine knows this one, with its options.
     """
 
     name: str
     shape: tuple[str, ...]
+    supports: Callable[[Any], bool] = lambda architecture: True
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ int engine_cpu_has_instructions() {
 #endif
 }
 
-// Null when memory is short. `inputs` and `labels` are (n, T).
+// Null when memory is short. `inputs` and `labels` are (n, seq_len).
 Model* mlp_create(const native::Settings* settings, const native::MlpShape* shape,
                   const std::int64_t* inputs, const std::int64_t* labels) {
     return made([&] { return native::make_mlp(*settings, *shape, inputs, labels); });
@@ -77,6 +77,7 @@ double model_evaluate(Model* model, std::int64_t* correct) {
 
 void model_import(Model* model, const float* from) { model->import_weights(from); }
 void model_export(const Model* model, float* to) { model->export_weights(to); }
+std::int64_t model_parameter_count(const Model* model) { return model->parameter_count(); }
 std::int64_t model_weight_count(Model* model) { return model->weights().size(); }
 float* model_weights(Model* model) { return model->weights().get(); }
 

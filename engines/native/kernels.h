@@ -39,7 +39,7 @@ inline vec log(vec x) {
     return select(x == x, y, x);
 }
 
-// Logits with their tokens' labels. Class-major: token j has the V logits data[v * ld + j].
+// Logits with their tokens' labels; a token with a negative label does not count. Class-major: token j has the V logits data[v * ld + j].
 // Token-major: data[j * ld + v].
 struct Logits {
     int vocab, tokens;
@@ -66,8 +66,8 @@ inline void softmax_gradient(const Logits& logits, float scale, float* gradient,
             store(to + v * ld_gradient, y);
             sum += y;
         }
-        const vec factor = scale / sum;
         const ivec label = load_ints(logits.labels + j);
+        const vec factor = select(label >= 0, scale / sum, vec{});
         for (int v = 0; v < logits.vocab; ++v) {
             const vec hit = select(label == v, splat(scale), vec{});
             store(to + v * ld_gradient, fma(load(to + v * ld_gradient), factor, -hit));
@@ -75,7 +75,8 @@ inline void softmax_gradient(const Logits& logits, float scale, float* gradient,
     }
 }
 
-// Sum of cross-entropies in nats, and number of tokens whose label has the (first) highest logit.
+// Sum of cross-entropies in nats, and number of tokens whose label has the (first) highest logit;
+// over the tokens that count.
 struct Score {
     double loss = 0;
     std::int64_t correct = 0;
@@ -100,7 +101,7 @@ inline void add_score(const Logits& logits, Score& score) {
         }
         vec sum{};
         for (int v = 0; v < logits.vocab; ++v) sum += exp(load(x + v * logits.ld) - highest);
-        const ivec exists = lanes() < logits.tokens - j;
+        const ivec exists = (lanes() < logits.tokens - j) & (label >= 0);
         loss += select(exists, log(sum) + (highest - at_label), vec{});
         hits += (choice == label) & ~has_nan & exists;  // a true lane is -1
     }

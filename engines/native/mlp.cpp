@@ -96,7 +96,7 @@ class Mlp final : public Model {
     void compute_gradient(const std::int32_t* rows, int count) override {
         forward(rows, count, has_dropout());
         const int columns = round_up(count, VL);
-        const float scale = 1.0f / float(count * seq_len_);
+        const float scale = 1.0f / float(counted(rows, count));
         float* delta = delta_.get();  // gradient of a layer's output before its ReLU, (out, batch)
         float* next = next_delta_.get();
         for (int t = 0; t < seq_len_; ++t) {

@@ -43,10 +43,17 @@ Model::Model(const Settings& settings, const std::int64_t* inputs, const std::in
       batch_size_(int(settings.batch_size)),
       inputs_(settings.n * settings.seq_len),
       labels_(settings.n * settings.seq_len),
+      counted_(settings.n),
+      first_counted_(seq_len_ - 1),
       masks_(settings.mask_state),
       adamw_(settings.beta1, settings.beta2, settings.epsilon) {
     std::copy(inputs, inputs + inputs_.size(), inputs_.get());
     std::copy(labels, labels + labels_.size(), labels_.get());
+    for (std::int64_t i = 0; i < settings.n * settings.seq_len; ++i) {
+        if (labels[i] < 0) continue;
+        ++counted_[i / seq_len_];
+        first_counted_ = std::min(first_counted_, int(i % seq_len_));
+    }
 }
 
 int Model::add_parameter(int rows, int columns, const Storage& storage) {
@@ -90,6 +97,12 @@ void Model::each_weight(const Visit& visit) const {
         }
         dense += std::ptrdiff_t(p.rows) * p.columns;
     }
+}
+
+std::int64_t Model::parameter_count() const {
+    std::int64_t count = 0;
+    for (const Parameter& p : parameters_) count += std::int64_t(p.rows) * p.columns;
+    return count;
 }
 
 void Model::import_weights(const float* from) {

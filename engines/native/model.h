@@ -16,6 +16,7 @@ namespace native {
 
 // Mirrored field by field by `Settings` in model.py.
 struct Settings {
+    // seq_len: tokens of an example as the model reads it, not of a mapping's input.
     std::int64_t n, vocab_size, seq_len, batch_size;
     double weight_decay, beta1, beta2, epsilon, grad_clip;
     std::int64_t has_dropout, dropped;  // 16-bit draws below `dropped` zero an element
@@ -53,11 +54,13 @@ class Model {
     // The weights as the module's parameters in named_parameters order, each dense.
     void import_weights(const float* from);
     void export_weights(float* to) const;
+    // How many numbers that is.
+    std::int64_t parameter_count() const;
     // The weights as stored, for cheap copies.
     Buffer<float>& weights() { return weights_; }
 
   protected:
-    // `inputs` and `labels` are (n, T).
+    // `inputs` and `labels` are (n, seq_len). Where a label is negative no prediction counts.
     Model(const Settings& settings, const std::int64_t* inputs, const std::int64_t* labels);
 
     // Declares the module's next parameter, a tensor (rows, columns); returns its index.
@@ -66,8 +69,8 @@ class Model {
     // Call once after the last add_parameter. `mask_elements`: dropout elements per mapping.
     void allocate(std::ptrdiff_t mask_elements);
 
-    // Set every gradient() to that of the mean loss over the tokens of `count` mappings, given by
-    // their rows in the data. Padding of gradients must be left 0. Masks of the step: draws().
+    // Set every gradient() to that of the mean loss over the counted tokens of `count` mappings,
+    // given by their rows in the data. Padding of gradients must be left 0. Masks of the step: draws().
     virtual void compute_gradient(const std::int32_t* rows, int count) = 0;
     // Add the score of mappings first .. first + count - 1; count <= evaluation_rows.
     virtual void evaluate_rows(int first, int count, Score& score) = 0;
@@ -77,6 +80,14 @@ class Model {
     std::ptrdiff_t ld(int index) const { return parameters_[index].ld; }
     const std::int32_t* inputs(int row) const { return inputs_.get() + row * seq_len_; }
     const std::int32_t* labels(int row) const { return labels_.get() + row * seq_len_; }
+    // Of these mappings, the labels that count.
+    int counted(const std::int32_t* rows, int count) const {
+        int sum = 0;
+        for (int j = 0; j < count; ++j) sum += counted_[rows[j]];
+        return sum;
+    }
+    // The first position at which some mapping's label counts.
+    int first_counted() const { return first_counted_; }
     // 16-bit draws of this step: for each dropout site in order, batch_size rows of its elements.
     const std::uint16_t* draws() const { return draws_.get(); }
     int largest_batch() const { return int(std::min(settings_.batch_size, settings_.n)); }
@@ -92,7 +103,8 @@ class Model {
     template <class Visit>
     void each_weight(const Visit& visit) const;
 
-    Buffer<std::int32_t> inputs_, labels_;
+    Buffer<std::int32_t> inputs_, labels_, counted_;
+    int first_counted_;
     std::vector<Parameter> parameters_;
     Buffer<float> weights_, gradients_, first_moment_, second_moment_;
     Buffer<std::uint16_t> draws_;

@@ -17,6 +17,7 @@ from engines.native.load import Unavailable, find_engine
 from training.protocol import Protocol
 from training.spec import Architecture, NativeForm
 from training.streams import MaskStream
+from training.task import IGNORED
 
 
 class Settings(ctypes.Structure):
@@ -63,6 +64,7 @@ def declared_engine() -> ctypes.CDLL:
         ("model_evaluate", ctypes.c_double, [_MODEL, ctypes.POINTER(ctypes.c_int64)]),
         ("model_import", None, [_MODEL, _FLOATS]),
         ("model_export", None, [_MODEL, _FLOATS]),
+        ("model_parameter_count", ctypes.c_int64, [_MODEL]),
         ("model_weight_count", ctypes.c_int64, [_MODEL]),
         ("model_weights", ctypes.POINTER(ctypes.c_float), [_MODEL]),
     ]
@@ -104,23 +106,26 @@ class NativeModel:
         protocol: Protocol,
         masks: MaskStream | None = None,
     ) -> None:
-        """Start from ``module``'s weights; ``inputs`` and ``targets`` are (n, T) of int64.
+        """Start from ``module``'s weights; ``inputs`` and ``targets`` are (n, S) of int64.
 
         Raises RuntimeError if the engine is unavailable or has no such model, MemoryError if memory
-        is short and ValueError if the data do not fit the architecture, some target is IGNORED or a
-        needed mask stream is missing.
+        is short and ValueError if the data do not fit the module, no target counts or a needed mask
+        stream is missing.
         """
         self._library = library = declared_engine()
-        form = architecture.spec.native
+        form = architecture.native_form
         if form is None:
             raise RuntimeError(f"the compiled engine has no model {architecture.spec.name}")
-        inputs, targets = _tokens(inputs, architecture), _tokens(targets, architecture)
-        if inputs.shape != targets.shape or len(inputs) == 0:
+        inputs, targets = (np.ascontiguousarray(x, dtype=np.int64) for x in (inputs, targets))
+        if inputs.shape != targets.shape or inputs.ndim != 2 or inputs.size == 0:
             raise ValueError(f"inputs {inputs.shape} and targets {targets.shape} do not match")
-        self._n, self._tokens = inputs.shape[0], inputs.size
+        is_counted = targets != IGNORED
+        _check_tokens(inputs, architecture)
+        _check_tokens(targets[is_counted], architecture)
+        self._n, self._counted = len(inputs), int(is_counted.sum())
         self._batch_size = protocol.batch_size
         self._model = _creator(form)(
-            engine_settings(architecture, self._n, protocol, masks),
+            engine_settings(architecture, inputs.shape, protocol, masks),
             [getattr(architecture, name) for name in form.shape],
             inputs,
             targets,
@@ -130,6 +135,13 @@ class NativeModel:
         weakref.finalize(self, library.model_destroy, self._model)
 
         self._shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+        count = sum(math.prod(shape) for shape in self._shapes.values())
+        own_count = library.model_parameter_count(self._model)
+        if count != own_count:
+            raise ValueError(
+                f"a model of sequences of {inputs.shape[1]} tokens has {own_count} parameters, "
+                f"the module {count}"
+            )
         start = [p.detach().to("cpu", torch.float32).flatten() for p in module.parameters()]
         library.model_import(self._model, torch.cat(start).numpy())
         self._weights = np.ctypeslib.as_array(
@@ -160,10 +172,13 @@ class NativeModel:
             raise ValueError(f"the order must hold numbers from 0 to {self._n - 1}")
 
     def evaluate(self) -> tuple[float, float]:
-        """Return (mean cross-entropy in nats per token, share of correct tokens), dropout off."""
+        """Return (mean cross-entropy in nats per token, share of correct tokens), dropout off.
+
+        Both are over the targets that count.
+        """
         correct = ctypes.c_int64()
         loss = self._library.model_evaluate(self._model, correct)
-        return loss / self._tokens, correct.value / self._tokens
+        return loss / self._counted, correct.value / self._counted
 
     def weights(self) -> np.ndarray:
         """Return a copy of the weights in the engine's own layout, for :meth:`load_weights`."""
@@ -182,24 +197,26 @@ class NativeModel:
         return {name: part.reshape(shape).clone() for (name, shape), part in named}
 
 
-def _tokens(array: np.ndarray, task: Architecture) -> np.ndarray:
-    """Return ``array`` (n, T) as contiguous int64; the engine trusts its shape and range."""
-    array = np.ascontiguousarray(array, dtype=np.int64)
-    if array.ndim != 2 or array.shape[1] != task.seq_len:
-        raise ValueError(f"the model takes sequences of {task.seq_len} tokens, got {array.shape}")
-    if array.size and not 0 <= array.min() <= array.max() < task.vocab_size:
+def _check_tokens(tokens: np.ndarray, task: Architecture) -> None:
+    """Raise ValueError unless there are some, all in the vocabulary: the engine trusts that."""
+    if not tokens.size:
+        raise ValueError("no target counts")
+    if not 0 <= tokens.min() <= tokens.max() < task.vocab_size:
         raise ValueError(f"tokens must be numbers from 0 to {task.vocab_size - 1}")
-    return array
 
 
 def engine_settings(
-    task: Architecture, n: int, protocol: Protocol, masks: MaskStream | None
+    task: Architecture, data_shape: tuple[int, int], protocol: Protocol, masks: MaskStream | None
 ) -> Settings:
-    """Return what the engine has to know besides a model's shape, data and weights."""
+    """Return what the engine has to know besides a model's shape, data and weights.
+
+    ``data_shape`` is (n, S), that of the inputs and of the targets.
+    """
+    n, seq_len = data_shape
     settings = Settings(
         n=n,
         vocab_size=task.vocab_size,
-        seq_len=task.seq_len,
+        seq_len=seq_len,
         # A short last batch takes as many dropout draws as a full one; without dropout rows that no
         # batch can have would only cost memory.
         batch_size=protocol.batch_size if protocol.dropout > 0 else min(protocol.batch_size, n),
