@@ -1,7 +1,9 @@
 // Scaled dot-product attention over short sequences: what its two implementations share.
 //
-// Tokens are rows (mapping * T + position) of matrices. Keys and values that depend on (position,
-// token) alone are stored once per such pair, and tokens find them through an index.
+// Tokens are rows (mapping * T + position) of matrices. Where nothing is made of the answers at the
+// first positions, their queries and mixtures do not exist: the rows of the others follow each
+// other, mapping by mapping. Keys and values that depend on (position, token) alone are stored once
+// per such pair, and tokens find them through an index.
 #pragma once
 
 #include <memory>
@@ -32,11 +34,14 @@ struct Operands3 {
 struct AttentionShape {
     int seq_len, heads, head_dim;
     bool causal;
+    int first = 0;  // position that has a query, as all behind it have
 
-    // Number of keys that the query at `position` sees.
-    int visible(int position) const { return causal ? position + 1 : seq_len; }
+    // Queries of a mapping.
+    int queries() const { return seq_len - first; }
+    // Number of keys that query i sees.
+    int visible(int i) const { return causal ? first + i + 1 : seq_len; }
     // First query that sees the key at `position`.
-    int first_query(int position) const { return causal ? position : 0; }
+    int first_query(int position) const { return causal ? std::max(0, position - first) : 0; }
     // What scores are multiplied with.
     float temperature() const { return 1 / sqrt(float(head_dim)); }
 };
@@ -54,8 +59,8 @@ class Attention {
     // Floats to keep from the forward to the backward pass over so many mappings.
     virtual std::ptrdiff_t saved_size(int mappings) const = 0;
 
-    // out (mappings * T, hidden_size) = dropout(softmax(q k^T / sqrt(head_dim))) v per head. The
-    // draws are (mappings, heads, T, T). `saved` may be null when no backward pass follows.
+    // out (queries, hidden_size) = dropout(softmax(q k^T / sqrt(head_dim))) v per head. The draws
+    // are (mappings, heads, T, T), whether a position has a query or not. `saved` may be null when no backward pass follows.
     virtual void forward(int mappings, const Operands3& from, const Dropping& dropping,
                          float* saved, float* out, std::ptrdiff_t ld_out) = 0;
 

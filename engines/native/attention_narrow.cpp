@@ -29,15 +29,16 @@ inline eight_draws interleave_high(eight_draws a, eight_draws b) {
 #endif
 }
 
-// to[j * VL + i] = from[i * columns + j] for rows i < `rows` <= VL.
-inline void transpose_draws(int rows, int columns, const std::uint16_t* from, std::uint16_t* to) {
+// to[j * VL + i] = from[i * ld + j] for rows i < `rows` <= VL and columns j.
+inline void transpose_draws(int rows, int columns, const std::uint16_t* from, int ld,
+                            std::uint16_t* to) {
     const int block_rows = columns < 8 ? 0 : rows / 8 * 8;
     for (int i = 0; i < block_rows; i += 8) {
         // The last block of columns may repeat some of the one before.
         for (int next = 0; next < columns; next += 8) {
             const int j = std::min(next, columns - 8);
             eight_draws x[8], y[8];
-            for (int r = 0; r < 8; ++r) std::memcpy(&x[r], from + (i + r) * columns + j, 16);
+            for (int r = 0; r < 8; ++r) std::memcpy(&x[r], from + (i + r) * ld + j, 16);
             // The index of an element, (row, column) in 3 + 3 bits, is turned by one bit a round.
             for (int round = 0; round < 3; ++round) {
                 for (int r = 0; r < 4; ++r) {
@@ -50,7 +51,7 @@ inline void transpose_draws(int rows, int columns, const std::uint16_t* from, st
         }
     }
     for (int i = block_rows; i < rows; ++i) {
-        for (int j = 0; j < columns; ++j) to[j * VL + i] = from[i * columns + j];
+        for (int j = 0; j < columns; ++j) to[j * VL + i] = from[i * ld + j];
     }
 }
 
@@ -61,9 +62,9 @@ class NarrowAttention final : public Attention {
         : s_(shape),
           group_(std::max(1, VL / shape.heads)),
           blocks_(round_up(group_ * shape.heads, VL) / VL),
-          pairs_(shape.seq_len * shape.seq_len),
+          pairs_(shape.queries() * shape.seq_len),
           part_(std::ptrdiff_t(shape.seq_len) * shape.head_dim * VL),
-          block_saved_(std::ptrdiff_t(shape.seq_len) * (shape.seq_len + 1) * VL),
+          block_saved_(std::ptrdiff_t(shape.queries()) * (shape.seq_len + 1) * VL),
           parts_(PARTS * part_ * blocks_),
           unsaved_(block_saved_),
           d_scores_(std::ptrdiff_t(pairs_) * VL),
@@ -75,7 +76,9 @@ class NarrowAttention final : public Attention {
 
     void forward(int mappings, const Operands3& from, const Dropping& dropping, float* saved,
                  float* out, std::ptrdiff_t ld_out) override {
+        const int of_head = s_.seq_len * s_.seq_len;
         const std::uint16_t* draws = dropping.draws;
+        if (draws) draws += s_.first * s_.seq_len;
         for (int first = 0; first < mappings; first += group_) {
             const int count = std::min(group_, mappings - first), heads = count * s_.heads;
             gather(from.q, first, count, s_.temperature(), Q);
@@ -85,8 +88,8 @@ class NarrowAttention final : public Attention {
                 float* const weights = saved ? saved : unsaved_.get();
                 const int lanes = std::min(VL, heads - block * VL);
                 if (draws) {
-                    transpose_draws(lanes, pairs_, draws, draws_.get());
-                    draws += lanes * pairs_;
+                    transpose_draws(lanes, pairs_, draws, of_head, draws_.get());
+                    draws += lanes * of_head;
                     forward_lanes<true>(block, dropping, weights);
                 } else {
                     forward_lanes<false>(block, dropping, weights);
@@ -120,8 +123,13 @@ class NarrowAttention final : public Attention {
   private:
     static constexpr int MAX_HEAD_DIM = HEAD_DIM ? HEAD_DIM : WIDE_HEAD_DIM - 1;
 
-    // Matrices of a group of mappings, each (blocks of lanes, T, head_dim, VL).
+    // Matrices of a group of mappings, each (blocks of lanes, T, head_dim, VL), with fewer rows than
+    // T where a position has no query.
     enum Part { Q, K, V, OUT, D_OUT, D_Q, D_K, D_V, PARTS };
+
+    int rows_of(Part i) const {
+        return i == K || i == V || i == D_K || i == D_V ? s_.seq_len : s_.queries();
+    }
 
     int head_dim() const { return HEAD_DIM ? HEAD_DIM : s_.head_dim; }
 
@@ -131,12 +139,12 @@ class NarrowAttention final : public Attention {
     // long as the heads allow, for all of x's elements.
     template <class Copy>
     void each_run(const Operand& x, Part to, int first, int count, const Copy& copy) const {
-        const int heads = s_.heads, dim = head_dim();
-        const std::ptrdiff_t first_row = std::ptrdiff_t(first) * s_.seq_len;
+        const int heads = s_.heads, dim = head_dim(), rows = rows_of(to);
+        const std::ptrdiff_t first_row = std::ptrdiff_t(first) * rows;
         for (int r = 0, mapping = 0, position = 0; mapping < count; ++r) {
             float* const row = x.row(first_row + r);
             float* const lanes = part(to, 0) + position * dim * VL + mapping * heads;
-            if (++position == s_.seq_len) position = 0, ++mapping;
+            if (++position == rows) position = 0, ++mapping;
             if (heads % VL == 0) {
                 for (int h = 0; h < heads; h += VL) {
                     float* const block = lanes + h / VL * part_;
@@ -181,9 +189,10 @@ class NarrowAttention final : public Attention {
     // normalised, with their sign set if dropped; behind them 1 / their sum per query.
     template <bool DROPS>
     [[gnu::flatten]] void forward_lanes(int block, const Dropping& dropping, float* saved) const {
-        const int T = s_.seq_len, dim = head_dim(), dropped = dropping.dropped;
+        const int T = s_.seq_len, queries = s_.queries(), dim = head_dim();
+        const int dropped = dropping.dropped;
         const float *const k = part(K, block), *const v = part(V, block);
-        for (int i = 0; i < T; ++i) {
+        for (int i = 0; i < queries; ++i) {
             const int visible = s_.visible(i);
             const float* const q = part(Q, block) + i * dim * VL;
             float* const out = part(OUT, block) + i * dim * VL;
@@ -222,10 +231,10 @@ class NarrowAttention final : public Attention {
     }
 
     [[gnu::flatten]] void backward_lanes(int block, float mask_scale, const float* saved) const {
-        const int T = s_.seq_len, dim = head_dim();
+        const int T = s_.seq_len, queries = s_.queries(), dim = head_dim();
         const float *const k = part(K, block), *const v = part(V, block), *const q = part(Q, block);
         float *const d_out = part(D_OUT, block), *const d_scores = d_scores_.get();
-        for (int i = 0; i < T; ++i) {
+        for (int i = 0; i < queries; ++i) {
             // The gradient of a score is p (dp - sum of p dp over the keys), where p is the
             // normalised weight, and that sum is the output's product with its gradient.
             const vec inverse = load(saved + (pairs_ + i) * VL);
@@ -254,7 +263,7 @@ class NarrowAttention final : public Attention {
         }
         for (int j = 0; j < T; ++j) {
             vec d_key[MAX_HEAD_DIM] = {}, d_value[MAX_HEAD_DIM] = {};
-            for (int i = s_.first_query(j); i < T; ++i) {
+            for (int i = s_.first_query(j); i < queries; ++i) {
                 const vec d_score = load(d_scores + (i * T + j) * VL);
                 const ivec weight = bits(load(saved + (i * T + j) * VL));
                 const vec kept = from_bits(~(weight >> 31) & weight);

@@ -16,69 +16,69 @@ class WideAttention final : public Attention {
           width_(round_up(shape.head_dim, VL)),
           rows_(7 * shape.seq_len * width_),
           turned_(width_ * keys_),
-          scores_(shape.seq_len * keys_),
-          weights_(shape.seq_len * keys_) {}
+          scores_(shape.queries() * keys_),
+          weights_(shape.queries() * keys_) {}
 
     std::ptrdiff_t saved_size(int mappings) const override {
-        return std::ptrdiff_t(mappings) * s_.heads * s_.seq_len * keys_;
+        return std::ptrdiff_t(mappings) * s_.heads * s_.queries() * keys_;
     }
 
     void forward(int mappings, const Operands3& from, const Dropping& dropping, float* saved,
                  float* out, std::ptrdiff_t ld_out) override {
-        const int T = s_.seq_len, size = s_.head_dim;
+        const int T = s_.seq_len, queries = s_.queries(), size = s_.head_dim;
         const Operand to{out, ld_out};
         for (int item = 0; item < mappings * s_.heads; ++item) {
-            const int first = item / s_.heads * T, column = item % s_.heads * size;
-            const Rows query = rows(0, from.q, first, column);
-            const Rows key = rows(1, from.k, first, column);
-            const Rows value = rows(2, from.v, first, column);
+            const int mapping = item / s_.heads, column = item % s_.heads * size;
+            const Rows query = rows(0, from.q, mapping, queries, column);
+            const Rows key = rows(1, from.k, mapping, T, column);
+            const Rows value = rows(2, from.v, mapping, T, column);
             scores(query, key);
             Dropping own = dropping;
-            if (own.draws) own.draws += std::ptrdiff_t(item) * T * T;
+            if (own.draws) own.draws += (std::ptrdiff_t(item) * T + s_.first) * T;
             softmax(own, saved);
             // A causal block of queries stops at its last visible key.
-            const Rows mixed = target(3, to, first, column);
-            blocks(T, [&](int i, int count) {
+            const Rows mixed = target(3, to, mapping, queries, column);
+            blocks(queries, [&](int i, int count) {
                 multiply(count, width_, s_.visible(i + count - 1), weights(i), value, mixed.at(i));
             });
-            finish(mixed, to, first, column);
-            if (saved) saved += T * keys_;
+            finish(mixed, to, mapping, queries, column);
+            if (saved) saved += queries * keys_;
         }
     }
 
     void backward(int mappings, const Operands3& from, float mask_scale,
                   const AttentionOutput& output, const Operands3& gradients) override {
-        const int T = s_.seq_len, size = s_.head_dim;
+        const int T = s_.seq_len, queries = s_.queries(), size = s_.head_dim;
         const Operand d_out{const_cast<float*>(output.d_out), output.ld};
         const float* saved = output.saved;
         for (int item = 0; item < mappings * s_.heads; ++item) {
-            const int first = item / s_.heads * T, column = item % s_.heads * size;
-            const Rows query = rows(0, from.q, first, column);
-            const Rows key = rows(1, from.k, first, column);
-            const Rows value = rows(2, from.v, first, column);
-            const Rows mixed = rows(3, d_out, first, column);
+            const int mapping = item / s_.heads, column = item % s_.heads * size;
+            const Rows query = rows(0, from.q, mapping, queries, column);
+            const Rows key = rows(1, from.k, mapping, T, column);
+            const Rows value = rows(2, from.v, mapping, T, column);
+            const Rows mixed = rows(3, d_out, mapping, queries, column);
             scores(mixed, value);
             softmax_backward(mask_scale, saved);
-            const Rows d_query = target(4, gradients.q, first, column);
-            blocks(T, [&](int i, int count) {
+            const Rows d_query = target(4, gradients.q, mapping, queries, column);
+            blocks(queries, [&](int i, int count) {
                 multiply(count, width_, s_.visible(i + count - 1), scores(i), key, d_query.at(i));
             });
-            finish(d_query, gradients.q, first, column);
-            const Rows d_key = target(5, gradients.k, first, column);
-            const Rows d_value = target(6, gradients.v, first, column);
+            finish(d_query, gradients.q, mapping, queries, column);
+            const Rows d_key = target(5, gradients.k, mapping, T, column);
+            const Rows d_value = target(6, gradients.v, mapping, T, column);
             blocks(T, [&](int j, int count) {
-                const int i = s_.first_query(j);
-                multiply(count, width_, T - i, scores(i).column(j), query.at(i), d_key.at(j));
-                multiply(count, width_, T - i, weights(i).column(j), mixed.at(i), d_value.at(j));
+                const int i = s_.first_query(j), rest = queries - i;
+                multiply(count, width_, rest, scores(i).column(j), query.at(i), d_key.at(j));
+                multiply(count, width_, rest, weights(i).column(j), mixed.at(i), d_value.at(j));
             });
-            finish(d_key, gradients.k, first, column);
-            finish(d_value, gradients.v, first, column);
-            saved += T * keys_;
+            finish(d_key, gradients.k, mapping, T, column);
+            finish(d_value, gradients.v, mapping, T, column);
+            saved += queries * keys_;
         }
     }
 
   private:
-    // The T rows of one head of one mapping, whole vectors long.
+    // The rows of one head of one mapping, whole vectors long.
     struct Rows {
         float* data;
         std::ptrdiff_t ld;
@@ -101,9 +101,10 @@ class WideAttention final : public Attention {
     bool in_place(const Operand& x) const { return !x.index && s_.head_dim == width_; }
 
     // Where they lie, if evenly spaced there, or a copy.
-    Rows rows(int i, const Operand& x, int first, int column) const {
+    Rows rows(int i, const Operand& x, int mapping, int count, int column) const {
+        const int first = mapping * count;
         if (in_place(x)) return {x.row(first) + column, x.ld};
-        for (int t = 0; t < s_.seq_len; ++t) {
+        for (int t = 0; t < count; ++t) {
             const float* from = x.row(first + t) + column;
             std::copy(from, from + s_.head_dim, own_rows(i) + t * width_);
         }
@@ -111,15 +112,15 @@ class WideAttention final : public Attention {
     }
 
     // Where to put a gradient; finish() brings it from there to its rows.
-    Rows target(int i, const Operand& x, int first, int column) const {
-        if (in_place(x)) return {x.row(first) + column, x.ld};
+    Rows target(int i, const Operand& x, int mapping, int count, int column) const {
+        if (in_place(x)) return {x.row(mapping * count) + column, x.ld};
         return {own_rows(i), width_};
     }
 
-    void finish(const Rows& from, const Operand& x, int first, int column) const {
+    void finish(const Rows& from, const Operand& x, int mapping, int count, int column) const {
         if (in_place(x)) return;
-        for (int t = 0; t < s_.seq_len; ++t) {
-            float* to = x.row(first + t) + column;
+        for (int t = 0; t < count; ++t) {
+            float* to = x.row(mapping * count + t) + column;
             const float* row = from.data + t * from.ld;
             if (!x.index) std::fill(to, to + s_.head_dim, 0.0f);
             for (int e = 0; e < s_.head_dim; ++e) to[e] += row[e];
@@ -175,11 +176,11 @@ class WideAttention final : public Attention {
         if (j < columns) block<ROWS, 1>(k, a, b.data + j, b.ld, c.data + j, c.ld);
     }
 
-    // scores_ (T, keys_) = x y^T; columns from T on are 0.
+    // scores_ (queries, keys_) = x y^T; columns from T on are 0.
     void scores(const Rows& x, const Rows& y) const {
         transpose(s_.seq_len, s_.head_dim, y.data, y.ld, turned_.get(), keys_);
         const Rows turned{turned_.get(), keys_}, to{scores_.get(), keys_};
-        blocks(s_.seq_len, [&](int i, int count) {
+        blocks(s_.queries(), [&](int i, int count) {
             multiply(count, keys_, s_.head_dim, {x.at(i).data, x.ld, 1}, turned, to.at(i));
         });
     }
@@ -188,7 +189,7 @@ class WideAttention final : public Attention {
     // scale and with their sign set if dropped.
     void softmax(const Dropping& dropping, float* saved) const {
         const float temperature = s_.temperature();
-        for (int i = 0; i < s_.seq_len; ++i) {
+        for (int i = 0; i < s_.queries(); ++i) {
             float* const row = weights_.get() + i * keys_;
             const float* const score = scores_.get() + i * keys_;
             const int visible = s_.visible(i);
@@ -222,7 +223,7 @@ class WideAttention final : public Attention {
     // becomes what it was in the forward pass.
     void softmax_backward(float mask_scale, const float* saved) const {
         const float temperature = s_.temperature();
-        for (int i = 0; i < s_.seq_len; ++i) {
+        for (int i = 0; i < s_.queries(); ++i) {
             float* const row = weights_.get() + i * keys_;
             float* const d_score = scores_.get() + i * keys_;
             vec along{};
