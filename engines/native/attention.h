@@ -60,7 +60,8 @@ class Attention {
     virtual std::ptrdiff_t saved_size(int mappings) const = 0;
 
     // out (queries, hidden_size) = dropout(softmax(q k^T / sqrt(head_dim))) v per head. The draws
-    // are (mappings, heads, T, T), whether a position has a query or not. `saved` may be null when no backward pass follows.
+    // are (mappings, heads, T, T), whether a position has a query or not. `saved` may be null when
+    // no backward pass follows.
     virtual void forward(int mappings, const Operands3& from, const Dropping& dropping,
                          float* saved, float* out, std::ptrdiff_t ld_out) = 0;
 

@@ -39,8 +39,22 @@ inline vec log(vec x) {
     return select(x == x, y, x);
 }
 
-// Logits with their tokens' labels; a token with a negative label does not count. Class-major: token j has the V logits data[v * ld + j].
-// Token-major: data[j * ld + v].
+// GELU and its derivative, as GPT-2 has it: x / 2 (1 + tanh(u)), u = sqrt(2 / pi) (x + c x^3) with
+// c = 0.044715. (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), without what cancels where x < 0.
+struct Gelu {
+    vec value, slope;
+};
+
+inline Gelu gelu(vec x) {
+    constexpr float A = 1.5957691216057308f, B = 0.0713548162726f;  // sqrt(8 / pi), c of it
+    const vec square = x * x, minus_2u = x * fma(square, -B, -A);
+    const vec e = exp(select(minus_2u > 80.0f, splat(80.0f), minus_2u));  // where the value is 0
+    const vec share = 1.0f / (e + 1.0f), value = x * share;
+    return {value, fma(value * (e * share), fma(square, 3 * B, A), share)};
+}
+
+// Logits with their tokens' labels; a token with a negative label does not count. Class-major:
+// token j has the V logits data[v * ld + j]. Token-major: data[j * ld + v].
 struct Logits {
     int vocab, tokens;
     const float* data;

@@ -70,7 +70,8 @@ class Model {
     void allocate(std::ptrdiff_t mask_elements);
 
     // Set every gradient() to that of the mean loss over the counted tokens of `count` mappings,
-    // given by their rows in the data. Padding of gradients must be left 0. Masks of the step: draws().
+    // given by their rows in the data. Padding of gradients must be left 0. Masks of the step:
+    // draws().
     virtual void compute_gradient(const std::int32_t* rows, int count) = 0;
     // Add the score of mappings first .. first + count - 1; count <= evaluation_rows.
     virtual void evaluate_rows(int first, int count, Score& score) = 0;

@@ -1,5 +1,5 @@
-// The transformer's element-wise passes, each one sweep over its rows: residual + dropout +
-// LayerNorm, the feed-forward block's dropout, their gradients, sums over rows.
+// The transformers' element-wise passes, each one sweep over its rows: residual + dropout +
+// LayerNorm, the feed-forward blocks' dropout and GELU, their gradients, sums over rows.
 //
 // Rows of `columns` floats have a stride that is a multiple of VL; what lies between is padding,
 // which must be 0 and stays 0.
@@ -46,9 +46,10 @@ struct Norm {
     float *unit, *inverse;
 };
 
-// y (rows, columns) = LayerNorm(x + dropout(branch)).
+// y (rows, columns) = LayerNorm(sum), sum = x + dropout(branch); without x, of the branch alone.
+// `sum` may be x, or norm.unit where it is of no use.
 inline void add_norm(const Extent& size, const float* x, const float* branch,
-                     const Dropping& dropping, const Norm& norm, float* y) {
+                     const Dropping& dropping, const Norm& norm, float* sum, float* y) {
     const int last = size.last_vector(), columns = size.columns, dropped = dropping.dropped;
     const ivec exists = lanes() < columns - last;
     float* unit = norm.unit;
@@ -62,51 +63,57 @@ inline void add_norm(const Extent& size, const float* x, const float* branch,
                 const ivec keep = load_draws(draws + j, columns - j) >= dropped;
                 add = from_bits(keep & bits(add * dropping.scale));
             }
-            const vec sum = load(x + j) + add;
-            store(unit + j, sum);
-            total += sum;
+            if (x) add = load(x + j) + add;
+            store(sum + j, add);
+            total += add;
         }
         const float mean = sum_lanes(total) / float(columns);
         vec squares{};
         for (int j = 0; j < last; j += VL) {
-            const vec centred = load(unit + j) - mean;
+            const vec centred = load(sum + j) - mean;
             squares = fma(centred, centred, squares);
         }
-        const vec centred = from_bits(exists & bits(load(unit + last) - mean));
+        const vec centred = from_bits(exists & bits(load(sum + last) - mean));
         squares = fma(centred, centred, squares);
         const float scale = 1 / sqrt(sum_lanes(squares) / float(columns) + NORM_EPSILON);
         for (int j = 0; j <= last; j += VL) {
-            vec normal = (load(unit + j) - mean) * scale;
+            vec normal = (load(sum + j) - mean) * scale;
             if (j == last) normal = from_bits(exists & bits(normal));
             store(unit + j, normal);
             store(y + j, fma(normal, load(norm.gain + j), load(norm.bias + j)));
         }
         norm.inverse[r] = scale;
-        x += size.ld, branch += size.ld, unit += size.ld, y += size.ld;
+        if (x) x += size.ld;
+        branch += size.ld, sum += size.ld, unit += size.ld, y += size.ld;
     }
 }
 
-// Where the column sums of add_norm_backward go.
+// What the column sums of add_norm_backward are added to.
 struct NormSums {
     float *gain, *bias, *branch_bias;
+
+    void clear(int columns) const {
+        for (float* sums : {gain, bias, branch_bias}) {
+            std::fill(sums, sums + round_up(columns, VL), 0.0f);
+        }
+    }
 };
 
-// The gradient of add_norm. `d_x` holds that of y and receives that of x; `d_branch` receives that
-// of branch.
-inline void add_norm_backward(const Extent& size, const Dropping& dropping, const Norm& norm,
-                              float* d_x, float* d_branch, const NormSums& to) {
+// The gradient of add_norm, from that of y. `d_x` receives that of the sum, which is also x's; if
+// ADDS, it holds what else the sum is used for. `d_branch` receives that of branch. `d_y` may be
+// d_x without ADDS, and d_branch.
+template <bool ADDS>
+void add_norm_backward(const Extent& size, const Dropping& dropping, const Norm& norm,
+                       const float* d_y, float* d_x, float* d_branch, const NormSums& to) {
     const int last = size.last_vector(), columns = size.columns, dropped = dropping.dropped;
     const ivec exists = lanes() < columns - last;
     const float* unit = norm.unit;
-    for (float* sums : {to.gain, to.bias, to.branch_bias}) {
-        std::fill(sums, sums + last + VL, 0.0f);
-    }
     for (int r = 0; r < size.rows; ++r) {
         const std::uint16_t* draws =
             dropping.draws ? dropping.draws + std::ptrdiff_t(r) * columns : nullptr;
         vec total{}, along{};
         for (int j = 0; j <= last; j += VL) {
-            const vec dy = load(d_x + j), normal = load(unit + j);
+            const vec dy = load(d_y + j), normal = load(unit + j);
             const vec scaled = dy * load(norm.gain + j);
             store(to.gain + j, fma(dy, normal, load(to.gain + j)));
             store(to.bias + j, load(to.bias + j) + dy);
@@ -117,9 +124,10 @@ inline void add_norm_backward(const Extent& size, const Dropping& dropping, cons
         const float mean = sum_lanes(total) / float(columns);
         const float slope = sum_lanes(along) / float(columns);
         for (int j = 0; j <= last; j += VL) {
-            const vec centred = fma(load(d_x + j), load(norm.gain + j), -mean);
+            const vec centred = fma(load(d_y + j), load(norm.gain + j), -mean);
             vec dx = fma(load(unit + j), -slope, centred) * scale;
             if (j == last) dx = from_bits(exists & bits(dx));
+            if (ADDS) dx += load(d_x + j);
             store(d_x + j, dx);
             if (draws) {
                 const ivec keep = load_draws(draws + j, columns - j) >= dropped;
@@ -128,7 +136,7 @@ inline void add_norm_backward(const Extent& size, const Dropping& dropping, cons
             store(d_branch + j, dx);
             store(to.branch_bias + j, load(to.branch_bias + j) + dx);
         }
-        d_x += size.ld, d_branch += size.ld, unit += size.ld;
+        d_y += size.ld, d_x += size.ld, d_branch += size.ld, unit += size.ld;
     }
 }
 
@@ -163,6 +171,33 @@ inline void drop_relu_backward(const Extent& size, const float* y, float scale, 
             store(sums + j, load(sums + j) + g);
         }
         y += size.ld, gradient += size.ld;
+    }
+}
+
+// x = GELU(x) in place; `slope`, of the same stride, receives the derivatives unless it is null.
+inline void gelu_rows(const Extent& size, float* x, float* slope) {
+    for (int r = 0; r < size.rows; ++r) {
+        for (int j = 0; j <= size.last_vector(); j += VL) {
+            const Gelu y = gelu(load(x + j));
+            store(x + j, y.value);
+            if (slope) store(slope + j, y.slope);
+        }
+        x += size.ld;
+        if (slope) slope += size.ld;
+    }
+}
+
+// The gradient through GELU, in place, and its columns' sums, as for ReLU.
+inline void gelu_backward(const Extent& size, const float* slope, float* gradient, float* sums) {
+    const int width = round_up(size.columns, VL);
+    std::fill(sums, sums + width, 0.0f);
+    for (int r = 0; r < size.rows; ++r) {
+        for (int j = 0; j < width; j += VL) {
+            const vec g = load(gradient + j) * load(slope + j);
+            store(gradient + j, g);
+            store(sums + j, load(sums + j) + g);
+        }
+        slope += size.ld, gradient += size.ld;
     }
 }
 

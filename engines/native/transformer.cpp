@@ -84,8 +84,9 @@ class Transformer final : public Model {
 
         const float* const top = layers_.back()->output();
         float* const workspace = scratch_.workspace.get();
+        const float scale = 1.0f / float(counted(rows, count));
         softmax_gradient_rows({vocab_, tokens, logits_.get(), ld_logits_, batch_labels_.get()},
-                              1.0f / float(counted(rows, count)), logits_.get(), ld_logits_, softmax_.get());
+                              scale, logits_.get(), ld_logits_, softmax_.get());
         column_sums(tokens, vocab_, logits_.get(), ld_logits_, gradient(head_bias_));
         gemm(vocab_, d_, tokens, {logits_.get(), ld_logits_, true}, {top, ld_},
              {gradient(head_), ld(head_)}, workspace);

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "attention.h"
-#include "gemm.h"
+#include "transformer_blocks.h"
 
 namespace native {
 
@@ -53,13 +53,10 @@ struct Projected {
 };
 
 // Room that the layers use in turn.
-struct LayerScratch {
-    Buffer<float> branch, d_mixed;       // (rows, ld)
-    Buffer<float> turned, turned_other;  // (hidden_size, rows)
-    Buffer<float> d_qkv;                 // (max(rows, pairs), 3 hidden_size)
-    Buffer<float> d_kv;                  // (pairs, 2 hidden_size)
-    Buffer<float> hidden;                // (rows, block of d_ff)
-    Buffer<float> workspace;
+struct LayerScratch : FeedForwardScratch {
+    Buffer<float> branch, d_mixed;  // (rows, ld)
+    Buffer<float> d_qkv;            // (max(rows, pairs), 3 hidden_size)
+    Buffer<float> d_kv;             // (pairs, 2 hidden_size)
 };
 
 class DecoderLayer {
@@ -70,8 +67,7 @@ class DecoderLayer {
           ld_(shape.ld()),
           ld_qkv_(round_up(3 * d_, VL)),
           ld_kv_(round_up(2 * d_, VL)),
-          block_(ff_block(mappings * shape.seq_len)),
-          ld_block_(block_ + NR),
+          feed_forward_(d_, shape.d_ff, mappings * shape.seq_len, scratch),
           self_(shape.attention(true)),
           cross_(shape.attention(false)),
           scratch_(scratch) {
@@ -84,26 +80,15 @@ class DecoderLayer {
         for (Buffer<float>& inverse : inverses_) inverse.resize(rows);
         saved1_.resize(self_->saved_size(mappings));
         saved2_.resize(cross_->saved_size(mappings));
-        hidden_.resize(rows * ((s_.d_ff + block_ - 1) / block_) * ld_block_);
-    }
-
-    // Columns of the feed-forward block that are worked on at a time: with their rows about a
-    // third of a 512 KiB L2 cache.
-    static int ff_block(int rows) {
-        return std::clamp(round_up(40960 / rows, NR), 4 * NR, 32 * NR);
     }
 
     static void allocate_scratch(const LayerShape& shape, int rows, int pairs, LayerScratch& to) {
         const std::size_t wide = std::size_t(rows) * shape.ld();
         const int d = shape.hidden_size;
         for (Buffer<float>* b : {&to.branch, &to.d_mixed}) b->resize(wide);
-        for (Buffer<float>* b : {&to.turned, &to.turned_other}) {
-            b->resize(std::size_t(d) * round_up(rows, VL));
-        }
         to.d_qkv.resize(std::size_t(std::max(rows, pairs)) * round_up(3 * d, VL));
         to.d_kv.resize(std::size_t(pairs) * round_up(2 * d, VL));
-        to.hidden.resize(std::size_t(rows) * (ff_block(rows) + NR));
-        to.workspace.resize(GEMM_WORKSPACE);
+        FeedForward<DroppedRelu>::allocate_scratch(d, rows, to);
     }
 
     void allocate_projected(int pairs, Projected& to) const {
@@ -138,7 +123,7 @@ class DecoderLayer {
         multiply(rows, d_, {mixed1_.get(), ld_}, {p.w[SELF_OUT], p.ld[SELF_OUT]}, {branch, ld_},
                  p.w[SELF_OUT_BIAS]);
         const Extent wide{rows, d_, ld_};
-        add_norm(wide, x, branch, sites_[1], norm(p, 0), x1_.get());
+        add_norm(wide, x, branch, sites_[1], norm(p, 0), units_[0].get(), x1_.get());
 
         multiply(rows, d_, {x1_.get(), ld_}, {p.w[CROSS_IN], p.ld[CROSS_IN]}, {query_.get(), ld_},
                  p.w[CROSS_IN_BIAS]);
@@ -146,10 +131,10 @@ class DecoderLayer {
                         training ? saved2_.get() : nullptr, mixed2_.get(), ld_);
         multiply(rows, d_, {mixed2_.get(), ld_}, {p.w[CROSS_OUT], p.ld[CROSS_OUT]}, {branch, ld_},
                  p.w[CROSS_OUT_BIAS]);
-        add_norm(wide, x1_.get(), branch, sites_[3], norm(p, 1), x2_.get());
+        add_norm(wide, x1_.get(), branch, sites_[3], norm(p, 1), units_[1].get(), x2_.get());
 
-        feed_forward(p, rows, training);
-        add_norm(wide, x2_.get(), branch, sites_[5], norm(p, 2), output_.get());
+        feed_forward_.forward(feed_forward_weights(p), rows, x2_.get(), activation(), training, branch);
+        add_norm(wide, x2_.get(), branch, sites_[5], norm(p, 2), units_[2].get(), output_.get());
         return output_.get();
     }
 
@@ -162,11 +147,11 @@ class DecoderLayer {
         float *const branch = scratch_.branch.get(), *const d_mixed = scratch_.d_mixed.get();
         float *const d_qkv = scratch_.d_qkv.get(), *const d_kv = scratch_.d_kv.get();
         const Extent wide{rows, d_, ld_};
-        add_norm_backward(wide, sites_[5], norm(p, 2), d_x, branch, norm_sums(p, 2, DOWN_BIAS));
-        feed_forward_backward(p, rows, d_x);
+        norm_backward(p, 2, wide, sites_[5], d_x, DOWN_BIAS);
+        feed_forward_.backward(feed_forward_weights(p), rows, x2_.get(), branch, activation(),
+                               {d_x, ld_, true});
 
-        add_norm_backward(wide, sites_[3], norm(p, 1), d_x, branch,
-                          norm_sums(p, 1, CROSS_OUT_BIAS));
+        norm_backward(p, 1, wide, sites_[3], d_x, CROSS_OUT_BIAS);
         linear_backward({rows, d_, ld_}, mixed2_.get(), branch, columns_of(p, CROSS_OUT, 0),
                         {d_mixed, ld_});
         std::fill(d_kv, d_kv + std::ptrdiff_t(memory.pairs) * ld_kv_, 0.0f);
@@ -181,8 +166,7 @@ class DecoderLayer {
         linear_backward({memory.pairs, 2 * d_, ld_kv_}, memory.x, d_kv,
                         columns_of(p, CROSS_IN, d_), {d_memory, ld_, true});
 
-        add_norm_backward(wide, sites_[1], norm(p, 0), d_x, branch,
-                          norm_sums(p, 0, SELF_OUT_BIAS));
+        norm_backward(p, 0, wide, sites_[1], d_x, SELF_OUT_BIAS);
         linear_backward({rows, d_, ld_}, mixed1_.get(), branch, columns_of(p, SELF_OUT, 0),
                         {d_mixed, ld_});
         const int qkv_rows = s_.first ? memory.pairs : rows;
@@ -206,32 +190,34 @@ class DecoderLayer {
         gemm(m, n, d_, a, b, c, scratch_.workspace.get(), {nullptr, bias});
     }
 
-    // Some columns of a weight, and of its gradient.
-    struct Columns {
-        const float* w;
-        float* g;
-        std::ptrdiff_t ld;
-    };
-
     static Columns columns_of(const LayerWeights& p, int weight, int first) {
         return {p.w[weight] + first, p.g[weight] + first, p.ld[weight]};
     }
 
-    // For y = x W of the given size, with W the given columns: their gradients, and that of x.
     void linear_backward(const Extent& size, const float* x, const float* d_y, const Columns& w,
                          const Product& d_x) const {
-        float* const workspace = scratch_.workspace.get();
-        gemm(d_, size.columns, size.rows, {x, ld_, true}, {d_y, size.ld}, {w.g, w.ld}, workspace);
-        gemm(size.rows, d_, size.columns, {d_y, size.ld}, {w.w, w.ld, true}, d_x, workspace);
+        native::linear_backward(size, d_, x, ld_, d_y, w, d_x, scratch_.workspace.get());
+    }
+
+    FeedForwardWeights feed_forward_weights(const LayerWeights& p) const {
+        return {p.w[UP], p.w[UP_BIAS], p.w[DOWN], p.w[DOWN_BIAS],
+                p.g[UP], p.g[UP_BIAS], p.g[DOWN], p.ld[UP]};
     }
 
     Norm norm(const LayerWeights& p, int i) const {
         return {p.w[NORM1 + 2 * i], p.w[NORM1_BIAS + 2 * i], units_[i].get(), inverses_[i].get()};
     }
 
-    static NormSums norm_sums(const LayerWeights& p, int i, int branch_bias) {
-        return {p.g[NORM1 + 2 * i], p.g[NORM1_BIAS + 2 * i], p.g[branch_bias]};
+    // From the gradient d_x of norm i's result to that of its input, and that of the branch which
+    // `branch_bias` ends, in scratch_.branch.
+    void norm_backward(const LayerWeights& p, int i, const Extent& wide, const Dropping& site,
+                       float* d_x, int branch_bias) const {
+        const NormSums sums{p.g[NORM1 + 2 * i], p.g[NORM1_BIAS + 2 * i], p.g[branch_bias]};
+        sums.clear(d_);
+        add_norm_backward<false>(wide, site, norm(p, i), d_x, d_x, scratch_.branch.get(), sums);
     }
+
+    DroppedRelu activation() const { return {sites_[4], s_.d_ff}; }
 
     // The self-attention's queries, keys and values are thirds of a row.
     Operands3 self_rows(const Projected& memory, const std::int32_t* index) const {
@@ -260,65 +246,14 @@ class DecoderLayer {
         }
     }
 
-    // The block of hidden units that starts at column j, (rows, ld_block_).
-    float* block_of(int j, int rows) const {
-        return hidden_.get() + std::ptrdiff_t(j / block_) * rows * ld_block_;
-    }
-
-    // branch = linear2(dropout(relu(linear1(x2)))), some columns of d_ff at a time. Products take
-    // the padding along: it is 0 in the weights, and whole vectors are faster.
-    void feed_forward(const LayerWeights& p, int rows, bool training) {
-        for (int j = 0; j < s_.d_ff; j += block_) {
-            const int width = std::min(block_, s_.d_ff - j), columns = round_up(width, VL);
-            float* const hidden = training ? block_of(j, rows) : scratch_.hidden.get();
-            gemm(rows, columns, d_, {x2_.get(), ld_}, {p.w[UP] + j, p.ld[UP]}, {hidden, ld_block_},
-                 scratch_.workspace.get(), {nullptr, p.w[UP_BIAS] + j, true});
-            if (sites_[4].draws) {
-                Dropping site = sites_[4];
-                site.draws += j;
-                drop({rows, width, ld_block_}, hidden, site, s_.d_ff);
-            }
-            gemm(rows, d_, columns, {hidden, ld_block_}, {p.w[DOWN] + j, p.ld[DOWN], true},
-                 {scratch_.branch.get(), ld_, j > 0}, scratch_.workspace.get(),
-                 {nullptr, j == 0 ? p.w[DOWN_BIAS] : nullptr});
-        }
-    }
-
-    // From the gradient of branch; d_x is added to.
-    void feed_forward_backward(const LayerWeights& p, int rows, float* d_x) {
-        float *const d_hidden = scratch_.hidden.get(), *const workspace = scratch_.workspace.get();
-        const float* const d_branch = scratch_.branch.get();
-        // Turned once here rather than for every block in gemm().
-        float* const turned_x = scratch_.turned.get();
-        float* const turned_d = scratch_.turned_other.get();
-        const std::ptrdiff_t ld_turned = round_up(rows, VL);
-        transpose(rows, d_, x2_.get(), ld_, turned_x, ld_turned);
-        transpose(rows, d_, d_branch, ld_, turned_d, ld_turned);
-        for (int j = 0; j < s_.d_ff; j += block_) {
-            const int width = std::min(block_, s_.d_ff - j), columns = round_up(width, VL);
-            const float* const hidden = block_of(j, rows);
-            const Factor d_block{d_hidden, ld_block_};
-            gemm(rows, columns, d_, {d_branch, ld_}, {p.w[DOWN] + j, p.ld[DOWN]},
-                 {d_hidden, ld_block_}, workspace);
-            drop_relu_backward({rows, width, ld_block_}, hidden, sites_[4].scale, d_hidden,
-                               p.g[UP_BIAS] + j);
-            gemm(d_, columns, rows, {turned_d, ld_turned}, {hidden, ld_block_},
-                 {p.g[DOWN] + j, p.ld[DOWN]}, workspace);
-            gemm(d_, columns, rows, {turned_x, ld_turned}, d_block, {p.g[UP] + j, p.ld[UP]},
-                 workspace);
-            gemm(rows, d_, columns, d_block, {p.w[UP] + j, p.ld[UP], true}, {d_x, ld_, true},
-                 workspace);
-        }
-    }
-
     const LayerShape s_;
     const int d_;
     const std::ptrdiff_t ld_, ld_qkv_, ld_kv_;
-    const int block_, ld_block_;
+    FeedForward<DroppedRelu> feed_forward_;
     const std::unique_ptr<Attention> self_, cross_;
     LayerScratch& scratch_;
     Dropping sites_[6];
-    Buffer<float> qkv_, saved1_, mixed1_, x1_, query_, saved2_, mixed2_, x2_, hidden_, output_;
+    Buffer<float> qkv_, saved1_, mixed1_, x1_, query_, saved2_, mixed2_, x2_, output_;
     Buffer<float> units_[3], inverses_[3];  // of the three norms
 };
 
