@@ -2,21 +2,18 @@
 // and a linear head on every position.
 #include "transformer_layer.h"
 
+#include "embedding.h"
 #include "models.h"
 
 namespace native {
 
 namespace {
 
-// The distinct (position, token) pairs of some mappings, embedded, and what every layer makes of
-// them alone.
-struct PairSet {
-    std::vector<std::int32_t> positions, tokens;
-    Buffer<std::int32_t> index;  // (mappings * T,): pair of each token
+// The distinct pairs of some mappings, embedded, and what every layer makes of them alone.
+struct PairSet : EmbeddedRows {
     Buffer<float> x;
     std::vector<Projected> projected;
 
-    int count() const { return int(tokens.size()); }
     Memory memory(std::ptrdiff_t first_token = 0) const {
         return {count(), x.get(), index.get() + first_token};
     }
@@ -30,7 +27,8 @@ class Transformer final : public Model {
           d_(shape.hidden_size),
           ld_(shape.ld()),
           ld_logits_(round_up(vocab_, VL)),
-          mappings_(std::max(batch_size_, evaluation_rows_)) {
+          mappings_(std::max(batch_size_, evaluation_rows_)),
+          pairs_(vocab_, seq_len_) {
         const int rows = mappings_ * seq_len_;
         const std::int64_t kinds = std::int64_t(vocab_) * seq_len_;
         const int batch_pairs = int(std::min<std::int64_t>(kinds, batch_size_ * seq_len_));
@@ -49,7 +47,6 @@ class Transformer final : public Model {
         head_bias_ = add_parameter(1, vocab_, {});
         allocate(num_layers * shape.dropout_elements());
 
-        pair_of_.resize(kinds);
         batch_.index.resize(std::size_t(batch_size_) * seq_len_);
         find_all_pairs();
         for (auto [pairs, count] : {std::pair(&batch_, batch_pairs), {&all_, all_.count()}}) {
@@ -70,7 +67,7 @@ class Transformer final : public Model {
   protected:
     void compute_gradient(const std::int32_t* rows, int count) override {
         const int tokens = count * seq_len_, num_layers = int(layers_.size());
-        find_pairs(rows, count, batch_);
+        pairs_.find(count, [&](int j) { return inputs(rows[j]); }, batch_);
         for (int j = 0; j < count; ++j) {
             std::copy(labels(rows[j]), labels(rows[j]) + seq_len_, &batch_labels_[j * seq_len_]);
         }
@@ -109,18 +106,12 @@ class Transformer final : public Model {
 
   private:
     int add_layer_parameters(const LayerShape& shape) {
-        Storage in{.transposed = true, .decays = true}, in_bias, out = in;
-        if (shape.head_dim() < WIDE_HEAD_DIM) {
-            for (Storage* storage : {&in, &in_bias, &out}) {
-                storage->by_feature = storage == &out ? Storage::ROWS : Storage::COLUMNS;
-                storage->heads = shape.heads, storage->head_dim = shape.head_dim();
-            }
-        }
+        const AttentionStorage attention(shape.heads, shape.head_dim());
         const int first = next_parameter();
         for (int block = 0; block < 2; ++block) {  // self-attention, cross-attention
-            add_parameter(3 * d_, d_, in);
-            add_parameter(1, 3 * d_, in_bias);
-            add_parameter(d_, d_, out);
+            add_parameter(3 * d_, d_, attention.in);
+            add_parameter(1, 3 * d_, attention.in_bias);
+            add_parameter(d_, d_, attention.out);
             add_parameter(1, d_, {});
         }
         add_parameter(shape.d_ff, d_, {.transposed = true, .decays = true});
@@ -139,36 +130,15 @@ class Transformer final : public Model {
         return p;
     }
 
-    // Pairs in the order of their first appearance.
-    void find_pairs(const std::int32_t* rows, int count, PairSet& to) {
-        std::fill(pair_of_.get(), pair_of_.get() + pair_of_.size(), -1);
-        to.positions.clear(), to.tokens.clear();
-        for (int j = 0; j < count; ++j) {
-            const std::int32_t* input = inputs(rows ? rows[j] : j);
-            for (int t = 0; t < seq_len_; ++t) {
-                std::int32_t& pair = pair_of_[std::size_t(t) * vocab_ + input[t]];
-                if (pair < 0) {
-                    pair = to.count();
-                    to.positions.push_back(t), to.tokens.push_back(input[t]);
-                }
-                to.index[std::size_t(j) * seq_len_ + t] = pair;
-            }
-        }
-    }
-
     void find_all_pairs() {
         all_.index.resize(std::size_t(settings_.n) * seq_len_);
-        find_pairs(nullptr, int(settings_.n), all_);
+        pairs_.find(int(settings_.n), [&](int j) { return inputs(j); }, all_);
     }
 
     // Embeds the pairs and lets every layer project them.
     void prepare(PairSet& pairs) {
-        for (int i = 0; i < pairs.count(); ++i) {
-            const float* token = weight(token_embedding_) + pairs.tokens[i] * ld_;
-            const float* position = weight(position_embedding_) + pairs.positions[i] * ld_;
-            float* to = pairs.x.get() + i * ld_;
-            for (int j = 0; j < ld_; ++j) to[j] = token[j] + position[j];
-        }
+        Embeddings{weight(token_embedding_), weight(position_embedding_), ld_}.embed(
+            pairs, pairs.x.get());
         for (std::size_t l = 0; l < layers_.size(); ++l) {
             layers_[l]->project(layer_weights(int(l)), pairs.memory(), pairs.projected[l]);
         }
@@ -205,13 +175,7 @@ class Transformer final : public Model {
         float* const position = gradient(position_embedding_);
         std::fill(token, token + vocab_ * ld_, 0.0f);
         std::fill(position, position + seq_len_ * ld_, 0.0f);
-        for (int i = 0; i < batch_.count(); ++i) {
-            const float* from = d_memory_.get() + i * ld_;
-            for (int j = 0; j < ld_; ++j) {
-                token[batch_.tokens[i] * ld_ + j] += from[j];
-                position[batch_.positions[i] * ld_ + j] += from[j];
-            }
-        }
+        Embeddings{token, position, ld_}.add(batch_, d_memory_.get());
     }
 
     const int d_;
@@ -221,8 +185,9 @@ class Transformer final : public Model {
     std::vector<int> layer_parameters_;
     std::vector<std::unique_ptr<DecoderLayer>> layers_;
     LayerScratch scratch_;
+    PairFinder pairs_;
     PairSet batch_, all_;
-    Buffer<std::int32_t> pair_of_, batch_labels_;
+    Buffer<std::int32_t> batch_labels_;
     Buffer<float> x_, d_x_, d_memory_, logits_, softmax_;
 };
 

@@ -2,11 +2,25 @@
 // block. Activations are (rows, features) with whole vectors as row stride.
 #pragma once
 
+#include "attention.h"
 #include "gemm.h"
-#include "memory.h"
-#include "passes.h"
+#include "model.h"
 
 namespace native {
+
+// How the module's weights around an attention block are stored: (in, out), and with narrow heads
+// in their order of features.
+struct AttentionStorage {
+    Storage in{.transposed = true, .decays = true}, in_bias, out = in;
+
+    AttentionStorage(int heads, int head_dim) {
+        if (head_dim >= WIDE_HEAD_DIM) return;
+        for (Storage* storage : {&in, &in_bias, &out}) {
+            storage->by_feature = storage == &out ? Storage::ROWS : Storage::COLUMNS;
+            storage->heads = heads, storage->head_dim = head_dim;
+        }
+    }
+};
 
 // Some columns of a weight, stored (in, out), and of its gradient.
 struct Columns {

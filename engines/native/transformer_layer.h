@@ -6,7 +6,6 @@
 // through an index; its gradients are summed per pair before they meet a weight.
 #pragma once
 
-#include "attention.h"
 #include "transformer_blocks.h"
 
 namespace native {
