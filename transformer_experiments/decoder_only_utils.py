@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import Findings, Flag, ModelSpec, StackedForm
+from training.spec import Findings, Flag, ModelSpec, NativeForm, StackedForm
 from training.task import next_token
 from transformer_experiments.shapes import TransformerShape, label_note, nearest_shape
 
@@ -137,6 +137,10 @@ def _report(module: SequenceModel, mappings: Mappings) -> Findings:
     return report(module, mappings)
 
 
+def _is_gpt2(architecture: DecoderOnlyArchitecture) -> bool:
+    return all(getattr(architecture, name) == usual for name, (usual, _) in OPTIONS.items())
+
+
 SPEC = ModelSpec(
     name="decoder-only",
     architecture=DecoderOnlyArchitecture,
@@ -172,4 +176,9 @@ SPEC = ModelSpec(
     label_note=label_note,
     stacked=StackedForm(_load_stacked),
     report=_report,
+    native=NativeForm(
+        "decoder_only",
+        shape=("hidden_size", "d_ff", "num_heads", "num_layers"),
+        supports=_is_gpt2,
+    ),
 )

@@ -59,6 +59,12 @@ Model* transformer_create(const native::Settings* settings, const native::Transf
     return made([&] { return native::make_transformer(*settings, *shape, inputs, labels); });
 }
 
+Model* decoder_only_create(const native::Settings* settings,
+                           const native::TransformerShape* shape, const std::int64_t* inputs,
+                           const std::int64_t* labels) {
+    return made([&] { return native::make_decoder_only(*settings, *shape, inputs, labels); });
+}
+
 void model_destroy(Model* model) { delete model; }
 
 // One learning rate per batch of the order, which has `size` rows. Returns whether they exist; if

@@ -10,7 +10,7 @@ struct MlpShape {
     std::int64_t hidden_size, num_layers;
 };
 
-// Likewise; hidden_size is d_model.
+// Likewise, of both transformers; hidden_size is d_model.
 struct TransformerShape {
     std::int64_t hidden_size, d_ff, num_heads, num_layers;
 };
@@ -20,5 +20,7 @@ Model* make_mlp(const Settings& settings, const MlpShape& shape, const std::int6
                 const std::int64_t* labels);
 Model* make_transformer(const Settings& settings, const TransformerShape& shape,
                         const std::int64_t* inputs, const std::int64_t* labels);
+Model* make_decoder_only(const Settings& settings, const TransformerShape& shape,
+                         const std::int64_t* inputs, const std::int64_t* labels);
 
 }  // namespace native
