@@ -10,6 +10,8 @@ from engines.engine import start_native
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe_types import Probe
+from transformer_experiments.decoder_only_utils import SPEC as DECODER_ONLY_SPEC
+from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER_SPEC
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -19,6 +21,11 @@ MLPS = [(0, 0), (49, 1), (41, 2), (36, 3), (33, 4), (30, 5), (149, 1), (7, 2), (
 TRANSFORMERS = [
     *[(32, 40, 32, 1), (32, 380, 16, 1), (32, 128, 8, 2), (32, 40, 4, 3), (24, 17, 8, 2)],
     *[(64, 83, 4, 2), (64, 256, 2, 1), (60, 31, 3, 1), (15, 7, 3, 2), (128, 175, 64, 1)],
+]
+# Likewise: heads of 16, 8, 64, 32, 4, 3 and 20 features.
+DECODER_ONLYS = [
+    *[(64, 256, 4, 1), (64, 83, 8, 2), (64, 40, 1, 3), (64, 70, 2, 2), (32, 40, 8, 1)],
+    *[(15, 7, 5, 2), (60, 31, 3, 1)],
 ]
 
 
@@ -32,6 +39,11 @@ def probes():
         architecture = TransformerArchitecture(*shape)
         protocol = TRANSFORMER_SPEC.protocol(dropout=dropout)
         yield f"{architecture.name} {dropout} {n}", Probe(architecture, protocol, 0, 1, n)
+    for shape, dropout, n in itertools.product(DECODER_ONLYS, (0.0, 0.1), (3, 40)):
+        architecture = DecoderOnlyArchitecture(*shape)
+        protocol = DECODER_ONLY_SPEC.protocol(dropout=dropout)
+        name = f"decoder-only {architecture.name} {dropout} {n}"
+        yield name, Probe(architecture, protocol, 0, 1, n)
 
 
 def bits(probe):

@@ -1,9 +1,11 @@
 // Trains one model without Python: reads what model.py hands to the library, prints what comes out.
 // For processors that are only emulated here (test_arm.py).
 //
-// Input: Settings, the kind of model (0 MLP, 1 transformer) and its shape as four int64, epochs and
-// number of weights as int64, inputs, labels (int64), per epoch an order (int64) and a learning rate
-// per batch (double), weights (float). Output: a loss per epoch (double), weights (float).
+// Input: Settings, the kind of model (0 MLP, 1 transformer, 2 decoder-only) and its shape as four
+// int64, epochs and number of weights as int64, inputs, labels (int64), per epoch an order (int64)
+// and a learning rate per batch (double), weights (float). Output: a loss per epoch (double),
+// weights (float).
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -34,13 +36,15 @@ int main() {
     auto weights = read<float>(sizes[1]);
     const MlpShape mlp{shape[1], shape[2]};
     const TransformerShape transformer{shape[1], shape[2], shape[3], shape[4]};
+    const auto make = shape[0] == 1 ? make_transformer : make_decoder_only;
     const std::unique_ptr<Model> model(
         shape[0] == 0 ? make_mlp(settings, mlp, inputs.data(), labels.data())
-                      : make_transformer(settings, transformer, inputs.data(), labels.data()));
+                      : make(settings, transformer, inputs.data(), labels.data()));
+    const auto counted = std::count_if(labels.begin(), labels.end(), [](auto x) { return x >= 0; });
     model->import_weights(weights.data());
     for (std::int64_t epoch = 0; epoch < sizes[0]; ++epoch) {
         model->train_epoch(orders[epoch], rates[epoch].data());
-        const double loss = model->evaluate().loss / double(tokens);
+        const double loss = model->evaluate().loss / double(counted);
         std::fwrite(&loss, sizeof loss, 1, stdout);
     }
     model->export_weights(weights.data());

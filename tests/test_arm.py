@@ -19,7 +19,7 @@ from engines.native.model import engine_settings
 from training.probe import start_probe
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
-KINDS = ("mlp", "transformer")  # as native_driver.cpp numbers them
+KINDS = ("mlp", "transformer", "decoder_only")  # as native_driver.cpp numbers them
 MISSING = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
 
 pytestmark = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from flat_loop import train_flat
-from protocols import ARCHITECTURES, SETTINGS, SIZES, perfect_but_not_lowest, probe_of
+from protocols import ARCHITECTURES, DECODER_ONLY, SETTINGS, SIZES, perfect_but_not_lowest, probe_of
 from scripts import BINARY_SEARCH, TRAIN_MLP, run_script
 
 from engines.engine import (
@@ -91,7 +91,7 @@ def test_outcome_of_the_reference(probe):
 
 @needs_engine
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.spec.name)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, DECODER_ONLY], ids=lambda a: a.spec.name)
 def test_every_setting_of_the_reference(architecture, name):
     assert_follows_the_reference(NativeEngine(), probe_of(architecture, SIZES[0], **SETTINGS[name]))
 
@@ -130,7 +130,9 @@ def test_probes_trained_together(own_engine):
 
 
 @needs_engine
-@pytest.mark.parametrize("architecture", [MLP, TRANSFORMER], ids=["mlp", "transformer"])
+@pytest.mark.parametrize(
+    "architecture", [MLP, TRANSFORMER, DECODER_ONLY], ids=lambda a: a.spec.name
+)
 def test_bits_do_not_depend_on_company(architecture):
     probes = [probe_of(architecture, n, repeat) for repeat, n in enumerate((45, 64, 3))]
 

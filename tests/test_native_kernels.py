@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from engines.native.load import load_engine
+from training.task import IGNORED
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 
@@ -134,6 +135,28 @@ def test_exp_and_log():
     np.testing.assert_allclose(log_y, np.log(y.astype(float)), rtol=2e-7, atol=6e-8)
 
 
+def test_gelu_and_its_derivative():
+    """GPT-2's, by its own formula in double; the engine's has no tanh."""
+    edges = [0, -0.0, 1e-30, -1e-30, 60, -60, 1e4, -1e4, np.nan, 3e38, -3e38, np.inf]
+    x = np.concatenate([np.linspace(-15, 15, 200_000), np.geomspace(1e-20, 1, 200), edges])
+    x = np.resize(x.astype(np.float32), 200_216)
+    value, slope = np.empty_like(x), np.empty_like(x)
+    call("test_gelu", ctypes.c_int64(x.size), *map(pointer, (x, value, slope)))
+    exact = torch.from_numpy(x).double().requires_grad_()
+    expected = F.gelu(exact, approximate="tanh")
+    expected.sum().backward()
+    np.testing.assert_allclose(value, expected.detach(), rtol=1e-6, atol=1e-7)
+    finite = np.isnan(x) | (np.abs(x) < 1e10)  # beyond, 0 * infinity: a NaN in torch too
+    np.testing.assert_allclose(slope[finite], exact.grad.numpy()[finite], rtol=1e-6, atol=3e-7)
+    # Relative errors stay small where 1 + tanh would cancel, and near 0.
+    small = (x > -8) & (x < 0)
+    u = np.sqrt(2 / np.pi) * (x[small].astype(float) + 0.044715 * x[small].astype(float) ** 3)
+    share = np.exp(2 * u) / (1 + np.exp(2 * u))
+    np.testing.assert_allclose(value[small], x[small] * share, rtol=2e-5)
+    tiny = np.abs(x) < 1e-4
+    np.testing.assert_allclose(value[tiny], x[tiny] * (0.5 + 0.398942 * x[tiny]), rtol=3e-7)
+
+
 @pytest.mark.parametrize(("vocab", "tokens"), [(10, 320), (2, 5), (3, 17), (37, 8)])
 def test_loss_and_gradient_agree_with_torch(vocab, tokens):
     generator = torch.Generator().manual_seed(vocab)
@@ -146,6 +169,20 @@ def test_loss_and_gradient_agree_with_torch(vocab, tokens):
     reference = F.cross_entropy(exact, labels, reduction="sum")
     (reference * 0.25).backward()
     assert loss == pytest.approx(reference.item(), rel=1e-6)
+    assert correct == int((logits.argmax(-1) == labels).sum())
+    np.testing.assert_allclose(gradient, exact.grad.numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize("ignored", [slice(0, 9), slice(3, None, 2), slice(None)], ids=str)
+def test_tokens_that_do_not_count(ignored):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(21, 5, generator=generator)
+    labels = torch.randint(5, (21,), generator=generator)
+    labels[ignored] = IGNORED
+    loss, correct, gradient = score(logits, labels)
+    exact = logits.double().requires_grad_()
+    (F.cross_entropy(exact, labels, reduction="sum") * 0.25).backward()
+    assert loss == pytest.approx(F.cross_entropy(logits, labels, reduction="sum").item(), rel=1e-6)
     assert correct == int((logits.argmax(-1) == labels).sum())
     np.testing.assert_allclose(gradient, exact.grad.numpy(), atol=1e-7)
 

@@ -48,8 +48,9 @@ struct Gelu {
 inline Gelu gelu(vec x) {
     constexpr float A = 1.5957691216057308f, B = 0.0713548162726f;  // sqrt(8 / pi), c of it
     const vec square = x * x, minus_2u = x * fma(square, -B, -A);
-    const vec e = exp(select(minus_2u > 80.0f, splat(80.0f), minus_2u));  // where the value is 0
-    const vec share = 1.0f / (e + 1.0f), value = x * share;
+    const ivec vanishes = minus_2u > 80.0f;  // beyond 88 there is no exp
+    const vec e = exp(select(vanishes, splat(80.0f), minus_2u));
+    const vec share = select(vanishes, vec{}, 1.0f / (e + 1.0f)), value = x * share;
     return {value, fma(value * (e * share), fma(square, 3 * B, A), share)};
 }
 

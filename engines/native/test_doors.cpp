@@ -24,6 +24,14 @@ void test_exp_log(std::int64_t count, const float* x, float* exp_x, float* log_x
     }
 }
 
+void test_gelu(std::int64_t count, const float* x, float* value, float* slope) {
+    for (std::int64_t i = 0; i < count; i += native::VL) {  // whole vectors only
+        const native::Gelu y = native::gelu(native::load(x + i));
+        native::store(value + i, y.value);
+        native::store(slope + i, y.slope);
+    }
+}
+
 // `rates` (steps,) and gradients g (steps, count), times 0.5: all steps of p with moments m and v.
 void test_adamw(std::int64_t count, std::int64_t steps, const double* rates, double beta1,
                 float* p, const float* g, float* m, float* v) {
