@@ -21,8 +21,8 @@ def logged(longest_seconds=float("inf")):
     """Return the rows of the engine's published-protocol probes that took no longer."""
     return [
         row
-        for spec in MODELS.values()
-        for row in read_rows(ROOT / "results" / f"{spec.name}_probes.csv", probe_layout(spec))
+        for path in sorted((ROOT / "results").glob("*_probes.csv"))
+        for row in read_rows(path, probe_layout(MODELS[path.stem.removesuffix("_probes")]))
         if (row["protocol"], row["bits"]) == ("paper", BITS_VERSION)
         and row["seconds"] <= longest_seconds
     ]
