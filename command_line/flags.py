@@ -211,11 +211,12 @@ def resolve_device(name: str) -> str:
 
 
 def _has_no_gpu() -> bool:
-    """Return whether it is certain, without torch, that there is none to use.
+    """Return whether it is certain, without torch, that there is none that "auto" would use.
 
-    On Linux a driver shows as one of these devices: of NVIDIA, of AMD, of Windows below WSL. macOS
-    has no CUDA.
+    On Linux a driver shows as one of these devices: of NVIDIA, on its small boards, of AMD, of
+    Windows below WSL.
     """
-    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-    has_none = sys.platform == "linux" and not any(os.path.exists(device) for device in devices)
-    return has_none or sys.platform == "darwin"
+    if sys.platform == "darwin":
+        return True
+    devices = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+    return sys.platform == "linux" and not any(os.path.exists(device) for device in devices)

@@ -1,6 +1,7 @@
 """Helpers that run the project's scripts as a user would."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN_MLP = ROOT / "mlp_experiments" / "train_mlp.py"
 TRAIN_TRANSFORMER = ROOT / "transformer_experiments" / "train_transformer.py"
 BINARY_SEARCH = ROOT / "threshold_search" / "binary_search.py"
+FIGURES = ROOT / "visualizations" / "figures.py"
+GENERATOR = ROOT / "dataset" / "synthetic_generator.py"
+SCRIPTS = (TRAIN_MLP, TRAIN_TRANSFORMER, BINARY_SEARCH, FIGURES, GENERATOR)
 
 
 def command(script, *flags):
@@ -31,3 +35,12 @@ def run_script(script, *flags, cwd, timeout=300, **environment):
 def results_without_seconds(path):
     """Return the lines of a results CSV without their last column, the seconds."""
     return [line.rsplit(",", 1)[0] for line in Path(path).read_text().splitlines()]
+
+
+def checkout(target, *without):
+    """Copy this checkout, the built engine included, but not what runs and tools left in it.
+
+    Folders and files named in ``without`` stay behind. Returns the copy.
+    """
+    left = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "runs", *without)
+    return shutil.copytree(ROOT, target, ignore=left)

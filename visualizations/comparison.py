@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from threshold_search.models import MODELS
+from threshold_search.plan import published_configurations
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
@@ -51,13 +56,60 @@ def published() -> pd.DataFrame:
     ``num_parameters``, the true count; the sizes, NA (of Int64) where a model lacks one;
     ``published_mean``, ``published_median`` and ``published_std`` of the first failing size over
     five repeats, in sequences.
+
+    The rows are known without the file. Where it cannot be used a note on stderr says why, and
+    ``table`` and the published numbers are NA.
     """
+    rows = _published_rows()
+    keys = list(rows.columns)
+    values = ["table", *_PUBLISHED]
+    try:
+        tables = _published_tables(keys)
+    except (OSError, ValueError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        _note(f"no published numbers: {PUBLISHED_TABLES}: {reason}")
+        tables = pd.DataFrame(columns=[*keys, *values])
+    types = {"table": "Int64", **dict.fromkeys(_PUBLISHED, "float")}
+    return _join(rows, tables, keys, values)[["table", *keys, *_PUBLISHED]].astype(types)
+
+
+def _published_rows() -> pd.DataFrame:
+    """Return model, budget, true size and sizes of every published row, in the paper's order."""
+    rows = [
+        {"model": spec.name, "budget": budget, **architecture.columns()}
+        for spec in MODELS.values()
+        for architecture, _, budget in published_configurations(spec, spec.protocol(), {})
+    ]
+    # The sizes in the order of the model that has the most.
+    most_first = sorted(rows, key=len, reverse=True)
+    columns = list(dict.fromkeys(name for row in most_first for name in row))
+    return pd.DataFrame(rows, columns=columns, dtype=object).astype(_key_types(columns))
+
+
+def _key_types(columns: Sequence[str]) -> dict[str, str]:
+    return {**dict.fromkeys(columns, "Int64"), "model": "str"}
+
+
+def _published_tables(keys: list[str]) -> pd.DataFrame:
+    """Return what the file has of the published rows; raise what says that it has not."""
     tables = pd.read_csv(PUBLISHED_TABLES).rename(columns=_PUBLISHED_NAMES)
-    columns = list(tables.columns)
-    sizes = columns[columns.index("budget") + 1 : columns.index("published_mean")]
-    order = ["table", "model", "budget", "num_parameters", *sizes]
-    types = {**dict.fromkeys(order, "Int64"), "model": "str", **dict.fromkeys(_PUBLISHED, "float")}
-    return tables[[*order, *_PUBLISHED]].astype(types)
+    columns = [*keys, "table", *_PUBLISHED]
+    if missing := [name for name in columns if name not in tables]:
+        names = {new: old for old, new in _PUBLISHED_NAMES.items()}
+        raise ValueError(f"it has no column {names.get(missing[0], missing[0])}")
+    numbers = dict.fromkeys(_PUBLISHED, "float")
+    tables = tables[columns].astype({**_key_types(keys), "table": "Int64", **numbers})
+    sizes = tables[_PUBLISHED].to_numpy()
+    if not (np.isfinite(sizes).all() and (sizes[:, :2] > 0).all() and (sizes[:, 2] >= 0).all()):
+        raise ValueError("a number is missing or out of range")
+    if tables.duplicated(keys).any():
+        raise ValueError("it has a row twice")
+    return tables
+
+
+@functools.cache  # several tables need the numbers; one note is enough
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
 
 
 def beside_published(searches: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:

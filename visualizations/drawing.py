@@ -6,9 +6,10 @@ Tables are those of visualizations/comparison.py: ``ours_*``, ``published_*``, `
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -65,20 +67,32 @@ def style_of(index: int) -> Style:
     return Style(_STYLES[place].color, shape.marker, shape.size)
 
 
-@contextlib.contextmanager
+@contextmanager
 def own_style() -> Iterator[None]:
-    """Draw or write with matplotlib's defaults, whatever the user's matplotlibrc or program sets.
-
-    Texts take their settings when they are made, and find their font when they are written.
-    """
+    """Set Matplotlib's own defaults, whatever a user's matplotlibrc says, and restore it after."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: text stays text
         yield
+
+
+class OwnStyleFigure(Figure):
+    """A figure that is drawn in :func:`own_style`; it should be made in it, too."""
+
+    @own_style()
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw everything; ticks, for one, take their settings only now."""
+        super().draw(renderer)
+
+    @own_style()
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Write a file."""
+        super().savefig(*args, **kwargs)
 
 
 def new_figure(title: str, size: tuple[float, float] = (6.8, 5.0)) -> tuple[Figure, Axes]:
     """Return a figure of ``size`` inches, outside pyplot, and its axes."""
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    figure = OwnStyleFigure(figsize=size, dpi=100, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11)
     axes.grid(color="0.9", linewidth=0.6)
@@ -166,9 +180,14 @@ def repeats_text(rows: pd.DataFrame) -> str:
 
 
 def log_limits(table: pd.DataFrame) -> tuple[float, float]:
-    """Return limits around all means and upper error bars, with room for the crosses below."""
+    """Return limits around all means and upper error bars, with room for the crosses below.
+
+    Without any mean they are of no meaning.
+    """
     means = table[["ours_mean", "published_mean"]].to_numpy(dtype=float)
     spreads = table[["ours_std", "published_std"]].fillna(0).to_numpy(dtype=float)
+    if np.isnan(means).all():
+        return 1.0, 1000.0
     return float(np.nanmin(means)) / 2.2, float(np.nanmax(means + spreads)) * 1.8
 
 

@@ -18,6 +18,7 @@ repeats, in the published convention (first_failure), of the current bits versio
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from numbers import Integral
@@ -29,8 +30,8 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
     from command_line.parser import begin
 
     begin()
+    os.environ["MPLBACKEND"] = "agg"  # files are all that is drawn; another may not even exist
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -171,6 +172,8 @@ def ours_against_published_figure(
     """Scatter of our mean against the published mean, one point per measured row."""
     table = every_published_row(results_dir, protocol, bits)
     title = titled("Ours against published", protocol, bits)
+    if table["published_mean"].isna().all():
+        title += "\n(there are no published numbers)"
     figure, axes = new_figure(title, size=(5.2, 5.6))
     bottom, top = log_limits(table)
     axes.set(xscale="log", yscale="log", xlim=(bottom, top), ylim=(bottom, top), aspect="equal")
@@ -223,9 +226,9 @@ def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    write_whole(png, lambda file: figure.savefig(file, format="png", dpi=200))
-    with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: text stays text
-        undated = {"CreationDate": None}
+    undated = {"CreationDate": None}
+    with own_style():
+        write_whole(png, lambda file: figure.savefig(file, format="png", dpi=200))
         write_whole(pdf, lambda file: figure.savefig(file, format="pdf", metadata=undated))
     return [png, pdf]
 
