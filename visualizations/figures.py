@@ -227,9 +227,8 @@ def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
     undated = {"CreationDate": None}
-    with own_style():
-        write_whole(png, lambda file: figure.savefig(file, format="png", dpi=200))
-        write_whole(pdf, lambda file: figure.savefig(file, format="pdf", metadata=undated))
+    write_whole(png, lambda file: figure.savefig(file, format="png", dpi=200))
+    write_whole(pdf, lambda file: figure.savefig(file, format="pdf", metadata=undated))
     return [png, pdf]
 
 
