@@ -6,10 +6,12 @@
 Per model and step, one thread, batch 32, everything included (batch selection, masks, forward,
 backward, clipping, AdamW). Five MLPs train in turn, one transformer alone. The engines take turns
 in every round and the fastest round of each counts. The floor is 6 * batch * parameters FLOP for
-an MLP, times T for a transformer, at this machine's measured sgemm rate. Where JAX is installed
-(requirements-bench.txt), it trains one model of four configurations in a process pinned to one CPU,
-in turn with the others, its compilation apart (jax_step.py). Prints the table and writes
-results/benchmarks/step_times.csv.
+an MLP, times T for a transformer, at this machine's measured sgemm rate. For the decoder-only model
+it counts what the answers need, weight by weight: keys and values of every position, in the last
+layer the rest and the head at T positions alone; a token looked up costs nothing. Where JAX is
+installed (requirements-bench.txt), it trains one model of four configurations in a process pinned
+to one CPU, in turn with the others, its compilation apart (jax_step.py). Prints the table and
+writes results/benchmarks/step_times.csv.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax_step
 import torch
@@ -31,6 +34,7 @@ from training.loop import train
 from training.probe import start_probe
 from training.probe_types import Probe
 from training.spec import Architecture
+from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[tuple[Architecture, int]] = [
@@ -42,12 +46,24 @@ CONFIGURATIONS: list[tuple[Architecture, int]] = [
     (TransformerArchitecture(64, 768, 32, 1), 1),
     (TransformerArchitecture(128, 1550, 64, 1), 1),
     (TransformerArchitecture(128, 175, 1, 3), 1),
+    (DecoderOnlyArchitecture(64, 256, 4, 1), 1),
 ]
 JAX_CONFIGURATIONS = [CONFIGURATIONS[i][0] for i in (0, 3, 4, 5)]
-# How often a sequence uses a parameter in one pass.
-USES: dict[type[Architecture], Callable[[Architecture], int]] = {
-    MLPArchitecture: lambda architecture: 1,
-    TransformerArchitecture: lambda architecture: architecture.seq_len,
+
+
+def decoder_only_products(a: DecoderOnlyArchitecture) -> int:
+    """Return the products with a weight that one sequence's answers need in a forward pass."""
+    d, positions = a.hidden_size, 2 * a.seq_len - 1
+    keys_and_values, rest = 2 * d * d, 2 * d * d + 2 * d * a.d_ff
+    last = positions * keys_and_values + a.seq_len * (rest + d * a.vocab_size)
+    return (a.num_layers - 1) * positions * (keys_and_values + rest) + last
+
+
+# Products with a parameter that one sequence needs in a forward pass.
+PRODUCTS: dict[type[Architecture], Callable[[Any], int]] = {
+    MLPArchitecture: lambda a: a.num_parameters,
+    TransformerArchitecture: lambda a: a.seq_len * a.num_parameters,
+    DecoderOnlyArchitecture: decoder_only_products,
 }
 SEQUENCES = 512
 WARM_EPOCHS = 3  # of the reference loop; the first one also allocates the optimiser's state
@@ -140,8 +156,7 @@ def main() -> None:
             for name, epoch in engines.items():
                 best[name] = min(best[name], epoch())
             rate = max(rate, sgemm_rate(trials=1))
-        uses = 32 * USES[type(architecture)](architecture)
-        floor = 6 * uses * architecture.num_parameters / rate
+        floor = 6 * 32 * PRODUCTS[type(architecture)](architecture) / rate
         fast = best.get("fast", best["torch_fallback"])
         rows.append(
             {
