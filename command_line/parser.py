@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line, without the usage, and exit."""
-        self.exit(USER_ERROR_STATUS, f"{self.prog}: error: {message}\n")
+        self.exit(USER_ERROR_STATUS, _error(self.prog, message) + "\n")
 
 
 def begin() -> None:
@@ -82,9 +82,9 @@ def _attempt(action: Callable[[], None]) -> tuple[int, list[str]]:
     except SystemExit as end:  # of --help and of mistakes in the flags, which have been printed
         return int(end.code or 0), []
     except UserError as error:
-        return USER_ERROR_STATUS, [f"{program}: error: {error}"]
+        return USER_ERROR_STATUS, [_error(program, error)]
     except (OutOfMemory, SomeFailed) as error:
-        return FAILURE_STATUS, [f"{program}: error: {error}"]
+        return FAILURE_STATUS, [_error(program, error)]
     except MemoryError:
         return FAILURE_STATUS, [f"{program}: error: not enough memory"]
     except OutputLost as lost:
@@ -94,6 +94,14 @@ def _attempt(action: Callable[[], None]) -> tuple[int, list[str]]:
     except KeyboardInterrupt as interrupt:
         return interrupted_status(), [f"\n{str(interrupt) or 'interrupted'}"]
     return 0, []
+
+
+def _error(program: str, message: object) -> str:
+    """Return the one line of an error: what could break it or move the cursor is escaped."""
+    return f"{program}: error: " + "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(message)
+    )
 
 
 class SomeFailed(Exception):

@@ -168,6 +168,8 @@ def result_layout_of(header: list[str], model: str) -> Layout | None:
 def _layout_of(
     header: list[str], before: dict[str, Parser], after: dict[str, Parser]
 ) -> Layout | None:
-    sizes = header[len(before) : len(header) - len(after)]
-    layout = Layout({**before, **dict.fromkeys(sizes, _number_or_word), **after})
-    return layout if layout.columns == header and sizes[:1] == ["num_parameters"] else None
+    sizes: dict[str, Parser] = dict.fromkeys(
+        header[len(before) : len(header) - len(after)], _number_or_word
+    )
+    layout = Layout({**before, **sizes, "num_parameters": _count, **after})
+    return layout if layout.columns == header and [*sizes][:1] == ["num_parameters"] else None
