@@ -1,6 +1,7 @@
 """Helpers that run the project's scripts as a user would."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,25 @@ def run_script(script, *flags, cwd, timeout=300, **environment):
         timeout=timeout,
         env={**os.environ, **environment},
     )
+
+
+def children(process):
+    """Return the ids of the worker processes of a running search."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
+    )
+    return [int(number) for number in found.stdout.split()]
+
+
+def run_here(script, flags, monkeypatch, capsys):
+    """Run a script in this process (importing torch once); return (status, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", [str(script), *flags])
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    return status, *capsys.readouterr()
 
 
 def results_without_seconds(path):

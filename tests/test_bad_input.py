@@ -1,12 +1,11 @@
 """Every mistake in the flags: one clear line on stderr, status 2, nothing written."""
 
-import runpy
 import subprocess
 import sys
 
 import pytest
 import torch
-from scripts import BINARY_SEARCH, TRAIN_MLP, TRAIN_TRANSFORMER, run_script
+from scripts import BINARY_SEARCH, TRAIN_MLP, TRAIN_TRANSFORMER, run_here, run_script
 
 from command_line.parser import run
 from training.bits import BITS_VERSION
@@ -69,17 +68,6 @@ CASES = [
     (TRAIN_TRANSFORMER, "--heads 4", "--params"),
     (TRAIN_TRANSFORMER, "--params 64000 --save .", "cannot write"),
 ]
-
-
-def run_here(script, flags, monkeypatch, capsys):
-    """Run a script in this process (importing torch once); return (status, stdout, stderr)."""
-    monkeypatch.setattr(sys, "argv", [str(script), *flags])
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-        status = 0
-    except SystemExit as end:
-        status = end.code
-    return status, *capsys.readouterr()
 
 
 def assert_refused(status, stdout, stderr, clue):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Fork would copy the locks of torch's thread pool in whatever state they are.
 _CONTEXT = multiprocessing.get_context("spawn")
 LOSSES_ALLOWED = 3
+EXIT_SECONDS = 1.0
 OOM_SCORE = "100"  # counts as if it used a tenth more of the machine's memory
 CALLED_DURING_IMPORT = 78  # exit status of a worker: its import of the caller's script searches
 NO_GUARD = (
@@ -175,6 +176,7 @@ class Workers:
     def _replace(self, dead: _Worker) -> None:
         """Give a dead worker's job to a new one."""
         probe = dead.job[0]
+        dead.process.join(EXIT_SECONDS)  # it may still be on its way out, to its own exit status
         dead.process.kill()
         dead.process.join()
         dead.connection.close()
