@@ -20,7 +20,9 @@ def control_groups(controller: str, root: Path = ROOT, own: Path = OWN) -> Itera
     except OSError:
         return
     for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if line.count(":") < 2:
+            continue
+        _, controllers, path = line.split(":", 2)
         if not controllers:
             tops = [root, root / "unified"]  # the latter beside version 1
         elif controller in controllers.split(","):

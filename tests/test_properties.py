@@ -58,11 +58,17 @@ protocols = st.lists(st.text(string.ascii_letters + string.digits + "=_.,\"'", m
 )
 
 
+# Words of an architecture: whoever reads a file without its spec takes digits for a number.
+words = st.from_regex(r"[a-z][a-z-]{0,7}", fullmatch=True)
+
+
 @st.composite
 def identities(draw, spec, before=()):
     identity = {"model": spec.name, "protocol": draw(protocols), "bits": draw(counts)}
     identity |= {name: draw(positive) for name in before}
-    identity |= {name: draw(counts) for name in spec.columns}
+    identity |= {
+        name: draw(counts if kind is int else words) for name, kind in spec.columns.items()
+    }
     return {**identity, "repeat": draw(counts), "seed": draw(counts)}
 
 

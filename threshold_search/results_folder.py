@@ -126,6 +126,9 @@ class ProbeLog:
             content = whole
             self._whole_bytes = len(content)
         if not content.strip(BLANK):
+            # A blank file loses what it has: what is written next has to begin it.
+            if is_plain(self.path) and self.path.stat().st_size > 0:
+                self._whole_bytes = 0
             return
         self._before_next = "" if content == whole else "\n"
         contradicting = set()
