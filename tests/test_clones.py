@@ -62,11 +62,12 @@ def test_a_search_of_a_second_clone_is_its_own(clone):
     project = clone / "pyproject.toml"
     project.write_text(project.read_text().replace('version = "', 'version = "9.', 1))
     # The workers say where their code is from.
-    workers = clone / "threshold_search" / "workers.py"
+    workers = clone / "threshold_search" / "executor.py"
     workers.write_text(
         workers.read_text().replace(
             "    import torch\n",
-            "    import torch, training\n    print('worker', training.__path__, file=sys.stderr)\n",
+            "    import sys, torch, training\n"
+            "    print('worker', training.__path__, file=sys.stderr)\n",
             1,
         )
     )

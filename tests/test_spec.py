@@ -82,7 +82,9 @@ def flags_of(parse, argv, monkeypatch):
 def test_the_scripts_flags_are_known(monkeypatch):
     spec = MODELS["mlp"]
     everything = flags_of(lambda: binary_search._parse([spec]), ["x"], monkeypatch)
-    everything |= flags_of(lambda: training_script._parse(spec, ""), ["x"], monkeypatch)
+    everything |= flags_of(
+        lambda: training_script._parse(spec, ["mlp", "other"], ""), ["x"], monkeypatch
+    )
     own = {flag.name for flag in spec.flags} | set(vars(spec.paper))
     assert everything - own <= SCRIPT_FLAGS
 
