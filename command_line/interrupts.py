@@ -42,7 +42,7 @@ def end_like_ctrl_c() -> None:
 def _handle(handler: signal.Handlers | object) -> None:
     for number in ENDING:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, _exit):
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)  # type: ignore[arg-type]  # a function or SIG_IGN
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
