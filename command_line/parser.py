@@ -68,7 +68,7 @@ def run(main: Callable[[], None]) -> None:
     status, lines = _attempt(main)
     # Here, where it can be told that this fails. A reader that is slow can be interrupted as well.
     lost_status, lost = _attempt(lambda: finish_output(has_output or status != 0))
-    for line in lines + lost:
+    for line in dict.fromkeys(lines + lost):
         print(line, file=sys.stderr)
     if status := status or lost_status:
         sys.exit(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -13,23 +14,34 @@ class OutputLost(Exception):
 
 
 class _Output:
-    """Standard output that raises :class:`OutputLost` where it cannot be written."""
+    """Standard output that raises :class:`OutputLost` where it cannot be written, and keeps it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.lost: OutputLost | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Write ``text`` or raise OutputLost."""
-        with _as_lost():
+        with self._as_lost():
             return self._stream.write(text)
 
     def flush(self) -> None:
         """Write what is buffered or raise OutputLost."""
-        with _as_lost():
+        with self._as_lost():
             self._stream.flush()
+
+    @contextlib.contextmanager
+    def _as_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            has_left = isinstance(error, BrokenPipeError)
+            reason = "" if has_left else f"cannot write to standard output: {error.strerror}"
+            self.lost = OutputLost(reason)
+            raise self.lost from None
 
 
 class _Notes:
@@ -52,16 +64,6 @@ class _Notes:
         """Write what is buffered if possible."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
-
-
-@contextlib.contextmanager
-def _as_lost() -> Any:
-    try:
-        yield
-    except BrokenPipeError:
-        raise OutputLost from None
-    except OSError as error:
-        raise OutputLost(f"cannot write to standard output: {error.strerror}") from None
 
 
 def fill_descriptors() -> None:
@@ -96,7 +98,7 @@ def protect_streams() -> bool:
 
 
 def finish_output(has_reader: bool) -> None:
-    """Write what is buffered; raise OutputLost where that fails, or nobody could read it.
+    """Write what is buffered; raise OutputLost if that or a write before it fails, or none reads.
 
     It is done with after that, so that the interpreter need not complain of it when it ends.
     """
@@ -105,6 +107,8 @@ def finish_output(has_reader: bool) -> None:
     except BaseException:  # a Ctrl-C while a reader takes its time, too
         abandon_output()
         raise
+    if isinstance(sys.stdout, _Output) and sys.stdout.lost is not None:
+        raise sys.stdout.lost
     if not has_reader:
         raise OutputLost("standard output is closed")
 

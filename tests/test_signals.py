@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripts import BINARY_SEARCH, TRAIN_MLP
+from scripts import BINARY_SEARCH, FIGURES, GENERATOR, TRAIN_MLP
 
 SLOW = ("--hidden-size", "200", "--layers", "3", "--learning-rate", "1e-6", "--min-delta", "0")
 SEARCH = (*SLOW, "--model", "mlp", "--repeats", "4", "--workers", "2", "--results-dir", "out")
@@ -63,8 +63,11 @@ def wait_for_workers(process, folder):
     return members(process)
 
 
-@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
-@pytest.mark.parametrize("whole_group", [False, True], ids=["driver", "group"])
+@pytest.mark.parametrize(
+    ("number", "whole_group"),
+    [(signal.SIGTERM, False), *((number, True) for number in STATUS)],
+    ids=["SIGTERM alone", *(f"{number.name} to the group" for number in STATUS)],
+)
 def test_a_search_ends_in_one_line(number, whole_group, tmp_path):
     process = start(BINARY_SEARCH, SEARCH, tmp_path)
     assert len(wait_for_workers(process, tmp_path)) >= 3  # the driver and two workers
@@ -106,3 +109,122 @@ def test_nohup_stays(tmp_path):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 143
+
+
+# Sends this process a signal, or two, when it is about to import a module.
+DURING_IMPORT = """
+import os, runpy, signal, sys
+name, *numbers = sys.argv[1].split()
+
+class Finder:
+    def find_spec(self, found, path=None, target=None):
+        if found == name:
+            for number in numbers:
+                os.kill(os.getpid(), int(number))
+
+sys.meta_path.insert(0, Finder())
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+SMALL = ["--hidden-size", "2", "--layers", "1"]
+
+
+def interrupted_at(module, numbers, script, *flags):
+    numbers = " ".join(str(int(number)) for number in numbers)
+    ended = subprocess.run(
+        [sys.executable, "-c", DURING_IMPORT, f"{module} {numbers}", str(script), *flags],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("script", "module"),
+    [(FIGURES, "matplotlib"), (GENERATOR, "numpy"), (BINARY_SEARCH, "numpy"), (TRAIN_MLP, "numpy")],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_a_script_that_is_still_being_imported(script, module, number):
+    ended = interrupted_at(module, [number], script, "--help")
+    assert ended == (STATUS[number], "", "\ninterrupted\n")
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)],
+    ids=["one", "several"],
+)
+def test_while_torch_is_imported(numbers, tmp_path):
+    """It counts once torch is there; a search says how to go on."""
+    flags = [*SMALL, "--model", "mlp", "--repeats", "1", "--results-dir", str(tmp_path / "out")]
+    status, stdout, stderr = interrupted_at("torch", numbers, BINARY_SEARCH, *flags)
+    # Which of several comes first after being held back is the system's choice.
+    assert status in {STATUS[number] for number in numbers}
+    assert stdout == ""
+    assert stderr.strip().count("\n") == 0
+    assert "the same command continues" in stderr
+
+
+def test_several_signals_are_one_end(tmp_path):
+    process = start(BINARY_SEARCH, SEARCH, tmp_path)
+    wait_for_workers(process, tmp_path)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        os.killpg(process.pid, number)
+        time.sleep(0.01)
+    _, stderr = process.communicate(timeout=30)
+    # Which of those that are pending at one moment comes first is the system's choice.
+    assert process.returncode in STATUS.values()
+    assert stderr.strip().count("\n") == 0
+    assert "the same command continues" in stderr
+
+
+def test_a_reader_that_takes_its_time_can_be_left(tmp_path):
+    """The pipe is full: the interpreter must not wait for it either when it ends."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, str(GENERATOR), "--num-sequences", "20000"],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    )
+    os.close(writing)
+    try:
+        wait_until(lambda: is_stuck(process), process)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=20)
+    finally:
+        os.close(reading)
+    assert (process.returncode, stderr) == (143, "\ninterrupted\n")
+
+
+def is_stuck(process):
+    """Return whether a process sleeps and has used no time for a while."""
+
+    def times():
+        with open(f"/proc/{process.pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return fields[0], fields[11:13]
+
+    before = times()
+    time.sleep(0.3)
+    return before[0] == "S" and times() == before and before[1] != ["0", "0"]
+
+
+def test_a_signal_reaches_a_search_in_another_thread_as_ever():
+    """Handlers belong to the main thread: a worker started in another must not ask for one."""
+    program = (
+        "import threading\n"
+        "from command_line.interrupts import interrupts_held_back\n"
+        "def body():\n"
+        "    with interrupts_held_back():\n"
+        "        print('held')\n"
+        "thread = threading.Thread(target=body); thread.start(); thread.join()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("held\n", "")

@@ -12,6 +12,7 @@ an earlier one was stopped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from command_line.flags import (
     protocol_from,
 )
 from command_line.parser import Parser, SomeFailed, positive_int, run, user_path
+from command_line.streams import OutputLost
 from threshold_search.models import MODELS, find_spec
 from threshold_search.plan import (
     Configuration,
@@ -69,7 +71,8 @@ def main() -> None:
     if finished.rows:
         from visualizations.report import summary_table
 
-        print(summary_table(finished.rows))
+        with contextlib.suppress(OutputLost):  # said at the end, beside what else has failed
+            print(summary_table(finished.rows))
     if not finished.trained:
         print(
             f"note: the logs in {args.results_dir} had every probe; nothing was trained. To "
