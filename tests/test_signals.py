@@ -63,10 +63,11 @@ def wait_for_workers(process, folder):
     return members(process)
 
 
+# Ctrl-C, to the whole group, is in tests/test_end_to_end.py.
 @pytest.mark.parametrize(
     ("number", "whole_group"),
-    [(signal.SIGTERM, False), *((number, True) for number in STATUS)],
-    ids=["SIGTERM alone", *(f"{number.name} to the group" for number in STATUS)],
+    [(signal.SIGTERM, True), (signal.SIGHUP, False)],
+    ids=["SIGTERM to the group", "SIGHUP to the driver"],
 )
 def test_a_search_ends_in_one_line(number, whole_group, tmp_path):
     process = start(BINARY_SEARCH, SEARCH, tmp_path)
@@ -99,16 +100,20 @@ def test_training_ends_in_one_line(number, tmp_path):
     assert (stdout, stderr.strip()) == ("", "interrupted")
 
 
-def test_nohup_stays(tmp_path):
+def test_nohup_stays_and_several_signals_are_one_end(tmp_path):
     process = start(BINARY_SEARCH, SEARCH, tmp_path, ignored=[signal.SIGHUP])
     wait_for_workers(process, tmp_path)
     log = tmp_path / "out" / "mlp_probes.csv"
     os.killpg(process.pid, signal.SIGHUP)
     before = log.read_bytes()
     wait_until(lambda: len(log.read_bytes()) > len(before), process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        os.killpg(process.pid, number)
+        time.sleep(0.01)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143
+    assert stderr.strip().count("\n") == 0
+    assert "the same command continues" in stderr
 
 
 # Sends this process a signal, or two, when it is about to import a module.
@@ -165,19 +170,6 @@ def test_while_torch_is_imported(numbers, tmp_path):
     # Which of several comes first after being held back is the system's choice.
     assert status in {STATUS[number] for number in numbers}
     assert stdout == ""
-    assert stderr.strip().count("\n") == 0
-    assert "the same command continues" in stderr
-
-
-def test_several_signals_are_one_end(tmp_path):
-    process = start(BINARY_SEARCH, SEARCH, tmp_path)
-    wait_for_workers(process, tmp_path)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        os.killpg(process.pid, number)
-        time.sleep(0.01)
-    _, stderr = process.communicate(timeout=30)
-    # Which of those that are pending at one moment comes first is the system's choice.
-    assert process.returncode in STATUS.values()
     assert stderr.strip().count("\n") == 0
     assert "the same command continues" in stderr
 
