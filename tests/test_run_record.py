@@ -24,6 +24,7 @@ FIELDS = [
     *("time", "command", "commit", "modified", "version", "bits", "engines", "native", "workers"),
     *("cpu", "architecture", "system", "python", "numpy", "torch"),
     "torch_vectors",
+    "gpu",
 ]
 QUICK = "--model mlp --params 1000 --layers 0 --max-size 2 --workers 1"
 
@@ -97,6 +98,13 @@ def test_what_the_caller_says_of_the_native_engine_is_kept():
     assert entry["native"] == {"compiler": "c++"}
     assert entry["engines"]["transformer"] == {"engine": "stacked", "device": "cpu"}
     assert entry["workers"] == 3
+
+
+def test_the_gpu_is_named(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a fast one")
+    assert describe_run({}, "cuda", 1)["gpu"] == "a fast one"
+    assert describe_run({}, "cpu", 1)["gpu"] is None
 
 
 @pytest.mark.parametrize(

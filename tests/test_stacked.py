@@ -58,8 +58,8 @@ def outcomes_of(stack, probes, *on_epoch):
     return [dataclasses.replace(o, seconds=0.0) for o in train_stack(stack, starts, *on_epoch)]
 
 
-def trained(probes):
-    return outcomes_of(stack_of(probes), probes)
+def trained(probes, device="cpu"):
+    return outcomes_of(stack_of(probes, device), probes)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -82,12 +82,16 @@ def test_follows_the_reference(architecture, sizes, changes, device):
         assert weights.keys() == dict(model.named_parameters()).keys()
 
 
-def test_a_probe_does_not_know_its_neighbours():
-    probes = probes_of(TransformerArchitecture(16, 20, 2, 1), (40, 70, 33, 3), {}, 12)
-    together = trained(probes)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "architecture", [MLPArchitecture(49, 1), TransformerArchitecture(16, 20, 2, 1)]
+)
+def test_a_probe_does_not_know_its_neighbours(architecture, device):
+    probes = probes_of(architecture, (40, 70, 33, 3), {}, 12)
+    together = trained(probes, device)
     for probe, outcome in zip(probes, together, strict=True):
-        assert trained([probe]) == [outcome]
-    assert trained(probes[::-1])[::-1] == together
+        assert trained([probe], device) == [outcome]
+    assert trained(probes[::-1], device)[::-1] == together
 
 
 def test_one_diverging_model_leaves_the_others_alone():

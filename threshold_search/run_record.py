@@ -60,6 +60,7 @@ def describe_run(
         "numpy": _version("numpy"),
         "torch": _version("torch"),
         "torch_vectors": _torch_vectors(),
+        "gpu": _gpu(device),
     }
 
 
@@ -143,6 +144,12 @@ def _torch_vectors() -> str | None:
     """Return the vector instructions that torch uses, if it is there; it is not imported for it."""
     torch = sys.modules.get("torch")
     return torch.backends.cpu.get_cpu_capability() if torch else None
+
+
+def _gpu(device: str) -> str | None:
+    """Return the name of the CUDA device that trains, if one does; torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and device == "cuda" else None
 
 
 def _version(package: str) -> str | None:
