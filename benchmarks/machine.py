@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import sys
@@ -50,13 +51,22 @@ def _seconds(work) -> float:
     return time.perf_counter() - start
 
 
-def report(rows: list[dict], name: str) -> None:
-    """Print the table and write it, with hardware and versions, to results/benchmarks/NAME.csv."""
+def report(rows: list[dict], name: str, keeps_others_than: str | None = None) -> None:
+    """Print the table and write it, with hardware and versions, to results/benchmarks/NAME.csv.
+
+    With the name of a model, the file's rows of other models stay, before the new ones.
+    """
     table = pd.DataFrame(rows)
     facts = hardware()
     print(", ".join(f"{k} {v}" for k, v in facts.items()))
     print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}"))
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.csv"
-    table.assign(**facts).to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    kept = pd.DataFrame()
+    if keeps_others_than is not None and path.exists():
+        kept = pd.read_csv(path, dtype=str, keep_default_na=False)  # text stays as it is written
+        kept = kept[kept["model"] != keeps_others_than]
+    written = io.StringIO(table.assign(**facts).to_csv(index=False, float_format="%.6g"))
+    new = pd.read_csv(written, dtype=str, keep_default_na=False)
+    pd.concat([kept, new]).to_csv(path, index=False, lineterminator="\n")
     print(f"wrote {path}")

@@ -1,7 +1,8 @@
 """Time of one optimiser step: reference loop, fast engine, JAX, and the arithmetic's floor.
 
     python benchmarks/step_times.py
-    python benchmarks/step_times.py --rounds 9        (steadier on a noisy machine)
+    python benchmarks/step_times.py --rounds 9             (steadier on a noisy machine)
+    python benchmarks/step_times.py --model decoder-only   (other rows of the file stay)
 
 Per model and step, one thread, batch 32, everything included (batch selection, masks, forward,
 backward, clipping, AdamW). Five MLPs train in turn, one transformer alone. The engines take turns
@@ -47,7 +48,9 @@ CONFIGURATIONS: list[tuple[Architecture, int]] = [
     (TransformerArchitecture(128, 1550, 64, 1), 1),
     (TransformerArchitecture(128, 175, 1, 3), 1),
     (DecoderOnlyArchitecture(64, 256, 4, 1), 1),
+    (DecoderOnlyArchitecture(64, 256, 4, 3), 1),
 ]
+MODELS = tuple(dict.fromkeys(architecture.spec.name for architecture, _ in CONFIGURATIONS))
 JAX_CONFIGURATIONS = [CONFIGURATIONS[i][0] for i in (0, 3, 4, 5)]
 
 
@@ -135,10 +138,13 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=positive_int, metavar="N", default=5, help="times every engine is measured"
     )
+    parser.add_argument("--model", choices=MODELS, help="measure the rows of this one alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for architecture, models in CONFIGURATIONS:
+        if args.model not in (None, architecture.spec.name):
+            continue
         probes = probes_of(architecture, models, 500)
         engines = {"reference": reference(probes_of(architecture, 1, WARM_EPOCHS)[0])}
         engines["torch_fallback"] = stacked(probes)
@@ -172,7 +178,7 @@ def main() -> None:
                 "sgemm_gflops": rate / 1e9,
             }
         )
-    report(rows, "step_times")
+    report(rows, "step_times", keeps_others_than=args.model)
 
 
 if __name__ == "__main__":
