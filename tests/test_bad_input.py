@@ -36,8 +36,12 @@ CASES = [
     (BINARY_SEARCH, "--model transformer --params 32000 --heads 5", "does not divide"),
     (BINARY_SEARCH, "--model transformer --params 32000 --layers 0", "at least 1"),
     (BINARY_SEARCH, "--model transformer --params 32000 --layers 4", "--exact-params"),
+    (BINARY_SEARCH, "--model decoder-only --params 34342 --heads 3 --norm mid", "'pre', 'post'"),
+    (BINARY_SEARCH, "--model decoder-only --d-ff 9", "both --hidden-size and --d-ff"),
+    (BINARY_SEARCH, "--model transformer --params 32000 --position rope", "--position"),
     (BINARY_SEARCH, "--paper --params 32000", "--paper"),
     (BINARY_SEARCH, "--paper --layers 7", "no published row"),
+    (BINARY_SEARCH, "--paper --model decoder-only", "no published row is of this model"),
     (BINARY_SEARCH, "--paper --model transformer --d-ff 7", "--layers and --heads"),
     (BINARY_SEARCH, "--model mlp --params 10000 --protocol mine", "converged"),
     (BINARY_SEARCH, "--model mlp --params 10000 --schedule step", "cosine"),
@@ -67,6 +71,11 @@ CASES = [
     (TRAIN_TRANSFORMER, "--params 64000 --hidden-size 30 --heads 4", "does not divide"),
     (TRAIN_TRANSFORMER, "--heads 4", "--params"),
     (TRAIN_TRANSFORMER, "--params 64000 --save .", "cannot write"),
+    (TRAIN_TRANSFORMER, "--architecture gpt --params 64000", "'cross-attention', 'decoder-only'"),
+    (TRAIN_TRANSFORMER, "--architecture decoder-only --params 10", "smallest possible budget is"),
+    (TRAIN_TRANSFORMER, "--architecture decoder-only --params 5000 --untied yes", "yes"),
+    (TRAIN_TRANSFORMER, "--architecture decoder-only --params 5000 --exact-params", "--exact"),
+    (TRAIN_TRANSFORMER, "--architecture decoder-only --params 5000 --save .", "cannot write"),
 ]
 
 

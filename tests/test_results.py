@@ -29,7 +29,9 @@ def text_rows(*paths):
 @pytest.mark.parametrize("kind", ["probes", "results"])
 def test_every_committed_row_is_there_as_written(kind):
     frame = {"probes": load_probes, "results": load_results}[kind](RESULTS)
-    rows = text_rows(*(RESULTS / f"{model}_{kind}.csv" for model in ("mlp", "transformer")))
+    paths = sorted(RESULTS.glob(f"*_{kind}.csv"))
+    assert {"mlp", "transformer"} <= {path.stem.removesuffix(f"_{kind}") for path in paths}
+    rows = text_rows(*paths)
     assert len(frame) == len(rows) > 100
     for written, read in zip(rows, frame.to_dict("records"), strict=True):
         for column, value in read.items():

@@ -122,7 +122,7 @@ def _configurations(args: argparse.Namespace, specs: Sequence[ModelSpec]) -> lis
         for row in published_configurations(spec, protocol_from(args, spec), given)
     ]
     if not rows:
-        raise UserError("no published row has these sizes")
+        raise UserError("no published row is of this model and these sizes")
     return rows
 
 
