@@ -1,16 +1,19 @@
-"""Do the fast engine and the reference loop find the same thresholds?
+"""Do the fast engine, the reference loop and CUDA find the same thresholds?
 
     python threshold_search/binary_search.py --model mlp --params 10000 --layers 1 \\
         --repeats 20 --results-dir results/engine_check
     python threshold_search/binary_search.py --model transformer --params 32000 --layers 1 \\
         --heads 4 --repeats 20 --results-dir results/engine_check
-    (both again with --engine reference)
+    python threshold_search/binary_search.py --model decoder-only --hidden-size 64 --d-ff 256 \\
+        --layers 1 --heads 4 --repeats 20 --results-dir results/engine_check
+    (all again with --engine reference, and with --device cuda --results-dir results/h200)
     python benchmarks/engine_agreement.py
 
-Compares the two engines' thresholds in results/engine_check: mean, standard error, and the p-value
-of a two-sample permutation test of the means. Both engines draw from the same streams, so equal
-repeats also start from the same weights, data and batch order. Writes
-results/benchmarks/engine_agreement.csv.
+Compares the thresholds of what both engines have searched in results/engine_check, and CUDA in
+results/h200 where it has: mean, standard error, and the p-value of a two-sample permutation test of
+the means against the fast engine's. The two engines draw from the same streams, so equal repeats
+also start from the same weights, data and batch order, and have the same dropout masks; on CUDA the
+masks are others. Writes results/benchmarks/engine_agreement.csv.
 """
 
 from __future__ import annotations
@@ -25,8 +28,12 @@ from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations.results import configuration_columns, load_results
 
-FOLDER = DEFAULT_FOLDER / "engine_check"
-LABELS = {"fast": "paper", "reference": "paper engine=reference"}
+FOLDER, CUDA_FOLDER = DEFAULT_FOLDER / "engine_check", DEFAULT_FOLDER / "h200"
+LABELS = {
+    "fast": "paper",
+    "reference": "paper engine=reference",
+    "cuda": "paper device=cuda",
+}
 PERMUTATIONS = 20_000
 
 
@@ -48,7 +55,7 @@ def main() -> None:
     """Compare, print and write the table."""
     Parser(__doc__).parse_args()
     rows = []
-    results = load_results(FOLDER)
+    results = pd.concat(load_results(folder) for folder in (FOLDER, CUDA_FOLDER))
     results = results[results["bits"] == BITS_VERSION]
     if results.empty:
         raise UserError(
@@ -58,24 +65,25 @@ def main() -> None:
     keys = [c for c in configuration_columns(results) if c not in others]
     for values, group in results.groupby(keys, dropna=False):
         found = {
-            name: group.loc[group["protocol"] == label]
-            .sort_values("repeat")["threshold"]
-            .to_numpy(dtype=int)
+            name: group[group["protocol"] == label].set_index("repeat")["threshold"].astype(int)
             for name, label in LABELS.items()
         }
-        if min(map(len, found.values())) == 0:
+        if found["fast"].empty or found["reference"].empty:
             continue
-        fast, reference = found["fast"], found["reference"]
         row = {k: v for k, v in zip(keys, values, strict=True) if pd.notna(v)}
         for name, sizes in found.items():
             row |= {
                 f"{name}_repeats": len(sizes),
                 f"{name}_mean": sizes.mean(),
-                f"{name}_standard_error": sizes.std(ddof=1) / len(sizes) ** 0.5,
+                f"{name}_standard_error": sizes.sem(),
             }
-        if len(fast) == len(reference):
-            row["equal_thresholds"] = int((fast == reference).sum())
-        row["p_value"] = permutation_p(fast, reference)
+        fast, reference = found["fast"].align(found["reference"], join="inner")
+        row["paired_repeats"] = len(fast)
+        row["equal_thresholds"] = int((fast == reference).sum())
+        for name in ("reference", "cuda"):
+            if not found[name].empty:
+                pair = found["fast"].to_numpy(), found[name].to_numpy()
+                row[f"{name}_p_value"] = permutation_p(*pair)
         rows.append(row)
     report(rows, "engine_agreement")
 
