@@ -6,13 +6,14 @@
 
 Per model and step, one thread, batch 32, everything included (batch selection, masks, forward,
 backward, clipping, AdamW). Five MLPs train in turn, one transformer alone. The engines take turns
-in every round and the fastest round of each counts. The floor is 6 * batch * parameters FLOP for
-an MLP, times T for a transformer, at this machine's measured sgemm rate. For the decoder-only model
-it counts what the answers need, weight by weight: keys and values of every position, in the last
-layer the rest and the head at T positions alone; a token looked up costs nothing. Where JAX is
-installed (requirements-bench.txt), it trains one model of four configurations in a process pinned
-to one CPU, in turn with the others, its compilation apart (jax_step.py). Prints the table and
-writes results/benchmarks/step_times.csv.
+in every round and the fastest round of each counts, by the CPU time of the process: what else runs
+on a shared machine matters little then. The floor is 6 * batch * parameters FLOP for an MLP, times
+T for a transformer, at this machine's measured sgemm rate. For the decoder-only model it counts
+what the answers need, weight by weight: keys and values of every position, in the last layer the
+rest and the head at T positions alone; a token looked up costs nothing. Where JAX is installed
+(requirements-bench.txt), it trains one model of four configurations in a process pinned to one CPU,
+in turn with the others, by the wall clock, its compilation apart (jax_step.py). Prints the table
+and writes results/benchmarks/step_times.csv.
 """
 
 from __future__ import annotations
@@ -89,11 +90,11 @@ def reference(probe: Probe) -> Callable[[], float]:
 
         def evaluation_starts(module: torch.nn.Module, _) -> None:
             if not module.training and len(seconds) < WARM_EPOCHS:
-                seconds.append(time.perf_counter() - start)
+                seconds.append(time.process_time() - start)
 
         def epoch_ends(_) -> None:
             nonlocal start
-            start = time.perf_counter()
+            start = time.process_time()
 
         hook = module.register_forward_pre_hook(evaluation_starts)
         epoch_ends(None)
@@ -110,10 +111,10 @@ def native(probes: list[Probe]) -> Callable[[], float]:
     models = [start_native(probe) for probe in probes]
 
     def epoch() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         for model, epochs in models:
             model.train_epoch(*next(epochs))
-        return (time.perf_counter() - start) / STEPS / len(models)
+        return (time.process_time() - start) / STEPS / len(models)
 
     return epoch
 
@@ -125,9 +126,9 @@ def stacked(probes: list[Probe]) -> Callable[[], float]:
     epochs = [start.epochs() for start in starts]
 
     def epoch() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         stack.train_epoch([next(each) for each in epochs])
-        return (time.perf_counter() - start) / STEPS / len(probes)
+        return (time.process_time() - start) / STEPS / len(probes)
 
     return epoch
 
