@@ -18,7 +18,7 @@ test: .venv/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Python itself is not instrumented, so the sanitizer's library has to be loaded before it; leaks
 # cannot be told from what Python keeps.
