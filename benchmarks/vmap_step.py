@@ -12,9 +12,8 @@ round. Before a configuration is timed, logits and gradients of both are checked
 modules' own, one model at a time, to 1e-5.
 
 On CUDA the whole steps are replays of a captured graph, forward and backward alone are not; the
-device is waited for before every reading of the clock, and masks are hashed on the device. That
-path has not been run: no GPU was at hand. Prints the table and writes
-results/benchmarks/vmap_step.csv.
+device is waited for before every reading of the clock, and masks are hashed on the device. Prints
+the table and writes results/benchmarks/vmap_step.csv.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ from training.probe import ProbeStart, start_probe
 from training.probe_types import Probe
 from training.spec import Architecture
 from training.task import IGNORED
+from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[tuple[Architecture, int]] = [
@@ -53,6 +53,9 @@ CONFIGURATIONS: list[tuple[Architecture, int]] = [
     (TransformerArchitecture(32, 380, 4, 1), 5),
     (TransformerArchitecture(32, 380, 4, 1), 16),
     (TransformerArchitecture(64, 768, 32, 1), 5),
+    (DecoderOnlyArchitecture(32, 380, 4, 1), 5),
+    (DecoderOnlyArchitecture(32, 380, 4, 1), 16),
+    (DecoderOnlyArchitecture(64, 256, 4, 1), 5),
 ]
 SEQUENCES = 512
 TOLERANCE = 1e-5
