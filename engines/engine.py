@@ -206,7 +206,7 @@ def choose_engine(requested: str, device: str, architecture: Architecture) -> En
     if requested == "reference" or device == "mps":
         return ReferenceEngine(device)
     if device != "cpu":
-        return StackedEngine(device) if spec.stacked else ReferenceEngine(device)
+        return StackedEngine(device) if spec.stacked or spec.vmap else ReferenceEngine(device)
     if architecture.native_form and load_engine():
         return NativeEngine()
     if spec.stacked and architecture.num_parameters <= spec.stacked.faster_up_to:

@@ -1,7 +1,7 @@
 """Several probes of one architecture and protocol trained together, on any torch device.
 
 The path for CUDA, where one small model leaves the device idle, and the fallback for small MLPs on
-a CPU without the compiled engine. Every tensor has a leading model dimension; no operation mixes
+a CPU without the compiled engine. Every tensor has a leading model dimension M; no operation mixes
 models. The host looks at the results once per epoch.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.device_masks import DeviceMasks, HostMasks
+from engines.forward import Keep, forward_of
 from training.loop import parameter_groups
 from training.module import SequenceModel
 from training.probe import ProbeStart
@@ -24,8 +25,6 @@ from training.task import IGNORED
 
 EVALUATION_ROWS = 1024
 ROW_BLOCK = 32
-
-Keep = Sequence[Tensor] | None  # per dropout site (M, B * elements per row), 0 or the scale
 
 
 class StackedModels:
@@ -43,10 +42,7 @@ class StackedModels:
         self.device = torch.device(device)
         torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16
         self.batch = self.protocol.batch_size
-        form = self.architecture.spec.stacked
-        if form is None:
-            raise ValueError(f"the model {self.architecture.spec.name} has no stacked form")
-        self._logits = form.load()
+        self._forward = forward_of(starts, self.device)
         self._steps_done = torch.zeros(len(starts), dtype=torch.int64, device=self.device)
         self._step_in_round = torch.zeros((), dtype=torch.int64, device=self.device)
         self._init_data(starts)
@@ -69,9 +65,7 @@ class StackedModels:
         inputs, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED)
         for row, start in enumerate(starts):
             inputs[row, : n[row]], targets[row, : n[row]] = start.inputs, start.targets
-        vocab_size = self.architecture.vocab_size
-        tokens = torch.from_numpy(inputs).to(self.device)
-        self._inputs: Tensor = F.one_hot(tokens, vocab_size).float()  # (M, N, S, V)
+        self._inputs = torch.from_numpy(inputs).to(self.device)  # (M, N, S)
         self._targets = torch.from_numpy(targets).to(self.device)  # (M, N, S)
         self._index = torch.arange(len(starts), device=self.device).unsqueeze(1)
         # One epoch's order, padded to whole batches of every model; -1 is padding.
@@ -103,14 +97,6 @@ class StackedModels:
             for name, part, shape in zip(self._names, parts, self._shapes, strict=True)
         }
 
-    def _forward(self, parameters: dict[str, Tensor], inputs: Tensor, keep: Keep) -> Tensor:
-        """Return logits (M, B, S, V) for rows of ``_inputs`` (M, B, ...); dropout by ``keep``."""
-
-        def drop(site: int, x: Tensor) -> Tensor:
-            return x if keep is None else x * keep[site].view(x.shape)
-
-        return self._logits(self.architecture, parameters, inputs, drop)
-
     def _gradient(self, rows: Tensor, valid: Tensor, keep: Keep) -> Tensor:
         """Return the gradients (M, P) of the models' mean losses over the ``valid`` of ``rows``."""
         leaves = {k: v.detach().requires_grad_() for k, v in self._parameters(self._flat).items()}
@@ -129,7 +115,7 @@ class StackedModels:
         batch = self._order.index_select(1, self._step_in_round.view(1)).squeeze(1)  # (M, B)
         valid = batch >= 0
         rows = batch.clamp(min=0)
-        keep: Keep = None
+        keep: Keep = []
         if self._masks is not None:
             masks = self._masks.draw(active, self._steps_done)
             keep = masks.split([self.batch * per_row for per_row in self._sites], dim=1)

@@ -8,8 +8,11 @@ import pytest
 import torch
 from flat_loop import train_flat
 from protocols import ARCHITECTURES, DECODER_ONLY, SETTINGS, SIZES, probe_of
+from toy_lookup import LookupArchitecture
+from toy_reader import PairArchitecture
 
 from engines.device_masks import DeviceMasks
+from engines.forward import VmapForward
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import start_probe
@@ -35,6 +38,8 @@ CASES = [
     (TransformerArchitecture(32, 38, 4, 2), (10, 40, 2), {"dropout": 0.0, "grad_clip": 0.0}),
     (DecoderOnlyArchitecture(24, 38, 4, 2), (10, 40, 33), {}),
     (DecoderOnlyArchitecture(24, 38, 4, 2, "untied", "rope", "post", "relu"), (10, 40, 2), {}),
+    (LookupArchitecture(64), (10, 40, 33), {}),  # models that the project does not know
+    (PairArchitecture(), (10, 40, 2), {}),
 ]
 EVERY_SETTING = [
     pytest.param(architecture, SIZES, changes, id=f"{architecture.spec.name}-{name}")
@@ -152,6 +157,8 @@ def test_a_step_takes_nothing_from_the_host(architecture, sizes, changes):
     stack = stack_of(probes_of(architecture, sizes, changes), host_masks=False)
     for owner, name, value in state_of(stack):
         setattr(owner, name, value.to("meta"))
+    if isinstance(stack._forward, VmapForward):
+        stack._forward._module.to("meta")
     stack._step([])
     assert {value.device.type for _, _, value in state_of(stack)} == {"meta"}
 
