@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from training.session import Epoch, Stack
 
 REQUESTS = ("fast", "reference")
+# Models in every stack on CUDA. Fixed, because the bits of a product depend on how many there are.
+CUDA_LANES = 16
 Weights = dict[str, "Tensor"]
 OnEpoch = Callable[["EpochRecord"], None]
 # How torch's allocators begin what they say when memory is short; they raise RuntimeError.
@@ -184,13 +186,15 @@ class StackedEngine(Engine):
     @property
     def largest_job(self) -> int:
         """See :class:`Engine`."""
-        return 5 if self.device == "cpu" else 64
+        return 5 if self.device == "cpu" else CUDA_LANES
 
     def start(self, starts: Sequence[ProbeStart]) -> StackedModels:
         """Return the models before their first step."""
         from engines.stacked import StackedModels
 
-        return StackedModels(starts, self.device, host_masks=self.device == "cpu")
+        if self.device == "cpu":
+            return StackedModels(starts)
+        return StackedModels(starts, self.device, host_masks=False, lanes=CUDA_LANES)
 
 
 def choose_engine(requested: str, device: str, architecture: Architecture) -> Engine:

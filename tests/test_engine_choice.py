@@ -160,4 +160,4 @@ def test_labels_keep_apart_what_rounds_differently(monkeypatch):
 
 
 def test_how_many_probes_a_job_has():
-    assert [own_engine.largest_job for own_engine in EVERY_ENGINE] == [1, 1, 1, 5, 64]
+    assert [own_engine.largest_job for own_engine in EVERY_ENGINE] == [1, 1, 1, 5, 16]
