@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from training.session import Epoch, Stack
 
 REQUESTS = ("fast", "reference")
-# Models in every stack on CUDA. Fixed, because the bits of a product depend on how many there are.
+# Places for models in every stack on CUDA. Fixed, because the bits of a product depend on how many
+# there are; so a smaller group there saves the memory of its data alone.
 CUDA_LANES = 16
 Weights = dict[str, "Tensor"]
 OnEpoch = Callable[["EpochRecord"], None]
