@@ -13,7 +13,7 @@ import functools
 import io
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,12 +32,14 @@ from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations.architectures import at_true_budgets, side_by_side
+from visualizations.claim_tables import CLAIM_TABLES
 from visualizations.comparison import every_configuration, every_published_row, published
+from visualizations.markdown import markdown
 from visualizations.results import load_results, select
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SUMMARY = DEFAULT_FOLDER / "summary.csv"
-PAGES = ("README.md", "results/README.md")
+PAGES = ("README.md", "results/README.md", "docs/replication.md")
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
 
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -56,12 +58,6 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
         return f"{begin}{tables[name]()}{end}"
 
     return _BLOCK.sub(block, text)
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table in Markdown, its lines ending in a newline."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def headline_table() -> str:
@@ -133,6 +129,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "headline": headline_table,
     "published-rows": published_table,
     "architectures": architectures_table,
+    **CLAIM_TABLES,
 }
 
 
