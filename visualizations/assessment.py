@@ -25,6 +25,7 @@ from visualizations.effects import (
     Array,
     Effect,
     OneSided,
+    deviations,
     holm,
     jonckheere_test,
     mean_tau,
@@ -65,13 +66,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Assessment:
-    """A claim, what is known of its parts, and its p-values adjusted for all claims."""
+    """A claim, what is known of its parts, and its p-values adjusted for all claims.
+
+    ``all_parts`` is the number of parts of all claims.
+    """
 
     claim: Claim
     findings: tuple[Finding, ...]
     p_holm: float = math.nan
     p_against_holm: float = math.nan
-    num_claims: int = 1
+    all_parts: int = 1
 
     @property
     def p(self) -> float:
@@ -96,14 +100,13 @@ class Assessment:
 
     @property
     def supporting(self) -> list[Finding]:
-        """The parts that hold by themselves, Bonferroni over the claims."""
-        return [f for f in self.findings if f.p * self.num_claims < LEVEL]
+        """The parts that hold by themselves, Bonferroni over all parts of all claims."""
+        return [f for f in self.findings if f.p * self.all_parts < LEVEL]
 
     @property
     def contradicting(self) -> list[Finding]:
-        """The parts whose opposite holds, Bonferroni over the parts and the claims."""
-        tests = len(self.findings) * self.num_claims
-        return [f for f in self.findings if f.p_against * tests < LEVEL]
+        """The parts whose opposite holds, likewise."""
+        return [f for f in self.findings if f.p_against * self.all_parts < LEVEL]
 
     @property
     def weakest(self) -> Finding:
@@ -118,9 +121,8 @@ class Assessment:
     def verdict(self) -> str:
         """One of the five words above.
 
-        A claim of which some parts hold, or some are contradicted and others not, holds in part
-        only if a part holds. "Not decided": tested, but neither shown nor contradicted. "Open": not
-        tested, because searches are lacking.
+        "Not decided": tested, but neither shown nor contradicted. "Open": not tested, because
+        searches are lacking.
         """
         if math.isnan(self.p):
             return OPEN
@@ -145,8 +147,9 @@ def assess(searches: pd.DataFrame) -> list[Assessment]:
     adjusted = zip(
         holm([a.p for a in assessed]), holm([a.p_against for a in assessed]), strict=True
     )
+    all_parts = sum(len(a.findings) for a in assessed)
     return [
-        replace(a, p_holm=p, p_against_holm=p_against, num_claims=len(assessed))
+        replace(a, p_holm=p, p_against_holm=p_against, all_parts=all_parts)
         for a, (p, p_against) in zip(assessed, adjusted, strict=True)
     ]
 
@@ -219,11 +222,11 @@ def _published(claim: Claim, part: Part, theirs: Sequence[Row]) -> tuple[float, 
 
 
 def _quantity(sizes: Array, quantity: Quantity) -> Array:
-    """Return what is compared, per search of one configuration."""
+    """Return what is compared, of the searches of one configuration."""
     values = sizes if quantity == "spread" else np.log(sizes)
     if quantity == "log" or not len(values):
         return values
-    return np.abs(values - np.median(values))
+    return deviations(values)
 
 
 def _stacked(cells: Sequence[Cell], values: Sequence[Array]) -> tuple[Array, Array, Array]:
