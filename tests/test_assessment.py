@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_results import write_results
 
-from visualizations import claims
+from visualizations import claims, effects
 from visualizations.assessment import (
     FAILS,
     HOLDS,
@@ -78,8 +78,20 @@ def searches_of(folder, truth, repeats):
     return load_results(folder)
 
 
+@pytest.fixture(scope="module")
+def assessed(claimed):
+    return assess(claimed)
+
+
 def verdicts(assessed):
     return {(a.claim.label, a.claim.model): a.verdict for a in assessed}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_permutations():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(effects, "PERMUTATIONS", 2_499)  # enough for a p of one part in 96
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +99,8 @@ def claimed(tmp_path_factory):
     return searches_of(tmp_path_factory.mktemp("claimed"), as_claimed, 8)
 
 
-def test_claims_that_are_true_hold(claimed):
-    found = verdicts(assess(claimed))
+def test_claims_that_are_true_hold(assessed):
+    found = verdicts(assessed)
     assert found.pop(("C7 sequences", "mlp")) == FAILS
     assert set(found.values()) == {HOLDS}, found
 
@@ -157,15 +169,15 @@ def test_one_part_without_searches_opens_its_claims(claimed):
     }
 
 
-def test_a_ratio_of_geometric_means(claimed):
-    assessed = {(a.claim.label, a.claim.model): a for a in assess(claimed)}
-    finding = assessed["C1", "mlp"].findings[1]
+def test_a_ratio_of_geometric_means(claimed, assessed):
+    by_name = {(a.claim.label, a.claim.model): a for a in assessed}
+    finding = by_name["C1", "mlp"].findings[1]
     own = claimed[(claimed["model"] == "mlp") & (claimed["budget"] == 10_000)]
     logs = {d: np.log(g.astype(float)) for d, g in own.groupby("num_layers")["first_failure"]}
     assert finding.effect.value == pytest.approx(logs[1].mean() - logs[2].mean())
     assert finding.published_effect == pytest.approx(math.log(467 / 416))
-    assert assessed["C1", "mlp"].searches == 3 * 6 * 8  # each once, though in many parts
-    trend = assessed["C2 trend", "mlp"].findings
+    assert by_name["C1", "mlp"].searches == 3 * 6 * 8  # each once, though in many parts
+    trend = by_name["C2 trend", "mlp"].findings
     assert [f.published_tau for f in trend[:2]] == pytest.approx([-1, -1])
 
 
@@ -180,8 +192,7 @@ def test_other_searches_do_not_count(claimed):
     assert {a.searches for a in assess(other)} == {0}
 
 
-def test_p_values_are_adjusted_over_all_claims(claimed):
-    assessed = assess(claimed)
+def test_p_values_are_adjusted_over_all_claims(assessed):
     p = sorted(a.p for a in assessed)
     smallest = min(assessed, key=lambda a: a.p)
     assert smallest.p_holm == pytest.approx(min(1, p[0] * len(assessed)))
