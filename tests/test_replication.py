@@ -121,8 +121,8 @@ def test_the_prose_has_no_number_but_those_of_the_design():
 
 
 def test_numbers_as_text():
-    texts = [number(v) for v in (1699.4, 53.71, 1.956, 0.08391, 0.000824, 0, -0.9)]
-    assert texts == ["1,699", "53.7", "1.96", "0.0839", "0.000824", "0", "-0.900"]
+    texts = [number(v) for v in (1699.4, 53.71, 1.956, 0.08391, 0.000824, 0, -0.99999)]
+    assert texts == ["1,700", "53.7", "1.96", "0.0839", "0.000824", "0", "-1.00"]
     assert number(float("nan")) == "-"
     assert [p_text(p) for p in (1e-5, 0.00512, float("nan"))] == [
         "< 0.0001",

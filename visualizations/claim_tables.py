@@ -34,7 +34,7 @@ RESEEDED = DEFAULT_FOLDER / "benchmarks" / "reseeded_trainer.csv"
 # Of every claim the verdict that the document was written for, and what is to be said of it. Where
 # the data give another verdict the table shows that one, without the remark, and a test fails.
 VERDICTS: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("C1", "mlp"): (UNDECIDED, "five searches against five cannot have a small enough p"),
+    ("C1", "mlp"): (UNDECIDED, "five searches against five can hardly have a small enough p"),
     ("C2 trend", "mlp"): (HOLDS, ""),
     ("C2 collapse", "mlp"): (UNDECIDED, ""),
     ("C4", "transformer"): (OPEN, ""),
@@ -196,6 +196,7 @@ def number(value: float) -> str:
         return "-"
     if value == 0:
         return "0"
+    value = float(f"{value:.3g}")  # 0.9999 has the digits of 1
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"
 
