@@ -7,7 +7,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: threshold test test-sanitize test-arm notebook
+.DEFAULT_GOAL := help
+.PHONY: help threshold test test-sanitize test-arm notebook
+
+help:
+	@sed -n '1,/^$$/s/^# *//p' Makefile
 
 threshold: .venv/installed
 	$(BIN)/python threshold_search/binary_search.py --model mlp --params 10000 --layers 1 \
@@ -18,7 +22,7 @@ test: .venv/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Python itself is not instrumented, so the sanitizer's library has to be loaded before it; leaks
 # cannot be told from what Python keeps.

@@ -70,14 +70,14 @@ class GivenOrders(Sampler):
 
 
 class OrderedTrainer(Trainer):
-    """The Trainer, with the order of its batches handed in."""
+    """The Trainer; with a ``sampler``, the order of its batches handed in."""
 
-    def __init__(self, *args, sampler: GivenOrders, **kwargs) -> None:
+    def __init__(self, *args, sampler: GivenOrders | None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.given_sampler = sampler
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> GivenOrders:
-        return self.given_sampler
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        return self.given_sampler or super()._get_train_sampler(train_dataset)
 
 
 class StopWhenPerfect(TrainerCallback):
@@ -109,17 +109,18 @@ def train_with_trainer(
     inputs: Tensor,
     labels: Tensor,
     protocol: Protocol,
-    batch_orders: Iterator[np.ndarray],
+    batch_orders: Iterator[np.ndarray] | None,
     folder: Path,
     **changes: object,
 ) -> OracleRun:
     """Train a copy of ``model`` with the Trainer; checkpoints go to ``folder``.
 
-    ``changes`` replace fields of its TrainingArguments.
+    Without ``batch_orders`` the Trainer shuffles by itself. ``changes`` replace fields of its
+    TrainingArguments.
     """
     patience = protocol.patience or protocol.max_epochs + 1
     early_stopping = EarlyStoppingCallback(patience, protocol.min_delta)
-    sampler = GivenOrders(batch_orders, len(inputs))
+    sampler = GivenOrders(batch_orders, len(inputs)) if batch_orders is not None else None
     data = Mappings(inputs, labels)
     settings = {
         "output_dir": str(folder),
@@ -167,7 +168,8 @@ def train_with_trainer(
         EpochRecord(epoch, row["eval_loss"], row["eval_accuracy"], rate)
         for epoch, (row, rate) in enumerate(zip(evaluations, rates, strict=True), start=1)
     ]
-    assert sampler.epochs == len(records)  # every epoch took exactly one of the given orders
+    if sampler is not None:  # every epoch took exactly one of the given orders
+        assert sampler.epochs == len(records)
 
     if records[-1].accuracy == 1.0:
         stop_reason = "perfect"

@@ -135,7 +135,7 @@ def test_a_script_needs_a_guard_and_is_told_so(guard, tmp_path):
 
 def test_a_class_that_workers_cannot_import(monkeypatch):
     monkeypatch.setattr(MLPArchitecture, "__module__", "__main__")
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(UserError, match="a module of its own"):
         find_threshold(SMALL)
 

@@ -18,10 +18,9 @@ from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.spec import TASK
 from visualizations.results import PAPER_PROTOCOL, configuration_columns, load_results, select
-from visualizations.summary import STATISTICS, summarize
+from visualizations.summary import STATISTICS, bits_per_parameter, summarize
 
 PUBLISHED_TABLES = Path(__file__).parent / "published_tables.csv"
-BITS_PER_SEQUENCE = 10 * math.log2(10)  # T*log2(V) of the published task, T = V = 10
 
 _PUBLISHED_NAMES = {
     "budget_label": "budget",
@@ -175,10 +174,26 @@ def every_published_row(
     for count in ("repeats", "capped"):
         table[count] = table[count].fillna(0).astype("int64")
     table["threshold_mean"] = table["ours_mean"] - 1  # of every search first_failure is one more
-    stored = table["threshold_mean"] * BITS_PER_SEQUENCE
-    table["bits_per_parameter"] = stored / table["num_parameters"].astype("float64")
+    of_protocol = table[["num_parameters"]].assign(protocol=protocol)
+    table["bits_per_parameter"] = bits_per_parameter(table["threshold_mean"], of_protocol)
     table["ratio"] = table["ours_mean"] / table["published_mean"]
     return table[[*keys, *(name for name in _HEADINGS if name not in keys), "ours_high", "capped"]]
+
+
+def every_configuration(
+    results_dir: Path | str = DEFAULT_FOLDER, bits: int = BITS_VERSION
+) -> pd.DataFrame:
+    """Return one row per configuration and protocol of a results folder, published or not.
+
+    Columns: those of :func:`beside_published`; ``threshold_mean``, the mean of the largest sizes
+    memorized, in sequences; ``bits_per_parameter`` of it. Raises :class:`UserError` as
+    :func:`~visualizations.results.load_results` does.
+    """
+    searches = load_results(results_dir)
+    table = beside_published(searches[searches["bits"] == bits])
+    table["threshold_mean"] = table["ours_mean"] - 1
+    table["bits_per_parameter"] = bits_per_parameter(table["threshold_mean"], table)
+    return table
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

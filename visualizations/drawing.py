@@ -90,9 +90,14 @@ class OwnStyleFigure(Figure):
         super().savefig(*args, **kwargs)
 
 
+def drawable_figure(size: tuple[float, float]) -> Figure:
+    """Return an empty figure of ``size`` inches, outside pyplot."""
+    return OwnStyleFigure(figsize=size, dpi=100, layout="constrained")
+
+
 def new_figure(title: str, size: tuple[float, float] = (6.8, 5.0)) -> tuple[Figure, Axes]:
     """Return a figure of ``size`` inches, outside pyplot, and its axes."""
-    figure = OwnStyleFigure(figsize=size, dpi=100, layout="constrained")
+    figure = drawable_figure(size)
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11)
     axes.grid(color="0.9", linewidth=0.6)
@@ -256,11 +261,16 @@ def legend(
         handles, columns = [*first, *second, *[empty] * (len(first) - len(second))], 2
     rows = len(handles) // columns
     figure.set_figheight(figure.get_figheight() + ROW_HEIGHT * max(0, rows - 4))
+    whole_legend(figure, handles, columns)
+
+
+def whole_legend(figure: Figure, handles: Sequence[Handle], columns: int | None = None) -> None:
+    """Put the legend of a whole figure below it, in one row unless ``columns`` says otherwise."""
     figure.legend(
-        handles=handles,
+        handles=list(handles),
         title="mean and sample standard deviation over n repeats",
         loc="outside lower center",
-        ncols=columns,
+        ncols=columns or max(1, len(handles)),
         frameon=False,
         fontsize=9,
         title_fontsize=9,

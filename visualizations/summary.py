@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from training.protocol import Protocol
+from training.spec import TASK
 from visualizations.results import configuration_columns
 
 CONFIDENCE = 0.95
@@ -48,3 +51,19 @@ def summarize(searches: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Dat
     half = stdtrit(degrees, (1 + CONFIDENCE) / 2) * summary["std"] / np.sqrt(n)
     summary["low"], summary["high"] = summary["mean"] - half, summary["mean"] + half
     return summary[[*by, *STATISTICS]]
+
+
+def bits_per_parameter(memorized: pd.Series, table: pd.DataFrame) -> pd.Series:
+    """Return the label bits that ``memorized`` sequences hold, over the number of parameters.
+
+    That is memorized * T * log2(V) / ``num_parameters``, with T and V of the rows' ``protocol``.
+    """
+    sequence = table["protocol"].map({p: bits_per_sequence(p) for p in set(table["protocol"])})
+    return memorized * sequence / table["num_parameters"].astype("float64")
+
+
+def bits_per_sequence(protocol: str) -> float:
+    """Return T * log2(V) of a label of the protocol column; it names what is not as published."""
+    changed = dict(word.partition("=")[::2] for word in protocol.split())
+    vocab_size, seq_len = (int(changed.get(n, getattr(Protocol(), n))) for n in TASK)
+    return seq_len * math.log2(vocab_size)

@@ -1,0 +1,70 @@
+"""Architectures at equal true parameters, from result CSVs made up for the tests."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from drawn import drawn, legend_labels
+from made_results import HEADS_2, MLP_1, MLP_30K, write_results
+
+from training.errors import UserError
+from visualizations.architectures import architectures_figure, at_true_budgets, side_by_side
+from visualizations.results import load_results
+from visualizations.summary import bits_per_sequence
+
+EXACT_1 = {**HEADS_2, "budget": 30000, "num_parameters": 30037, "num_heads": 1}
+EXACT_4 = {**EXACT_1, "num_parameters": 29800, "num_heads": 4}
+TOO_SMALL = {**EXACT_1, "num_parameters": 29699, "num_heads": 8}  # 1.003 % below its budget
+MODELS = ["mlp", "transformer"]
+
+
+@pytest.fixture
+def searches(tmp_path):
+    write_results(tmp_path, "mlp", [(MLP_1, [400, 500]), (MLP_30K, [1500])])
+    rows = [(HEADS_2, [20]), (EXACT_1, [30, 34]), (EXACT_4, [50, 56]), (TOO_SMALL, [9])]
+    write_results(tmp_path, "transformer", rows)
+    return load_results(tmp_path)
+
+
+def test_only_what_has_as_many_parameters_as_were_asked_for(searches):
+    table = at_true_budgets(searches)
+    assert list(table["budget"]) == [10000, 30000, 30000, 30000]
+    assert set(table["num_parameters"]) == {9949, 30049, 30037, 29800}
+    mlp = table[table["num_parameters"] == 9949].iloc[0]
+    assert mlp["bits_per_parameter"] == pytest.approx(449 * 10 * math.log2(10) / 9949)
+
+
+def test_side_by_side(searches):
+    text = side_by_side(at_true_budgets(searches), MODELS)
+    assert text.to_dict("list") == {
+        "budget": [30000, 30000],
+        "num_layers": [1, 1],
+        "num_heads": [1, 4],
+        "mlp": ["1,500 (1.657), n = 1"] * 2,  # 1499 * 33.22 / 30049
+        "transformer": ["32 ± 3 (0.034), n = 2", "53 ± 4 (0.058), n = 2"],
+    }
+
+
+def test_the_figure_has_a_column_per_model(searches):
+    figure = architectures_figure(searches, MODELS)
+    axes = np.reshape(figure.axes, (2, 2))
+    assert [panel.get_title().partition("\n")[0] for panel in axes[0]] == MODELS
+    assert "bits" in axes[1, 0].get_ylabel() and "sequences" in axes[0, 0].get_ylabel()
+    x, mean, half = drawn(axes[0, 1], "heads: 4")
+    assert (list(x), list(mean)) == ([29800], [53])
+    np.testing.assert_allclose(half, statistics.stdev([50, 56]))
+    _, bits, half = drawn(axes[1, 0], "no attention")
+    np.testing.assert_allclose(bits[0], 449 * 10 * math.log2(10) / 9949)
+    np.testing.assert_allclose(half[0] / bits[0], statistics.stdev([400, 500]) / 450)
+    assert legend_labels(figure) == ["no attention", "heads: 1", "heads: 4"]
+
+
+def test_a_model_without_such_searches(searches):
+    with pytest.raises(UserError, match=r"transformer has no searches .* 2 layers"):
+        architectures_figure(searches, ["transformer"], num_layers=2)
+
+
+def test_bits_of_a_label_by_protocol():
+    assert bits_per_sequence("paper") == 10 * math.log2(10)
+    assert bits_per_sequence("paper vocab_size=4 seq_len=3 patience=9") == 6

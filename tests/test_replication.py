@@ -1,0 +1,152 @@
+"""docs/replication.md against the code, and its tables against the CSVs by other means."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from documents import cells
+from scripts import ROOT
+
+from visualizations import assessment, claim_tables, claims, effects, pages
+from visualizations.claim_tables import VERDICTS, number, p_text
+
+TEXT = (ROOT / "docs" / "replication.md").read_text()
+MLP = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
+PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv")
+
+
+def table(name):
+    """Return the rows of a table of the document."""
+    block = re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", TEXT, re.S)[1]
+    return [cells(line) for line in block.splitlines()[2:]]
+
+
+def sizes(budget, depth):
+    return MLP.query("budget == @budget and num_layers == @depth")["first_failure"].to_numpy()
+
+
+def published_mean(budget, depth):
+    rows = PUBLISHED.query("budget_label == @budget and num_layers == @depth and model == 'mlp'")
+    return rows["mean_threshold"].item()
+
+
+def test_every_table_of_the_document_is_written():
+    names = re.findall(r"<!-- table: ([\w-]+) -->", TEXT)
+    assert sorted(names) == sorted(claim_tables.CLAIM_TABLES)
+    assert "docs/replication.md" in pages.PAGES
+
+
+@pytest.mark.parametrize("key", VERDICTS, ids=" ".join)
+def test_the_verdict_is_what_the_searches_say(key):
+    (assessed,) = (a for a in claim_tables._assessed() if (a.claim.label, a.claim.model) == key)
+    word, _ = VERDICTS[key]
+    assert word == assessed.verdict, (
+        f"the searches now say of {key}: {assessed.verdict}. Read docs/replication.md again and "
+        "change VERDICTS in visualizations/claim_tables.py"
+    )
+    sign = 1 if assessed.claim.side == "greater" else -1
+    edge = assessed.claim.edge
+    if word == assessment.HOLDS:
+        assert assessed.p_holm < assessment.LEVEL
+        assert all(sign * (f.effect.value - edge) > 0 for f in assessed.findings)
+    elif word == assessment.FAILS:
+        assert assessed.p_against_holm < assessment.LEVEL
+        assert all(sign * (f.effect.value - edge) < 0 for f in assessed.contradicting)
+    elif word == assessment.OPEN:
+        assert any(finding.lacking for finding in assessed.findings)
+
+
+def test_verdicts_are_of_claims():
+    assert set(VERDICTS) == {(a.claim.label, a.claim.model) for a in claim_tables._assessed()}
+    assert [row[0] for row in table("verdicts")].count("C3") == 1
+    assert len(table("verdicts")) == len(VERDICTS) + 1
+
+
+def test_one_layer_against_others_from_the_csv():
+    rows = table("c1")
+    assert len(rows) == 15
+    for model, part, theirs, ours, searches, _ in rows:
+        budget, other = re.fullmatch(r"([\d,]+): 1 layer / (\d)", part).groups()
+        budget, other = int(budget.replace(",", "")), int(other)
+        one, others = sizes(budget, 1), sizes(budget, other)
+        ratio = scipy.stats.gmean(one) / scipy.stats.gmean(others)
+        assert (model, ours.split(" (")[0]) == ("mlp", number(ratio))
+        assert int(searches) == len(one) + len(others)
+        assert theirs == number(published_mean(budget, 1) / published_mean(budget, other))
+
+
+def test_the_trend_with_depth_from_the_csv():
+    for (_, budget, theirs, _, tau, searches, _), label in zip(
+        table("c2-trend"), (10_000, 30_000, 90_000), strict=True
+    ):
+        rows = MLP.query("budget == @label and num_layers > 0")
+        assert (budget, int(searches)) == (f"{label:,}", len(rows))
+        found = scipy.stats.kendalltau(rows["num_layers"], rows["first_failure"]).statistic
+        assert tau == number(found)
+        means = [published_mean(label, depth) for depth in claims.DEPTHS]
+        assert f"tau-b {number(scipy.stats.kendalltau(claims.DEPTHS, means).statistic)}" in theirs
+
+
+def test_no_hidden_layer_is_one_network():
+    """C3 is true by construction: the repeats of the three budgets are equal one by one."""
+    linear = MLP[MLP["num_layers"] == 0]
+    by_repeat = linear.groupby(["seed", "repeat"])
+    assert (by_repeat["first_failure"].nunique() == 1).all()
+    assert set(linear["num_parameters"]) == {10_100}
+    for row, budget in zip(table("c3"), (10_000, 30_000, 90_000), strict=True):
+        assert row[3] == f"{sizes(budget, 0).mean():.1f}"
+
+
+def test_bits_from_the_csv():
+    by_name = {row[0]: row for row in table("bits")}
+    _, parameters, ours, searches, theirs = by_name["mlp 49 x 1"]
+    bits = (sizes(10_000, 1).mean() - 1) * 10 * np.log2(10) / 9_949
+    assert (parameters, int(searches)) == ("9,949", len(sizes(10_000, 1)))
+    assert ours.startswith(number(bits))
+    assert theirs == number((published_mean(10_000, 1) - 1) * 10 * np.log2(10) / 9_949)
+
+
+def test_the_prose_has_no_number_but_those_of_the_design():
+    prose = re.sub(r"<!-- table.*?<!-- end -->|```.*?```|`[^`]*`", "", TEXT, flags=re.S)
+    prose = prose.split("What others report")[0]  # of the literature
+    prose = re.sub(r"\bC[1-8]\b|Tables 1 to 4|\b(19|20)\d\d\b|HC3|\]\([^)]*\)", "", prose)
+    low, high = claims.LITTLE
+    constants = [effects.PERMUTATIONS, claims.COLLAPSED, low, high, assessment.LEVEL]
+    allowed = {*(f"{value:,g}" for value in constants), f"{claims.FAR_MORE:g}"}
+    assert allowed <= set(re.findall(r"\d[\d,.]*\d|\d", prose))
+    others = {"95", "1", "128", "64", "10", "33.22"}  # interval, p = 1, tau-b -1, 1 %, widths, bits
+    assert set(re.findall(r"\d[\d,.]*\d|\d", prose)) <= allowed | others
+
+
+def test_numbers_as_text():
+    texts = [number(v) for v in (1699.4, 53.71, 1.956, 0.08391, 0.000824, 0, -0.99999)]
+    assert texts == ["1,700", "53.7", "1.96", "0.0839", "0.000824", "0", "-1.00"]
+    assert number(float("nan")) == "-"
+    assert [p_text(p) for p in (1e-5, 0.00512, float("nan"))] == [
+        "< 0.0001",
+        "0.0051",
+        "not testable yet",
+    ]
+
+
+def test_a_verdict_that_the_data_overturned_has_no_remark(monkeypatch):
+    claim = claim_tables._assessed()[0]
+    key = claim.claim.label, claim.claim.model
+    monkeypatch.setattr(claim_tables, "VERDICTS", {key: (claim.verdict, "as written")})
+    assert "as written" in claim_tables.verdicts_table()
+    monkeypatch.setattr(claim_tables, "VERDICTS", {key: ("another", "as written")})
+    assert "as written" not in claim_tables.verdicts_table()
+
+
+def test_the_reseeded_searches_once_they_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim_tables, "RESEEDED", tmp_path / "none.csv")
+    assert claim_tables.reseeded_table() == "Not measured yet.\n"
+    path = tmp_path / "reseeded.csv"
+    rows = [("mlp", "49x1", 467), ("mlp", "49x1", 467), ("transformer", "d32 ff380 h4 x1", 18)]
+    pd.DataFrame(rows, columns=["model", "configuration", "first_failure"]).to_csv(path)
+    monkeypatch.setattr(claim_tables, "RESEEDED", path)
+    text = claim_tables.reseeded_table()
+    assert "| 49x1 | 467 ± 0 | 467.0 ± 0.0 (2) | 1 |" in text
+    assert "| d32 ff380 h4 x1 | 18 ± 0 |" in text

@@ -1,0 +1,154 @@
+"""Architectures at the same true number of parameters: table and figure.
+
+A configuration belongs here if its true number of parameters is within 1 % of the budget that was
+asked for, so a published label of a transformer that is no true count does not. Which models there
+are is read off the searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from training.errors import UserError
+from visualizations.drawing import (
+    Style,
+    drawable_figure,
+    floats,
+    own_style,
+    plain_log_ticks,
+    repeats_text,
+    style_of,
+    whole_legend,
+)
+from visualizations.summary import bits_per_parameter, summarize
+
+TOLERANCE = 0.01
+SIZE_COLUMNS = ("num_layers", "num_heads")
+
+
+def at_true_budgets(searches: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per configuration that has about as many parameters as were asked for.
+
+    ``searches`` are rows of :func:`~visualizations.results.load_results` of one protocol. Columns:
+    those of a configuration, the statistics of :func:`~visualizations.summary.summarize` of
+    first_failure, in sequences, and ``bits_per_parameter`` of the mean of the largest sizes
+    memorized. Sorted by budget, layers and heads.
+    """
+    asked = floats(searches["budget"])
+    near = np.abs(floats(searches["num_parameters"]) - asked) <= TOLERANCE * asked
+    table = summarize(searches[near])
+    table["bits_per_parameter"] = bits_per_parameter(table["mean"] - 1, table)
+    sizes = [name for name in SIZE_COLUMNS if name in table]
+    return table.sort_values(["budget", *sizes], ignore_index=True)
+
+
+def side_by_side(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of :func:`at_true_budgets` as text, one column per model.
+
+    One row per budget, depth and number of heads that any of the ``models`` with heads has. A model
+    without heads stands beside every number of them. Cells: "mean ± std (bits per parameter)" of
+    first_failure, and how many repeats it is of; "-" where nothing was measured.
+    """
+    rows = table[table["model"].isin(models)]
+    with_heads = rows[rows["num_heads"].notna()]
+    keys = ["budget", *SIZE_COLUMNS]
+    text = with_heads[keys].drop_duplicates().sort_values(keys, ignore_index=True)
+    for model in models:
+        own = rows[rows["model"] == model]
+        headless = own["num_heads"].isna().all()
+        by = ["budget", "num_layers"] if headless else keys
+        cells = {tuple(row[name] for name in by): _cell(row) for row in own.to_dict("records")}
+        text[model] = [
+            cells.get(tuple(row[name] for name in by), "-") for row in text.to_dict("records")
+        ]
+    return text
+
+
+def _cell(row: dict[Any, Any]) -> str:
+    spread = "" if np.isnan(row["std"]) else f" ± {row['std']:,.0f}"
+    return f"{row['mean']:,.0f}{spread} ({row['bits_per_parameter']:.3f}), n = {row['n']}"
+
+
+@own_style()
+def architectures_figure(
+    searches: pd.DataFrame, models: Sequence[str], num_layers: int = 1
+) -> Figure:
+    """Threshold and bits per parameter against true parameters, the models side by side.
+
+    ``searches`` are rows of :func:`~visualizations.results.load_results` of one protocol; only
+    those at their true budget and with ``num_layers`` layers are drawn, one line per number of
+    heads. Points are mean +- sample std. Raises :class:`UserError` if a model has none.
+    """
+    table = at_true_budgets(searches)
+    table = table[(table["num_layers"] == num_layers) & table["model"].isin(models)]
+    for model in models:
+        if model not in set(table["model"]):
+            raise UserError(f"{model} has no searches at a true budget with {num_layers} layers")
+    table = table.rename(columns={"mean": "ours_mean", "std": "ours_std", "n": "repeats"})
+    heads = sorted(set(table["num_heads"].dropna()))
+    figure = drawable_figure((3.1 * len(models) + 0.8, 6.4))
+    axes = figure.subplots(2, len(models), sharex=True, sharey="row", squeeze=False)
+    handles = {}
+    for column, model in enumerate(models):
+        own = table[table["model"] == model]
+        values = [None] if own["num_heads"].isna().all() else heads
+        for value in values:
+            rows = own if value is None else own[own["num_heads"] == value]
+            index = 0 if value is None else heads.index(value) + 1
+            label = "no attention" if value is None else f"heads: {value}"
+            if len(rows):
+                handles[label] = _draw(axes[:, column], rows, label, style_of(index))
+        axes[0, column].set_title(f"{model}\n({repeats_text(own)})", fontsize=10)
+    _finish(axes, table)
+    layers = "layer" if num_layers == 1 else "layers"
+    figure.suptitle(f"Architectures of {num_layers} {layers} at equal parameters", fontsize=11)
+    whole_legend(figure, list(handles.values()))
+    return figure
+
+
+def _draw(axes: np.ndarray, rows: pd.DataFrame, label: str, style: Style) -> Any:
+    """Draw one line into the panels of the threshold and of the bits; return its handle."""
+    per_parameter = floats(rows["bits_per_parameter"])
+    means = floats(rows["ours_mean"])
+    drawn = []
+    for panel, y, scale in ((axes[0], means, 1.0), (axes[1], per_parameter, per_parameter / means)):
+        drawn.append(
+            panel.errorbar(
+                floats(rows["num_parameters"]),
+                y,
+                yerr=np.nan_to_num(floats(rows["ours_std"]) * scale),
+                label=label,
+                color=style.color,
+                marker=style.marker,
+                markersize=style.size,
+                linewidth=1.4,
+                elinewidth=1.0,
+                capsize=2.5,
+            )
+        )
+    return drawn[0]
+
+
+def _finish(axes: np.ndarray, table: pd.DataFrame) -> None:
+    """Scales, ticks and names of all panels."""
+    for panel in axes.flat:
+        panel.set(xscale="log", yscale="log")
+        panel.grid(color="0.9", linewidth=0.6)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("memorization threshold\n(first failing size, sequences)")
+    axes[1, 0].set_ylabel("bits stored per parameter")
+    for row in axes[:, 0]:
+        low, high = row.get_ylim()
+        row.set_ylim(max(low, high * 1e-5), high)
+        plain_log_ticks(row.yaxis, *row.get_ylim())
+    for panel in axes[1]:
+        panel.set_xlabel("parameters (true count)")
+        plain_log_ticks(panel.xaxis, *panel.get_xlim())
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))  # more would touch

@@ -1,0 +1,237 @@
+"""What the searches say about the published claims: effects, tests and verdicts.
+
+    assessed = assess(load_results("results"))
+    print([(a.claim.label, a.verdict) for a in assessed])
+
+Every test is one-sided and at the level 0.05 over all claims together (Holm). A claim is the
+intersection of its parts, so its p-value is the largest of theirs (Berger 1982), without further
+correction; that some part contradicts it is a union, so that p-value is the smallest of theirs
+times their number. Nothing is tested before every configuration of a part has two searches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from visualizations.architectures import TOLERANCE
+from visualizations.claims import Cell, Claim, Part, Quantity, Row, every_claim
+from visualizations.comparison import published
+from visualizations.effects import (
+    Array,
+    Effect,
+    OneSided,
+    deviations,
+    holm,
+    jonckheere_test,
+    mean_tau,
+    permutation_test,
+    slope,
+)
+from visualizations.results import select
+
+LEVEL = 0.05
+LEAST_REPEATS = 2  # per configuration, for an interval or a test
+
+HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold"
+UNDECIDED, OPEN = "not decided", "open"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of a part; ``counts`` are the numbers of searches of its cells.
+
+    ``effect`` and ``tau`` are NaN where they cannot be told. ``p`` is of the claim, ``p_against``
+    of the opposite; both are NaN, and so is the interval, as long as a cell lacks searches.
+    """
+
+    part: Part
+    counts: tuple[int, ...]
+    effect: Effect
+    tau: float
+    p: float
+    p_against: float
+    published_effect: float
+    published_tau: float
+
+    @property
+    def lacking(self) -> int:
+        """How many cells have fewer searches than LEAST_REPEATS."""
+        return sum(count < LEAST_REPEATS for count in self.counts)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A claim, what is known of its parts, and its p-values adjusted for all claims.
+
+    ``all_parts`` is the number of parts of all claims.
+    """
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+    p_holm: float = math.nan
+    p_against_holm: float = math.nan
+    all_parts: int = 1
+
+    @property
+    def p(self) -> float:
+        """Of the claim: the largest of its parts', NaN if one has none."""
+        return float(np.max([finding.p for finding in self.findings]))
+
+    @property
+    def p_against(self) -> float:
+        """That some part contradicts the claim: Bonferroni over the parts, NaN if one has none."""
+        smallest = np.min([finding.p_against for finding in self.findings])
+        return float(np.minimum(1.0, smallest * len(self.findings)))
+
+    @property
+    def searches(self) -> int:
+        """The number of searches, each counted once though it may be in several parts."""
+        cells = {
+            frozenset(cell.where.items()): count
+            for finding in self.findings
+            for cell, count in zip(finding.part.cells, finding.counts, strict=True)
+        }
+        return sum(cells.values())
+
+    @property
+    def supporting(self) -> list[Finding]:
+        """The parts that hold by themselves, Bonferroni over all parts of all claims."""
+        return [f for f in self.findings if f.p * self.all_parts < LEVEL]
+
+    @property
+    def contradicting(self) -> list[Finding]:
+        """The parts whose opposite holds, likewise."""
+        return [f for f in self.findings if f.p_against * self.all_parts < LEVEL]
+
+    @property
+    def weakest(self) -> Finding:
+        """The part whose effect supports the claim least; one without an effect before any."""
+        sign = 1 if self.claim.side == "greater" else -1
+        return min(
+            self.findings,
+            key=lambda f: -math.inf if math.isnan(f.effect.value) else sign * f.effect.value,
+        )
+
+    @property
+    def verdict(self) -> str:
+        """One of the five words above.
+
+        "Not decided": tested, but neither shown nor contradicted. "Open": not tested, because
+        searches are lacking.
+        """
+        if math.isnan(self.p):
+            return OPEN
+        if self.p_holm < LEVEL:
+            return HOLDS
+        if self.supporting:
+            return IN_PART
+        return FAILS if self.p_against_holm < LEVEL else UNDECIDED
+
+
+def assess(searches: pd.DataFrame) -> list[Assessment]:
+    """Return the assessment of every claim, from rows of results.load_results.
+
+    Only the published protocol counts, in the current bits version.
+    """
+    ours, theirs = rows_of(select(searches)), rows_of(published())
+    assessed = [
+        Assessment(claim, tuple(_finding(claim, part, ours, theirs) for part in claim.parts))
+        for claim in every_claim(theirs)
+    ]
+    # What cannot be tested yet counts as 1: so more data never make another claim's p larger.
+    adjusted = zip(
+        holm([a.p for a in assessed]), holm([a.p_against for a in assessed]), strict=True
+    )
+    all_parts = sum(len(a.findings) for a in assessed)
+    return [
+        replace(a, p_holm=p, p_against_holm=p_against, all_parts=all_parts)
+        for a, (p, p_against) in zip(assessed, adjusted, strict=True)
+    ]
+
+
+def rows_of(table: pd.DataFrame) -> Sequence[Row]:
+    """Return the rows of a table, None where a value is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def matching(rows: Sequence[Row], where: Mapping[str, object]) -> list[Row]:
+    """Return the rows that have the values in ``where``.
+
+    Where that does not name the number of parameters, it is within 1 % of the budget.
+    """
+
+    def is_near(row: Row) -> bool:
+        return abs(row["num_parameters"] - row["budget"]) <= TOLERANCE * row["budget"]
+
+    return [
+        row
+        for row in rows
+        if all(row.get(name) == value for name, value in where.items())
+        and ("num_parameters" in where or is_near(row))
+    ]
+
+
+def _finding(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[Row]) -> Finding:
+    found = [matching(ours, cell.where) for cell in part.cells]
+    sizes = [np.array([row["first_failure"] for row in rows], dtype=float) for rows in found]
+    x, y, strata = _stacked(part.cells, [_quantity(s, claim.quantity) for s in sizes])
+    is_testable = all(len(own) >= LEAST_REPEATS for own in sizes)
+    effect = slope(x, y, strata, with_interval=is_testable)
+    if claim.quantity != "log" and not is_testable:  # one search has no scatter
+        effect = Effect(math.nan)
+    p = OneSided(math.nan, math.nan)
+    if is_testable:
+        p = (
+            jonckheere_test(x, y)
+            if claim.jonckheere
+            else permutation_test(x, y, strata, claim.edge)
+        )
+    published_effect, published_tau = _published(claim, part, theirs)
+    is_greater = claim.side == "greater"
+    return Finding(
+        part=part,
+        counts=tuple(len(own) for own in sizes),
+        effect=effect,
+        tau=mean_tau(x, y, strata) if claim.trend and not math.isnan(effect.value) else math.nan,
+        p=p.greater if is_greater else p.less,
+        p_against=p.less if is_greater else p.greater,
+        published_effect=published_effect,
+        published_tau=published_tau,
+    )
+
+
+def _published(claim: Claim, part: Part, theirs: Sequence[Row]) -> tuple[float, float]:
+    """Return the effect and tau of the published means, each of which counts as one search.
+
+    Of scatter only tau, of the published standard deviations (or their ratios to the means).
+    """
+    rows = [row for cell in part.cells for row in matching(theirs, cell.where)]
+    if len(rows) < len(part.cells) or any(row["published_mean"] is None for row in rows):
+        return math.nan, math.nan
+    means = np.array([row["published_mean"] for row in rows])
+    stds = np.array([row["published_std"] for row in rows])
+    values = {"log": np.log(means), "spread": stds, "spread of log": stds / means}
+    x, y, strata = _stacked(part.cells, [np.array([v]) for v in values[claim.quantity]])
+    effect = slope(x, y, strata, with_interval=False).value if claim.quantity == "log" else math.nan
+    return effect, mean_tau(x, y, strata) if claim.trend else math.nan
+
+
+def _quantity(sizes: Array, quantity: Quantity) -> Array:
+    """Return what is compared, of the searches of one configuration."""
+    values = sizes if quantity == "spread" else np.log(sizes)
+    if quantity == "log" or not len(values):
+        return values
+    return deviations(values)
+
+
+def _stacked(cells: Sequence[Cell], values: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """Return x, y and stratum of every value."""
+    counts = [len(own) for own in values]
+    x = np.repeat([cell.x for cell in cells], counts)
+    strata = np.repeat([cell.stratum for cell in cells], counts)
+    return x, np.concatenate(values), strata
