@@ -22,6 +22,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 SCRIPT_FLAGS = {
     *(
         "help",
+        "version",
         "params",
         "num_sequences",
         "seed",

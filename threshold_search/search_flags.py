@@ -1,0 +1,90 @@
+"""What the flags of the scripts that search ask for: models, configurations, folder, workers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from command_line.flags import (
+    add_budget_flag,
+    add_engine_flags,
+    add_model_flags,
+    add_probe_flags,
+    add_protocol_flags,
+    flag_values,
+    protocol_from,
+)
+from command_line.parser import Parser, positive_int, user_path
+from threshold_search.models import MODELS, find_spec
+from threshold_search.plan import Configuration, configurations, published_configurations
+from threshold_search.results_folder import DEFAULT_FOLDER
+from training.errors import UserError
+from training.spec import ModelSpec
+
+
+def models_asked_for() -> list[ModelSpec]:
+    """Return what ``--model`` names: its own flags have to be known before the rest is read."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--model", nargs="?")
+    name = parser.parse_known_args()[0].model
+    return list(MODELS.values()) if name is None else [find_spec(name)]
+
+
+def configurations_asked_for(
+    args: argparse.Namespace, specs: Sequence[ModelSpec]
+) -> list[Configuration]:
+    """Return the configurations that the flags mean; raise UserError where they mean none."""
+    if not args.paper:
+        if args.model is None:
+            names = " or ".join(f"--model {name}" for name in MODELS)
+            raise UserError(f"give {names}, or --paper")
+        (spec,) = specs
+        given = flag_values(args, spec)
+        values = {name: v if isinstance(v, list) else [v] for name, v in given.items()}
+        return configurations(spec, protocol_from(args, spec), args.params, values)
+    given = {name: v for spec in specs for name, v in flag_values(args, spec).items()}
+    narrowing = list(dict.fromkeys(name for spec in specs for name in spec.grid(None)))
+    if args.params or not set(given) <= set(narrowing):
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in narrowing)
+        raise UserError(f"--paper fixes the budgets and sizes; narrow it with {flags}")
+    rows = [
+        row
+        for spec in specs
+        for row in published_configurations(spec, protocol_from(args, spec), given)
+    ]
+    if not rows:
+        raise UserError("no published row is of this model and these sizes")
+    return rows
+
+
+def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -> None:
+    """Add the flags that say what is trained, how often (``repeats`` by default), and where."""
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"what to search: {', '.join(MODELS)}, or package.module:SPEC",
+    )
+    add_budget_flag(parser, specs)
+    parser.add_argument(
+        "--paper", action="store_true", help="all published rows (of --model, if given)"
+    )
+    add_model_flags(parser, specs, search=True)
+    parser.add_argument(
+        "--repeats", type=positive_int, metavar="N", default=repeats, help="independent repeats"
+    )
+    add_probe_flags(parser)
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="processes, one thread each (default: one per usable CPU, one in all on a GPU)",
+    )
+    parser.add_argument(
+        "--results-dir",
+        type=user_path,
+        metavar="DIR",
+        default=DEFAULT_FOLDER,
+        help="folder of the logs and results",
+    )
+    add_engine_flags(parser)
+    add_protocol_flags(parser, specs)
