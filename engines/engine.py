@@ -57,6 +57,7 @@ class Engine(ABC):
     device: str = "cpu"
 
     name: ClassVar[str]
+    trains: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -71,6 +72,16 @@ class Engine(ABC):
         """How many probes of one architecture and protocol it trains together at most."""
         return 1
 
+    def check(self, probe: Probe) -> None:
+        """Raise :class:`UserError` for settings of a training where there is none."""
+        task = {name: getattr(probe.protocol, name) for name in TASK}
+        published = probe.architecture.spec.protocol(**task)
+        if not self.trains and (probe.attempt or probe.protocol != published):
+            raise UserError(
+                f"--engine {self.name} trains nothing: it takes no setting of the training, "
+                "nor --attempt"
+            )
+
     def train(
         self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
     ) -> list[tuple[Outcome, Callable[[], Weights]]]:
@@ -78,8 +89,10 @@ class Engine(ABC):
 
         Returns each one's outcome and a function that returns its weights, those of the verdict.
         Probes that do not fit into memory together train in smaller groups. Raises
-        :class:`OutOfMemory` where one alone does not.
+        :class:`OutOfMemory` where one alone does not, :class:`UserError` as :meth:`check` does.
         """
+        for probe in probes:
+            self.check(probe)
         try:
             with contextlib.ExitStack() as limits:
                 if self.device == "cpu":  # the drivers of devices reserve as they like
@@ -208,11 +221,11 @@ class StackedEngine(StackEngine):
 class LinearProgramEngine(Engine):
     """No training: what is the best that any could do? Of models that are linear, on a CPU.
 
-    An outcome's epochs are the positions that a program was solved for. Of the protocol only the
-    task matters, so it refuses any but the published one, and other attempts.
+    An outcome's epochs are the positions that a program was solved for.
     """
 
     name: ClassVar[str] = "linear-program"
+    trains: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -226,12 +239,6 @@ class LinearProgramEngine(Engine):
         from training.probe import start_probe
 
         (probe,) = probes
-        task = {name: getattr(probe.protocol, name) for name in TASK}
-        if probe.attempt or probe.protocol != probe.architecture.spec.protocol(**task):
-            raise UserError(
-                "--engine linear-program trains nothing: it takes no setting of the training, "
-                "nor --attempt"
-            )
         begin = time.perf_counter()
         module, solved, loss, accuracy = solve_positions(start_probe(probe))
         is_separable = solved == probe.architecture.seq_len

@@ -44,6 +44,8 @@ CASES = [
     (BINARY_SEARCH, "--model mlp --params 10000 --attempt -1", "at least 0"),
     (BINARY_SEARCH, "--model mlp --params " + "9" * 400, "at most"),
     (BINARY_SEARCH, "--model mlp --params 1000 --engine linear-program", "mlp 4x1 is none"),
+    (BINARY_SEARCH, "--model mlp --layers 0 --engine linear-program --patience 5", "no setting"),
+    (BINARY_SEARCH, "--model mlp --layers 0 --engine linear-program --attempt 1", "--attempt"),
     (TRAIN_MLP, "", "--params"),
     (TRAIN_MLP, "--params 0", "at least 1"),
     (TRAIN_MLP, "--params 3e4", "whole number"),

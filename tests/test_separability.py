@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import OptimizeResult, linprog
@@ -20,6 +21,7 @@ from engines.engine import LinearProgramEngine, choose_engine
 from engines.linear_program import separating_weights
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
+from threshold_search.api import find_threshold
 from training.errors import UserError
 from training.loop import TrainingResult, evaluate, train
 from training.probe import start_probe
@@ -201,6 +203,26 @@ def test_it_stops_at_the_first_inseparable_position():
         assert (rows[first:] == 0).all()
         seen.add(first)
     assert len(seen) >= 3
+
+
+def test_a_search_by_linear_program(tmp_path):
+    task = {"vocab_size": 3, "seq_len": 4}
+    architecture, protocol = MLPArchitecture(0, 0, **task), MLP_SPEC.protocol(**task)
+    rows = find_threshold(
+        architecture, protocol, repeats=1, workers=1, results_dir=tmp_path, engine="linear-program"
+    )
+    (row,) = rows.to_dict("records")
+    assert row["protocol"] == "paper vocab_size=3 seq_len=4 engine=linear-program"
+    for n, verdict in ((row["threshold"], True), (row["first_failure"], False)):
+        start = start_probe(linear_probe(n, **task))
+        assert all_separable(Mappings(start.inputs, start.targets), 3) == verdict
+    reasons = set(pd.read_csv(tmp_path / "mlp_probes.csv")["stop_reason"])
+    assert reasons == {"perfect", "inseparable"}
+
+
+def test_another_size_has_other_data():
+    smaller, larger = (start_probe(linear_probe(n)).inputs for n in (20, 21))
+    assert (smaller != larger[:20]).any()
 
 
 def test_it_takes_linear_models_alone():
