@@ -7,7 +7,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: threshold test test-sanitize test-arm notebook
+.DEFAULT_GOAL := help
+.PHONY: help threshold test test-sanitize test-arm notebook
+
+help:
+	@sed -n '1,/^$$/s/^# *//p' Makefile
 
 threshold: .venv/installed
 	$(BIN)/python threshold_search/binary_search.py --model mlp --params 10000 --layers 1 \

@@ -69,10 +69,10 @@ def looped_rate(architecture: Architecture, epochs: int, device: str) -> float:
 
 
 def stacked_rate(architecture: Architecture, models: int, epochs: int, device: str) -> float:
-    """Return models per second in a stack of ``models``."""
+    """Return models per second in a stack of ``models`` lanes, all in use."""
     times = Epochs()
     starts = [start_probe(probe) for probe in probes_of(architecture, models, epochs)]
-    stack = StackedModels(starts, device, host_masks=False)
+    stack = StackedModels(starts, device, host_masks=False, lanes=models)
     train_stack(stack, starts, lambda index, _: times() if index == 0 else None)
     return models / (times.seconds() * FULL_EPOCHS)
 

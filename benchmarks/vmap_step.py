@@ -1,25 +1,25 @@
-"""Time of a stacked step: the hand-written forms against vmap over the module itself.
+"""Time of a stacked step: vmap over the module, a hand-written form, and the reference loop.
 
     python benchmarks/vmap_step.py
     python benchmarks/vmap_step.py --device cuda      (results/benchmarks/vmap_step_cuda.csv)
 
-Both are the stacked engine (engines/stacked.py), batch 32, and differ in the forward pass alone:
-batch selection, masks, loss, clipping and AdamW are the same code. Two times are taken, in
-microseconds per step of one model: forward and backward, and an epoch of one whole step. The
-reference loop's step, one model after the other, stands beside them. All take turns in every
-round, one thread; times and ratios are medians over the rounds, a ratio's terms being of the same
-round. Before a configuration is timed, logits and gradients of both are checked against the
-modules' own, one model at a time, to 1e-5.
+The first two are the stacked engine (engines/stacked.py), batch 32, and differ in the forward pass
+alone (engines/forward.py): batch selection, masks, loss, clipping and AdamW are the same code. A
+model without a hand-written form has no numbers of it. Two times are taken, in microseconds per
+step of one model: forward and backward, and an epoch of one whole step. The reference loop's step,
+one model after the other, stands beside them. All take turns in every round, one thread; times and
+ratios are medians over the rounds, a ratio's terms being of the same round. Before a configuration
+is timed, logits and gradients are checked against the modules' own, one model at a time, to 1e-5.
 
 On CUDA the whole steps are replays of a captured graph, forward and backward alone are not; the
-device is waited for before every reading of the clock, and masks are hashed on the device. That
-path has not been run: no GPU was at hand. Prints the table and writes
-results/benchmarks/vmap_step.csv.
+device is waited for before every reading of the clock, and masks are hashed on the device. Prints
+the table and writes results/benchmarks/vmap_step.csv.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -28,21 +28,22 @@ from typing import Any
 import torch
 from machine import report
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from command_line.flags import resolve_device
 from command_line.parser import Parser, positive_int, run
-from engines.stacked import Keep, StackedModels
+from engines.forward import Keep, VmapForward
+from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.dropout import Dropout, draw_step_masks
+from training.dropout import draw_step_masks
 from training.errors import UserError
 from training.loop import parameter_groups
 from training.probe import ProbeStart, start_probe
 from training.probe_types import Probe
 from training.spec import Architecture
 from training.task import IGNORED
+from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[tuple[Architecture, int]] = [
@@ -53,50 +54,29 @@ CONFIGURATIONS: list[tuple[Architecture, int]] = [
     (TransformerArchitecture(32, 380, 4, 1), 5),
     (TransformerArchitecture(32, 380, 4, 1), 16),
     (TransformerArchitecture(64, 768, 32, 1), 5),
+    (DecoderOnlyArchitecture(32, 380, 4, 1), 5),
+    (DecoderOnlyArchitecture(32, 380, 4, 1), 16),
+    (DecoderOnlyArchitecture(64, 256, 4, 1), 5),
 ]
+TIMES = ("hand_gradient", "hand_step", "vmap_gradient", "vmap_step", "reference_step")
 SEQUENCES = 512
 TOLERANCE = 1e-5
 SECONDS = 0.1  # that one measurement lasts at least
 
 
-def _dropout_layers(module: Any) -> list[Dropout]:
-    return [layer for layer, _ in module.dropout_sites()]
+def stack_of(
+    starts: Sequence[ProbeStart], form: str, device: str = "cpu", host_masks: bool = True
+) -> StackedModels:
+    """Return the models of ``starts`` stacked, with the forward pass ``form``: hand or vmap."""
+    stack = StackedModels(starts, device, host_masks)
+    if form == "vmap":
+        stack._forward = VmapForward(starts[0].module, stack.device)
+    return stack
 
 
-class VmapModels(StackedModels):
-    """Stacked models without a stacked form: vmap over ``functional_call`` of the module.
-
-    Autograd runs through the vmap. A vmap over ``torch.func.grad`` is slower, and refuses the
-    MLP's ``F.one_hot``.
-    """
-
-    def __init__(
-        self, starts: Sequence[ProbeStart], device: str = "cpu", host_masks: bool = True
-    ) -> None:
-        super().__init__(starts, device, host_masks)
-        self._inputs = self._inputs.argmax(-1)  # (M, N, S): a module takes tokens
-        # Gives its code and its buffers; every parameter is replaced in the call.
-        self._module = copy.deepcopy(starts[0].module).to(self.device).eval()
-        self._layers = _dropout_layers(self._module)
-
-    def _forward(self, parameters: dict[str, Tensor], inputs: Tensor, keep: Keep) -> Tensor:
-        """Return logits (M, B, S, V) for tokens (M, B, S)."""
-        module, layers = self._module, self._layers
-        if module.training != (keep is not None):
-            module.train(keep is not None)
-        models, batch = inputs.shape[:2]
-        masks = [] if keep is None else [mask.view(models, batch, -1) for mask in keep]
-
-        def one_model(parameters: dict[str, Tensor], tokens: Tensor, masks: list[Tensor]) -> Tensor:
-            for layer, mask in zip(layers, masks, strict=bool(masks)):
-                layer.step_mask = mask  # of one model, as far as the layer can see
-            return functional_call(module, parameters, (tokens,))
-
-        try:
-            return vmap(one_model)(parameters, inputs, masks)
-        finally:  # what vmap hands out means nothing outside of it
-            for layer in layers:
-                layer.step_mask = None
+def forms_of(architecture: Architecture) -> list[str]:
+    """Return the forms that the architecture's model has."""
+    return ["hand", "vmap"] if architecture.spec.stacked else ["vmap"]
 
 
 def module_by_module(
@@ -110,7 +90,7 @@ def module_by_module(
     all_logits, gradients = [], []
     for i, start in enumerate(starts):
         module: Any = copy.deepcopy(start.module).to(rows.device).train(keep is not None)
-        sites = module.dropout_sites() if keep is not None else []
+        sites = module.dropout_sites() if keep else []
         for (layer, per_row), mask in zip(sites, keep or [], strict=True):
             layer.step_mask = mask[i].view(-1, per_row)[valid[i]]
         inputs, targets = start.tensors(str(rows.device))
@@ -138,7 +118,7 @@ def random_batch(
     shape = (len(sizes), stack.batch)
     rows = torch.randint(min(len(s.inputs) for s in starts), shape, generator=generator)
     valid = torch.arange(stack.batch) < torch.tensor(sizes).unsqueeze(1)
-    keep: Keep = None
+    keep: Keep = []
     if stack._masks is not None:
         masks = stack._masks.draw([True] * len(sizes), stack._steps_done)
         keep = masks.split([stack.batch * per_row for per_row in stack._sites], dim=1)
@@ -225,8 +205,8 @@ def measure(architecture: Architecture, models: int, rounds: int, device: str) -
     starts = [start_probe(probe) for probe in probes]
     works: dict[str, Callable[[], object]] = {}
     difference = 0.0
-    for name, kind in (("hand", StackedModels), ("vmap", VmapModels)):
-        stack = kind(starts, device, host_masks=device == "cpu")
+    for name in forms_of(architecture):
+        stack = stack_of(starts, name, device, host_masks=device == "cpu")
         for sizes in ([stack.batch] * models, [1 + i % stack.batch for i in range(models)]):
             difference = max(difference, largest_difference(stack, starts, sizes))
         works[f"{name}_gradient"] = gradient_of(stack, starts)
@@ -244,7 +224,12 @@ def measure(architecture: Architecture, models: int, rounds: int, device: str) -
             times[name].append(seconds_of(work, calls[name], device))
 
     def ratio(a: str, b: str) -> float:
+        if not {a, b} <= times.keys():
+            return math.nan
         return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
+
+    def microseconds(name: str) -> float:
+        return 1e6 * statistics.median(times[name]) / models if name in times else math.nan
 
     return {
         "model": architecture.spec.name,
@@ -252,7 +237,7 @@ def measure(architecture: Architecture, models: int, rounds: int, device: str) -
         "dropout": protocol.dropout,
         "models": models,
         "difference": difference,
-        **{f"{name}_us": 1e6 * statistics.median(t) / models for name, t in times.items()},
+        **{f"{name}_us": microseconds(name) for name in TIMES},
         "gradient_ratio": ratio("vmap_gradient", "hand_gradient"),
         "step_ratio": ratio("vmap_step", "hand_step"),
         "reference_over_vmap": ratio("reference_step", "vmap_step"),

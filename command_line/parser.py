@@ -20,6 +20,7 @@ from command_line.streams import (
     finish_output,
     protect_streams,
 )
+from command_line.version import VersionAction
 from training.errors import OutOfMemory, UserError
 
 USER_ERROR_STATUS = 2
@@ -44,6 +45,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None) -> None:
         super().__init__(
             description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+        )
+        self.add_argument(
+            "--version",
+            action=VersionAction,
+            nargs=0,
+            default=argparse.SUPPRESS,
+            help="show the project's version and exit",
         )
 
     def error(self, message: str) -> NoReturn:

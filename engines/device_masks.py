@@ -1,4 +1,8 @@
-"""Dropout masks for stacked models: from the probes' own streams, or hashed on the device."""
+"""Dropout masks for stacked models: from the probes' own streams, or hashed on the device.
+
+There are as many masks as lanes, M of them. The streams are those of the first lanes; the others
+have no model.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,18 @@ from training.streams import MaskStream
 class HostMasks:
     """The same draws as the reference loop's, made on the CPU, one stream per model."""
 
-    def __init__(self, streams: list[MaskStream], count: int, device: torch.device) -> None:
-        self._streams, self._count, self._device = streams, count, device
+    def __init__(
+        self, streams: list[MaskStream], lanes: int, count: int, device: torch.device
+    ) -> None:
+        self._streams, self._device = streams, device
+        self._shape = (lanes, count)
 
     def draw(self, active: list[bool], steps_done: Tensor) -> Tensor:
         """Return scaled masks (M, count); an inactive model's stream stands still."""
-        masks = np.zeros((len(self._streams), self._count), np.float32)
-        for row, stream, is_active in zip(masks, self._streams, active, strict=True):
-            if is_active:
-                row[stream.draw(self._count) >= stream.dropped] = stream.scale
+        masks = np.zeros(self._shape, np.float32)
+        for lane, stream in enumerate(self._streams):
+            if active[lane]:
+                masks[lane, stream.draw(self._shape[1]) >= stream.dropped] = stream.scale
         return torch.from_numpy(masks).to(self._device)
 
 
@@ -31,8 +38,11 @@ class DeviceMasks:
     draws differ from the reference's, their distribution does not.
     """
 
-    def __init__(self, streams: list[MaskStream], count: int, device: torch.device) -> None:
-        seeds = np.stack([stream.draw(4) for stream in streams]).view(np.int64)
+    def __init__(
+        self, streams: list[MaskStream], lanes: int, count: int, device: torch.device
+    ) -> None:
+        seeds = np.zeros((lanes, 1), np.int64)
+        seeds[: len(streams)] = np.stack([stream.draw(4) for stream in streams]).view(np.int64)
         self._seeds = torch.from_numpy(seeds).to(device)  # (M, 1)
         self._position = torch.arange((count + 3) // 4, device=device)
         self._count = count

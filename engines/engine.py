@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from training.session import Epoch, Stack
 
 REQUESTS = ("fast", "reference", "linear-program")
+# Places for models in every stack on CUDA. Fixed, because the bits of a product depend on how many
+# there are; so a smaller group there saves the memory of its data alone.
+CUDA_LANES = 16
 Weights = dict[str, "Tensor"]
 OnEpoch = Callable[["EpochRecord"], None]
 # How torch's allocators begin what they say when memory is short; they raise RuntimeError.
@@ -208,13 +211,15 @@ class StackedEngine(StackEngine):
     @property
     def largest_job(self) -> int:
         """See :class:`Engine`."""
-        return 5 if self.device == "cpu" else 64
+        return 5 if self.device == "cpu" else CUDA_LANES
 
     def start(self, starts: Sequence[ProbeStart]) -> StackedModels:
         """Return the models before their first step."""
         from engines.stacked import StackedModels
 
-        return StackedModels(starts, self.device, host_masks=self.device == "cpu")
+        if self.device == "cpu":
+            return StackedModels(starts)
+        return StackedModels(starts, self.device, host_masks=False, lanes=CUDA_LANES)
 
 
 @dataclass(frozen=True)
@@ -275,7 +280,7 @@ def choose_engine(requested: str, device: str, architecture: Architecture) -> En
     if requested == "reference" or device == "mps":
         return ReferenceEngine(device)
     if device != "cpu":
-        return StackedEngine(device) if spec.stacked else ReferenceEngine(device)
+        return StackedEngine(device) if spec.stacked or spec.vmap else ReferenceEngine(device)
     if architecture.native_form and load_engine():
         return NativeEngine()
     if spec.stacked and architecture.num_parameters <= spec.stacked.faster_up_to:

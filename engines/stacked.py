@@ -1,8 +1,8 @@
 """Several probes of one architecture and protocol trained together, on any torch device.
 
 The path for CUDA, where one small model leaves the device idle, and the fallback for small MLPs on
-a CPU without the compiled engine. Every tensor has a leading model dimension; no operation mixes
-models. The host looks at the results once per epoch.
+a CPU without the compiled engine. Every tensor has a leading model dimension M; no operation mixes
+models. The host looks at the results once per epoch. M counts the lanes of :class:`StackedModels`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,40 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.device_masks import DeviceMasks, HostMasks
+from engines.forward import Keep, forward_of
 from training.loop import parameter_groups
 from training.module import SequenceModel
 from training.probe import ProbeStart
 from training.session import Epoch
 from training.task import IGNORED
 
-EVALUATION_ROWS = 1024
+EVALUATION_ROWS = 1024  # at most, of every model at once
 ROW_BLOCK = 32
-
-Keep = Sequence[Tensor] | None  # per dropout site (M, B * elements per row), 0 or the scale
+FIXED_EVALUATION_ROWS = 256  # exactly, where the number of lanes is fixed
 
 
 class StackedModels:
-    """Models that share architecture and protocol; a :class:`training.session.Stack`."""
+    """Models that share architecture and protocol; a :class:`training.session.Stack`.
+
+    A lane holds one model. By default there are as many lanes as models. With a fixed number those
+    left over are idle: they have weights, but no data, and never take a step. Then the shapes of
+    all products depend on architecture, protocol and ``lanes`` alone: a GPU's libraries choose by
+    the shapes in which order they add. Raises :class:`~training.errors.UserError` for a module that
+    vmap cannot run.
+    """
 
     def __init__(
-        self, starts: Sequence[ProbeStart], device: str = "cpu", host_masks: bool = True
+        self,
+        starts: Sequence[ProbeStart],
+        device: str = "cpu",
+        host_masks: bool = True,
+        lanes: int | None = None,
     ) -> None:
+        self._models, self._lanes = len(starts), lanes or len(starts)
+        assert self._models <= self._lanes
+        is_fixed = lanes is not None
+        self._evaluation_rows = FIXED_EVALUATION_ROWS if is_fixed else EVALUATION_ROWS
+        self._row_block = FIXED_EVALUATION_ROWS if is_fixed else ROW_BLOCK
         probe = starts[0].probe
         self.protocol, self.architecture = probe.protocol, probe.architecture
         assert all(
@@ -43,11 +59,8 @@ class StackedModels:
         self.device = torch.device(device)
         torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16
         self.batch = self.protocol.batch_size
-        form = self.architecture.spec.stacked
-        if form is None:
-            raise ValueError(f"the model {self.architecture.spec.name} has no stacked form")
-        self._logits = form.load()
-        self._steps_done = torch.zeros(len(starts), dtype=torch.int64, device=self.device)
+        self._forward = forward_of(starts, self.device)
+        self._steps_done = torch.zeros(self._lanes, dtype=torch.int64, device=self.device)
         self._step_in_round = torch.zeros((), dtype=torch.int64, device=self.device)
         self._init_data(starts)
         self._init_weights([start.module for start in starts])
@@ -56,7 +69,8 @@ class StackedModels:
         if self.protocol.dropout > 0 and self._sites:
             kind = HostMasks if host_masks else DeviceMasks
             count = self.batch * sum(self._sites)
-            self._masks = kind([start.masks for start in starts], count, self.device)
+            streams = [start.masks for start in starts]
+            self._masks = kind(streams, self._lanes, count, self.device)
         # A graph replays the device's work of a step without Python; masks must be drawn on it.
         self._use_graph = self.device.type == "cuda" and not (host_masks and self._masks)
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -64,18 +78,16 @@ class StackedModels:
     def _init_data(self, starts: Sequence[ProbeStart]) -> None:
         # Whole blocks of rows: a product of very few rows rounds unlike one of many.
         n = [len(start.inputs) for start in starts]
-        padded = math.ceil(max(n) / ROW_BLOCK) * ROW_BLOCK
-        shape = (len(starts), padded, starts[0].inputs.shape[1])
+        padded = math.ceil(max(n) / self._row_block) * self._row_block
+        shape = (self._lanes, padded, starts[0].inputs.shape[1])
         inputs, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED)
         for row, start in enumerate(starts):
             inputs[row, : n[row]], targets[row, : n[row]] = start.inputs, start.targets
-        vocab_size = self.architecture.vocab_size
-        tokens = torch.from_numpy(inputs).to(self.device)
-        self._inputs: Tensor = F.one_hot(tokens, vocab_size).float()  # (M, N, S, V)
+        self._inputs = torch.from_numpy(inputs).to(self.device)  # (M, N, S)
         self._targets = torch.from_numpy(targets).to(self.device)  # (M, N, S)
-        self._index = torch.arange(len(starts), device=self.device).unsqueeze(1)
+        self._index = torch.arange(self._lanes, device=self.device).unsqueeze(1)
         # One epoch's order, padded to whole batches of every model; -1 is padding.
-        steps = (len(starts), math.ceil(max(n) / self.batch))
+        steps = (self._lanes, math.ceil(max(n) / self.batch))
         self._order = torch.full((*steps, self.batch), -1, dtype=torch.int64, device=self.device)
         self._rates = torch.zeros(steps, dtype=torch.float64, device=self.device)
 
@@ -84,6 +96,7 @@ class StackedModels:
         self._names = [name for name, _ in first.named_parameters()]
         self._shapes = [p.shape for p in first.parameters()]
         flat = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in modules]
+        flat += flat[:1] * (self._lanes - len(flat))  # idle lanes: any finite weights
         self._flat = torch.stack(flat).to(self.device)  # (M, P)
         self._best = self._flat.clone()
         self._moment1 = torch.zeros_like(self._flat)
@@ -103,14 +116,6 @@ class StackedModels:
             for name, part, shape in zip(self._names, parts, self._shapes, strict=True)
         }
 
-    def _forward(self, parameters: dict[str, Tensor], inputs: Tensor, keep: Keep) -> Tensor:
-        """Return logits (M, B, S, V) for rows of ``_inputs`` (M, B, ...); dropout by ``keep``."""
-
-        def drop(site: int, x: Tensor) -> Tensor:
-            return x if keep is None else x * keep[site].view(x.shape)
-
-        return self._logits(self.architecture, parameters, inputs, drop)
-
     def _gradient(self, rows: Tensor, valid: Tensor, keep: Keep) -> Tensor:
         """Return the gradients (M, P) of the models' mean losses over the ``valid`` of ``rows``."""
         leaves = {k: v.detach().requires_grad_() for k, v in self._parameters(self._flat).items()}
@@ -129,7 +134,7 @@ class StackedModels:
         batch = self._order.index_select(1, self._step_in_round.view(1)).squeeze(1)  # (M, B)
         valid = batch >= 0
         rows = batch.clamp(min=0)
-        keep: Keep = None
+        keep: Keep = []
         if self._masks is not None:
             masks = self._masks.draw(active, self._steps_done)
             keep = masks.split([self.batch * per_row for per_row in self._sites], dim=1)
@@ -165,8 +170,8 @@ class StackedModels:
         parameters = self._parameters(self._flat)
         loss = torch.zeros(len(self._flat), dtype=torch.float64, device=self.device)
         correct = torch.zeros(len(self._flat), dtype=torch.int64, device=self.device)
-        for start in range(0, self._targets.shape[1], EVALUATION_ROWS):
-            at = slice(start, start + EVALUATION_ROWS)
+        for start in range(0, self._targets.shape[1], self._evaluation_rows):
+            at = slice(start, start + self._evaluation_rows)
             target = self._targets[:, at]
             counted = target != IGNORED
             logits = self._forward(parameters, self._inputs[:, at], None)
@@ -174,15 +179,16 @@ class StackedModels:
             loss += losses.view(target.shape).double().sum((1, 2))
             hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1) & counted
             correct += hit.sum((1, 2))
-        tokens = (self._targets != IGNORED).sum((1, 2))
+        tokens = (self._targets != IGNORED).sum((1, 2)).clamp(min=1)  # an idle lane has none
         accuracy = correct / tokens.double()
-        return list(zip((loss / tokens).tolist(), accuracy.tolist(), strict=True))
+        scores = zip((loss / tokens).tolist(), accuracy.tolist(), strict=True)
+        return list(scores)[: self._models]
 
     def train_epoch(self, epochs: Sequence[Epoch | None]) -> None:
         """See :class:`training.session.Stack`."""
         order = np.full(tuple(self._order.shape), -1, np.int64)
         rates = np.zeros(tuple(self._rates.shape))
-        steps = [0] * len(epochs)
+        steps = [0] * self._lanes
         for row, epoch in enumerate(epochs):
             if epoch is not None:
                 own_order, own_rates = epoch

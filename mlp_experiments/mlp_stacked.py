@@ -1,22 +1,29 @@
-"""The MLP for many models at once: every tensor has a leading model dimension M."""
+"""The MLP for many models at once, written by hand: faster on a CPU than vmap over the module."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.stacked_layers import Drop, Parameters, linear
-
 if TYPE_CHECKING:
     from mlp_experiments.mlp_utils import MLPArchitecture
+    from training.spec import Drop
 
 
-def mlp_logits(architecture: MLPArchitecture, p: Parameters, one_hot: Tensor, drop: Drop) -> Tensor:
-    """Return logits (M, B, T, V) for ``one_hot`` (M, B, T, V)."""
-    num_hidden = architecture.num_layers
+def mlp_logits(
+    architecture: MLPArchitecture, p: dict[str, Tensor], tokens: Tensor, drop: Drop
+) -> Tensor:
+    """Return logits (M, B, T, V) for ``tokens`` (M, B, T) of int64; ``drop`` as in its spec."""
+    one_hot = F.one_hot(tokens, architecture.vocab_size).to(p["linears.0.weight"].dtype)
+
+    def linear(layer: int, x: Tensor) -> Tensor:  # (M, B, in) -> (M, B, out)
+        weight, bias = (p[f"linears.{layer}.{name}"] for name in ("weight", "bias"))
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
     x = one_hot.flatten(2)  # (M, B, T*V)
-    for layer in range(num_hidden):
-        x = drop(layer, F.relu(linear(p, f"linears.{layer}", x)))
-    return linear(p, f"linears.{num_hidden}", x).view(one_hot.shape)
+    for layer in range(architecture.num_layers):
+        x = drop(layer, F.relu(linear(layer, x)))
+    return linear(architecture.num_layers, x).view(one_hot.shape)

@@ -43,3 +43,7 @@ def links(path):
 def cells(line):
     """Return what stands in a row of a table."""
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+LINES = {name_of(path): path.read_text().splitlines() for path in DOCUMENTS}
+PROSE = {name: " ".join(lines) for name, lines in LINES.items()}

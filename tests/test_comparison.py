@@ -9,7 +9,7 @@ from threshold_search.models import MODELS
 from threshold_search.records import result_layout
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations import figures
+from visualizations import published_figures
 from visualizations.comparison import comparison_table, readable
 
 
@@ -80,7 +80,7 @@ def test_malformed_csv(tmp_path, content, message):
     path = tmp_path / "mlp_results.csv"
     path.write_text(content)
     with pytest.raises(UserError, match=message) as error:
-        figures.mlp_depth_figure(tmp_path)
+        published_figures.mlp_depth_figure(tmp_path)
     assert str(path) in str(error.value)
 
 

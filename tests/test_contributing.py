@@ -5,8 +5,13 @@ import os
 import subprocess
 import sys
 
+import pytest
 from documents import fenced_blocks, shell_commands
 from scripts import ROOT, run_script
+
+from engines.engine import ReferenceEngine, StackedEngine
+from threshold_search.models import find_spec
+from training.probe_types import Probe
 
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
@@ -50,3 +55,15 @@ def test_the_model_of_the_recipe_can_be_searched(tmp_path):
     assert row["protocol"] == "paper engine=reference max_size=8"
     assert (int(row["num_parameters"]), int(row["width"])) == (904, 4)
     assert 0 <= int(row["threshold"]) <= 8
+
+
+def test_the_model_of_the_recipe_can_be_stacked(tmp_path, monkeypatch):
+    """As it trains on CUDA, but on a CPU."""
+    write_model(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = find_spec("narrow_experiments.narrow_utils:SPEC")
+    architecture = spec.solve(None, 10, 10, width=4)
+    probes = [Probe(architecture, spec.protocol(max_epochs=5), 0, r, 8) for r in range(2)]
+    stacked, reference = (own.train(probes) for own in (StackedEngine(), ReferenceEngine()))
+    for (outcome, _), (expected, _) in zip(stacked, reference, strict=True):
+        assert outcome.loss == pytest.approx(expected.loss, rel=1e-4)

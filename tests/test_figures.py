@@ -23,12 +23,12 @@ from scripts import ROOT, run_script
 
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations import figures
+from visualizations import figures, published_figures
 from visualizations.comparison import comparison_table, readable
 
 SCRIPT = ROOT / "visualizations" / "figures.py"
 NOTEBOOK = ROOT / "visualizations" / "plots.ipynb"
-NAMES = ("figure3_mlp_depth", "figure4_transformer_heads", "ours_against_published")
+NAMES = ("figure3_mlp_depth", "figure4_transformer_heads", "ours_against_published", "heads")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def partial(tmp_path):
 
 
 def test_mlp_figure_draws_the_means_and_deviations_of_the_csv(partial):
-    figure = figures.mlp_depth_figure(partial)
+    figure = published_figures.mlp_depth_figure(partial)
     axes = only_axes(figure)
     x, mean, std = drawn(axes, "budget 10,000", "ours")
     assert np.round(x).tolist() == [0, 1, 2, 3, 4, 5]
@@ -54,7 +54,7 @@ def test_mlp_figure_draws_the_means_and_deviations_of_the_csv(partial):
 
 
 def test_missing_rows_are_marked_and_counted(partial):
-    figure = figures.mlp_depth_figure(partial)
+    figure = published_figures.mlp_depth_figure(partial)
     found = np.round(crosses(only_axes(figure))).astype(int)
     assert [int((found == depth).sum()) for depth in range(6)] == [3, 2, 3, 3, 2, 3]
     labels = legend_labels(figure)
@@ -65,7 +65,7 @@ def test_missing_rows_are_marked_and_counted(partial):
 
 
 def test_transformer_figure(partial):
-    figure = figures.transformer_heads_figure(partial)
+    figure = published_figures.transformer_heads_figure(partial)
     axes = only_axes(figure)
     x, mean, std = drawn(axes, "d = 32", "34,342", "ours")
     assert np.round(np.log2(x)).tolist() == [0, 1, 2, 3]
@@ -81,16 +81,16 @@ def test_transformer_figure(partial):
 
 
 def test_transformer_figure_of_another_depth(partial):
-    axes = only_axes(figures.transformer_heads_figure(partial, num_layers=3))
+    axes = only_axes(published_figures.transformer_heads_figure(partial, num_layers=3))
     _, mean, _ = drawn(axes, "d = 32", "published")
     assert mean.tolist() == [9.2, 12.4, 16.8, 17.2]
     assert np.isnan(drawn(axes, "d = 32", "ours")[1]).all()
     with pytest.raises(UserError, match="1 to 3"):
-        figures.transformer_heads_figure(partial, num_layers=4)
+        published_figures.transformer_heads_figure(partial, num_layers=4)
 
 
 def test_scatter_has_one_point_per_measured_row(partial):
-    figure = figures.ours_against_published_figure(partial)
+    figure = published_figures.ours_against_published_figure(partial)
     axes = only_axes(figure)
     x, y, std = drawn(axes, "mlp")
     assert (x.tolist(), y.tolist()) == ([467, 21.6], [480, 7])
@@ -104,7 +104,7 @@ def test_scatter_has_one_point_per_measured_row(partial):
 
 @pytest.mark.parametrize("half", ["ours", "published"])
 def test_ours_and_published_differ_without_colour(partial, half):
-    axes = only_axes(figures.mlp_depth_figure(partial))
+    axes = only_axes(published_figures.mlp_depth_figure(partial))
     lines = [c.lines[0] for c in axes.containers if half in c.get_label()]
     assert len({line.get_marker() for line in lines}) == 3
     for line in lines:
@@ -114,12 +114,12 @@ def test_ours_and_published_differ_without_colour(partial, half):
 
 
 def test_an_empty_folder_draws_the_published_lines_alone(tmp_path):
-    for draw in (figures.mlp_depth_figure, figures.transformer_heads_figure):
+    for draw in (published_figures.mlp_depth_figure, published_figures.transformer_heads_figure):
         figure = draw(tmp_path)
         ours = [label for label in legend_labels(figure) if "ours" in label]
         assert len(ours) == 3
         assert all("not measured" in label for label in ours)
-    figure = figures.ours_against_published_figure(tmp_path)
+    figure = published_figures.ours_against_published_figure(tmp_path)
     assert len(crosses(only_axes(figure))) == 69
 
 
@@ -129,7 +129,7 @@ def test_other_protocols_do_not_mix(tmp_path):
     assert row_of(comparison_table("mlp", tmp_path), MLP_1)["ours_mean"] == 400
     row = row_of(comparison_table("mlp", tmp_path, "paper dropout=0.1"), MLP_1)
     assert (row["ours_mean"], row["repeats"]) == (9, 2)
-    axes = only_axes(figures.mlp_depth_figure(tmp_path, "paper dropout=0.1"))
+    axes = only_axes(published_figures.mlp_depth_figure(tmp_path, "paper dropout=0.1"))
     assert np.nanmax(drawn(axes, "budget 10,000", "ours")[1]) == 9
     assert "dropout=0.1" in axes.get_title()
     with pytest.raises(UserError, match="another task"):
@@ -143,8 +143,8 @@ def test_bits_versions_do_not_mix(tmp_path):
     assert row_of(comparison_table("mlp", tmp_path), MLP_1)["ours_mean"] == 400
     row = row_of(comparison_table("mlp", tmp_path, bits=other), MLP_1)
     assert (row["ours_mean"], row["repeats"]) == (9, 2)
-    assert "version" not in only_axes(figures.mlp_depth_figure(tmp_path)).get_title()
-    axes = only_axes(figures.mlp_depth_figure(tmp_path, bits=other))
+    assert "version" not in only_axes(published_figures.mlp_depth_figure(tmp_path)).get_title()
+    axes = only_axes(published_figures.mlp_depth_figure(tmp_path, bits=other))
     assert np.nanmax(drawn(axes, "budget 10,000", "ours")[1]) == 9
     assert f"(bits version {other})" in axes.get_title()
 
@@ -158,8 +158,8 @@ def test_a_search_that_hit_its_limit_is_a_lower_bound(tmp_path):
     assert readable(table).iloc[1]["ours: mean"] == ">= 65.0"
     assert readable(table).iloc[4]["ours: mean"] == "9.0"
     for figure in (
-        figures.mlp_depth_figure(tmp_path),
-        figures.ours_against_published_figure(tmp_path),
+        published_figures.mlp_depth_figure(tmp_path),
+        published_figures.ours_against_published_figure(tmp_path),
     ):
         assert any(label.startswith("at least") for label in legend_labels(figure))
 
@@ -215,14 +215,16 @@ def test_the_notebook_runs_from_any_folder(partial, tmp_path_factory):
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(elsewhere)}})
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert [output.output_type for output in outputs] == ["execute_result"] * 8
-    assert sum("image/png" in output.data for output in outputs) == 4
+    kinds = [output.output_type for output in outputs]
+    assert kinds.count("execute_result") == 8
+    assert kinds.count("display_data") == len(kinds) - 8 == 1
+    assert sum("image/png" in output.data for output in outputs) == 5
     tables = [output.data["text/html"] for output in outputs if "text/html" in output.data]
     assert len(tables) == 3
     assert all("not measured" in table for table in tables[:2])
     assert "<th>low</th>" in tables[2]
     assert "480.0" in tables[0]
-    assert len(list((partial / "figures").iterdir())) == 6
+    assert len(list((partial / "figures").iterdir())) == 2 * len(NAMES)
     assert not list(elsewhere.iterdir())
 
 

@@ -99,7 +99,8 @@ text.hinting: none
 """
 DRAW = """
 import sys
-from visualizations.figures import mlp_depth_figure, save
+from visualizations.figures import save
+from visualizations.published_figures import mlp_depth_figure
 figure = mlp_depth_figure(sys.argv[1])
 save(figure, "figure", sys.argv[2])
 """

@@ -11,7 +11,7 @@ from made_results import MLP_1, row_of, write_partial, write_results
 from scripts import BINARY_SEARCH, ROOT, checkout, run_script
 
 from engines.native.load import load_engine
-from visualizations import comparison, figures
+from visualizations import comparison, figures, published_figures
 from visualizations.comparison import comparison_table, published, readable
 from visualizations.report import CAPTION
 
@@ -65,17 +65,17 @@ def test_an_odd_file_costs_the_published_numbers_alone(odd, tmp_path, capsys):
 
 
 def test_figures_without_published_numbers(tmp_path, monkeypatch, capsys):
-    with_them = len(legend_labels(figures.mlp_depth_figure(write_partial(tmp_path))))
+    with_them = len(legend_labels(published_figures.mlp_depth_figure(write_partial(tmp_path))))
     monkeypatch.setattr(comparison, "PUBLISHED_TABLES", tmp_path / "none.csv")
-    labels = legend_labels(figures.mlp_depth_figure(tmp_path))
+    labels = legend_labels(published_figures.mlp_depth_figure(tmp_path))
     assert "budget 10,000, ours (n = 1 to 3)" in labels
     assert not any("published" in label for label in labels)
     assert len(labels) < with_them
-    scatter = only_axes(figures.ours_against_published_figure(tmp_path))
+    scatter = only_axes(published_figures.ours_against_published_figure(tmp_path))
     assert "no published numbers" in scatter.get_title()
     for path in tmp_path.glob("*.csv"):
         path.unlink()
-    assert len(figures.save_all(tmp_path)) == 6  # nor any of ours
+    assert len(figures.save_all(tmp_path)) == 8  # nor any of ours
 
 
 def test_the_rows_are_those_of_the_file():

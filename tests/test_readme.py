@@ -8,7 +8,7 @@ import re
 
 import pandas as pd
 import pytest
-from documents import DOCUMENTS, cells, links, name_of, shell_commands
+from documents import DOCUMENTS, LINES, PROSE, cells, links, name_of, shell_commands
 from scipy.stats import t as student_t
 from scripts import ROOT, run_script
 
@@ -16,8 +16,6 @@ from training.errors import UserError
 from visualizations import pages
 
 RESULTS = ROOT / "results"
-LINES = {name_of(path): path.read_text().splitlines() for path in DOCUMENTS}
-PROSE = {name: " ".join(lines) for name, lines in LINES.items()}
 PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv").rename(
     columns={"budget_label": "budget", "mean_threshold": "mean", "std_threshold": "std"}
 )
@@ -192,89 +190,32 @@ def test_the_counts_are_those_of_the_csvs():
         assert f"{done} ({rows['repeats'].sum()} searches)" in PROSE["results/README.md"]
 
 
-# Benchmarks: of every table its CSV, and what its columns hold of it, row by row.
-
-BENCHMARKS = {
-    "| configuration | reference loop | fast engine | speed-up | share of the floor | JAX |": (
-        "step_times",
-        ["reference_us", "fast_us", "speedup", "share_of_floor", "jax_us"],
-    ),
-    "| configuration | reference loop | JAX | JAX compiles, seconds | this engine "
-    "| floor of the arithmetic |": (
-        "step_times",
-        ["reference_us", "jax_us", "jax_compile_seconds", "fast_us", "floor_us"],
-    ),
-    "| configuration | Trainer, seconds | probes | fast engine, seconds | probes | speed-up |": (
-        "search_times",
-        ["trainer_seconds", "trainer_probes", "engine_seconds", "engine_probes", "speedup"],
-    ),
-    "| configuration | models | vmap / by hand, forward and backward "
-    "| vmap / by hand, whole step | reference loop / vmap, whole step |": (
-        "vmap_step",
-        ["models", "gradient_ratio", "step_ratio", "reference_over_vmap"],
-    ),
-    "| configuration | fast engine against reference, median | runs beyond 1e-4 "
-    "| fast against float64, beyond 1e-4 | reference against float64, beyond 1e-4 |": (
-        "loss_agreement",
-        [
-            "fast_vs_reference_median",
-            "fast_vs_reference_parted",
-            "fast_vs_float64_parted",
-            "reference_vs_float64_parted",
-        ],
-    ),
-}
-
-
-def rounded(text, value):
-    """Whether ``text`` is ``value`` as shown: to its places, or to one or three digits."""
-    places = len(text.partition(".")[2])
-    digits = 1 if "e" in text else 3
-    return float(text) in (round(value, places), float(f"{value:.{digits}g}"))
-
-
-@pytest.mark.parametrize("header", BENCHMARKS, ids=lambda header: header.split("|")[3].strip())
-def test_a_benchmark_table_says_what_its_csv_says(header):
-    name, columns = BENCHMARKS[header]
-    (lines,) = (lines for lines in LINES.values() if header in lines)
-    table = pd.read_csv(RESULTS / "benchmarks" / f"{name}.csv")
-    if "jax_compile_seconds" in columns:  # the table of those that JAX was measured on
-        table = table[table["jax_us"].notna()]
-    start = lines.index(header) + 2
-    rows = [cells(line) for line in lines[start : start + len(table)]]
-    assert not lines[start + len(table)]  # as many rows as the CSV has
-    for row, (_, measured) in zip(rows, table.iterrows(), strict=True):
-        key = measured["configuration"]
-        numbers = re.findall(r"\d+", row[0]) or ["0", "0"]  # "no hidden layer" is 0x0
-        if row[0] != "the same, dropout 0.1":
-            assert set(numbers) <= {*re.findall(r"\d+", key)}, (row[0], key)
-        for text, column in zip(row[1:], columns, strict=True):
-            value = measured[column]
-            if not text:
-                assert pd.isna(value)
-                continue
-            text, _, total = text.replace(",", "").partition(" of ")
-            assert rounded(text, value), (row[0], column, text, value)
-            assert not total or int(total) == measured["runs"]
-
-
-def test_the_prose_says_what_the_benchmarks_say():
-    text = PROSE["docs/engine.md"]
-    workers = pd.read_csv(RESULTS / "benchmarks" / "worker_times.csv").iloc[0]
-    assert f"Two workers are {workers['speedup']:.2f} times as fast as one" in text
-    for _, row in pd.read_csv(RESULTS / "benchmarks" / "engine_agreement.csv").iterrows():
-        repeats = int(row["fast_repeats"])
-        means = [
-            f"{row[f'{engine}_mean']:.1f} ± {row[f'{engine}_standard_error']:.1f}"
-            for engine in ("fast", "reference")
-        ]
-        if means[0] == means[1]:
-            assert f"{means[0]} for both, all {repeats} equal" in text
+def test_the_searches_on_a_gpu_are_as_described():
+    lines = LINES["results/README.md"]
+    start = lines.index(
+        "| configuration | finished searches | mean `first_failure` | trained models |"
+    )
+    rows = [cells(line) for line in lines[start + 2 : lines.index("", start)]]
+    folder = RESULTS / "h200"
+    trained = 0
+    for configuration, finished, mean, models in rows:
+        model, *_ = configuration.lower().split()
+        results, probes = (
+            pd.read_csv(folder / f"{model}_{kind}.csv") for kind in ("results", "probes")
+        )
+        assert {*results["protocol"], *probes["protocol"]} == {"paper device=cuda"}
+        numbers = list(map(int, re.findall(r"\d+", configuration)))
+        shape = {"hidden_size": numbers[0]} | ({} if model == "mlp" else {"num_heads": numbers[-1]})
+        for column, value in shape.items():
+            results, probes = (t[t[column] == value] for t in (results, probes))
+        assert len(results) == int(finished.split()[0])
+        assert len(probes) == int(models)
+        if len(results):
+            assert_rounded(mean, results["first_failure"].mean())
         else:
-            assert (
-                f"fast {means[0]}, reference {means[1]}, {row['equal_thresholds']} of {repeats} "
-                f"equal, permutation test p = {row['p_value']:.2f}"
-            ) in text
+            assert not mean
+        trained += len(probes)
+    assert trained == sum(len(pd.read_csv(path)) for path in folder.glob("*_probes.csv"))
 
 
 # Columns.
@@ -294,7 +235,7 @@ def explained_in(path):
     """Return the names that are explained for a CSV."""
     name = path.relative_to(RESULTS).as_posix()
     if name.startswith("benchmarks/"):
-        return described(name, "benchmarks/*.csv")
+        return described(name.replace("_cuda", ""), "benchmarks/*.csv")
     kind = re.fullmatch(r"[a-z-]+_(probes|results)", path.stem)
     if not kind:
         return described(name)

@@ -12,6 +12,7 @@ import pytest
 from scripts import BINARY_SEARCH, ROOT, run_script
 from test_driver import InstantWorkers, searches
 
+from command_line import version
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from threshold_search import run_record
 from threshold_search.driver import drive
@@ -183,11 +184,11 @@ def test_a_git_that_is_missing_fails_or_hangs(program, tmp_path, monkeypatch):
 
 def test_packages_without_metadata(tmp_path, monkeypatch):
     def missing(name):
-        raise run_record.metadata.PackageNotFoundError(name)
+        raise version.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(run_record.metadata, "version", missing)
+    monkeypatch.setattr(version.metadata, "version", missing)
     assert describe_run({}, "cpu", 1)["version"]  # from the checkout's own pyproject.toml
-    monkeypatch.setattr(run_record, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(version, "CHECKOUT", tmp_path)
     entry = describe_run({}, "cpu", 1)
     assert entry["version"] is entry["torch"] is None
 

@@ -8,8 +8,14 @@ import pytest
 import torch
 from flat_loop import train_flat
 from protocols import ARCHITECTURES, DECODER_ONLY, SETTINGS, SIZES, probe_of
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from toy_lookup import LookupArchitecture
+from toy_reader import PairArchitecture
 
 from engines.device_masks import DeviceMasks
+from engines.engine import CUDA_LANES, StackedEngine
+from engines.forward import VmapForward
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import start_probe
@@ -35,6 +41,8 @@ CASES = [
     (TransformerArchitecture(32, 38, 4, 2), (10, 40, 2), {"dropout": 0.0, "grad_clip": 0.0}),
     (DecoderOnlyArchitecture(24, 38, 4, 2), (10, 40, 33), {}),
     (DecoderOnlyArchitecture(24, 38, 4, 2, "untied", "rope", "post", "relu"), (10, 40, 2), {}),
+    (LookupArchitecture(64), (10, 40, 33), {}),  # models that the project does not know
+    (PairArchitecture(), (10, 40, 2), {}),
 ]
 EVERY_SETTING = [
     pytest.param(architecture, SIZES, changes, id=f"{architecture.spec.name}-{name}")
@@ -48,8 +56,8 @@ def probes_of(architecture, sizes, changes, max_epochs=30):
     return [probe_of(architecture, n, repeat, **changes) for repeat, n in enumerate(sizes)]
 
 
-def stack_of(probes, device="cpu", host_masks=True):
-    return StackedModels([start_probe(probe) for probe in probes], device, host_masks)
+def stack_of(probes, device="cpu", host_masks=True, lanes=None):
+    return StackedModels([start_probe(probe) for probe in probes], device, host_masks, lanes)
 
 
 def outcomes_of(stack, probes, *on_epoch):
@@ -59,7 +67,8 @@ def outcomes_of(stack, probes, *on_epoch):
 
 
 def trained(probes, device="cpu"):
-    return outcomes_of(stack_of(probes, device), probes)
+    """Return the outcomes of the engine for ``device``, without their seconds."""
+    return outcomes_of(StackedEngine(device).start([start_probe(p) for p in probes]), probes)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -94,9 +103,56 @@ def test_a_probe_does_not_know_its_neighbours(architecture, device):
     assert trained(probes[::-1], device)[::-1] == together
 
 
-def test_one_diverging_model_leaves_the_others_alone():
+class Shapes(TorchDispatchMode):
+    """Notes every operation on numbers of the models, with the shapes that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        if any(x.dtype == torch.float32 for x in given):
+            self.seen.add((str(function), *(tuple(x.shape) for x in given)))
+        return function(*args, **(kwargs or {}))
+
+
+def shapes_of(probes, lanes):
+    """Return the operations of an epoch and an evaluation with their shapes."""
+    starts = [start_probe(probe) for probe in probes]
+    stack = StackedModels(starts, host_masks=False, lanes=lanes)
+    epochs = [next(start.epochs()) for start in starts]
+    with Shapes() as shapes:
+        stack.train_epoch(epochs)
+        assert len(stack.evaluate()) == len(probes)
+    return shapes.seen
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, DECODER_ONLY], ids=lambda a: a.spec.name)
+def test_the_shapes_do_not_depend_on_company(architecture):
+    """A GPU's libraries choose their kernels by the shapes, and so the bits."""
+    companies = [probes_of(architecture, sizes, {}) for sizes in ((3,), (40, 270), (33, 2, 5))]
+    fixed, *others = (shapes_of(probes, CUDA_LANES) for probes in companies)
+    products = {shape for name, *shapes in fixed if "bmm" in name for shape in shapes}
+    assert {shape[0] % CUDA_LANES for shape in products} == {0}
+    assert others == [fixed, fixed]
+    free, *others = (shapes_of(probes, None) for probes in companies)
+    assert free not in others
+
+
+@pytest.mark.parametrize(("architecture", "sizes", "changes"), CASES)
+def test_idle_lanes_change_nothing(architecture, sizes, changes):
+    probes = probes_of(architecture, sizes, changes, 8)
+    stack = stack_of(probes, lanes=5)
+    idle = stack._flat[len(probes) :].clone()
+    assert outcomes_of(stack, probes) == outcomes_of(stack_of(probes), probes)
+    assert torch.equal(stack._flat[len(probes) :], idle) and idle.isfinite().all()
+
+
+@pytest.mark.parametrize("lanes", [None, 4])
+def test_one_diverging_model_leaves_the_others_alone(lanes):
     probes = probes_of(MLPArchitecture(20, 2), (40, 33), {}, 10)
-    stack = stack_of(probes)
+    stack = stack_of(probes, lanes=lanes)
     stack._flat[0, 0] = float("nan")
     broken, healthy = outcomes_of(stack, probes)
     assert broken.stop_reason == "diverged"
@@ -113,7 +169,7 @@ def test_products_are_exact_whatever_was_set_before():
 
 def test_hashed_masks_have_the_rate_and_no_repeats():
     streams = [ProbeStreams(0, repeat, 9).dropout_masks(0.1) for repeat in range(3)]
-    masks = DeviceMasks(streams, 20_001, torch.device("cpu"))
+    masks = DeviceMasks(streams, 3, 20_001, torch.device("cpu"))
     steps = torch.tensor([0, 0, 5])
     first = masks.draw([True] * 3, steps)
     assert first.shape == (3, 20_001)
@@ -127,8 +183,9 @@ def test_hashed_masks_have_the_rate_and_no_repeats():
     for a, b in pairs:
         both = (~a & ~b).float().mean()
         assert abs(both - 0.01) < 4 * (0.0099 / 20_001) ** 0.5
-    alone = DeviceMasks([ProbeStreams(0, 2, 9).dropout_masks(0.1)], 20_001, torch.device("cpu"))
-    assert torch.equal(alone.draw([True], steps[2:])[0], first[2])
+    own = [ProbeStreams(0, 2, 9).dropout_masks(0.1)]
+    alone = DeviceMasks(own, 2, 20_001, torch.device("cpu"))  # beside a lane without a model
+    assert torch.equal(alone.draw([True], steps[[2, 0]])[0], first[2])
 
 
 def state_of(stack):
@@ -152,6 +209,8 @@ def test_a_step_takes_nothing_from_the_host(architecture, sizes, changes):
     stack = stack_of(probes_of(architecture, sizes, changes), host_masks=False)
     for owner, name, value in state_of(stack):
         setattr(owner, name, value.to("meta"))
+    if isinstance(stack._forward, VmapForward):
+        stack._forward._module.to("meta")
     stack._step([])
     assert {value.device.type for _, _, value in state_of(stack)} == {"meta"}
 

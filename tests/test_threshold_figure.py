@@ -9,9 +9,9 @@ from made_results import HEADS_2, MLP_1, MLP_30K, write_results, write_widths
 
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations import figures
 from visualizations.drawing import style_of
 from visualizations.results import load_results, select
+from visualizations.threshold_lines import threshold_figure
 
 WIDTHS = {
     (8, "relu"): [90, 100, 110],
@@ -23,7 +23,7 @@ WIDTHS = {
 
 def test_a_model_that_was_never_published_against_its_width(tmp_path):
     write_widths(tmp_path, WIDTHS)
-    figure = figures.threshold_figure(
+    figure = threshold_figure(
         load_results(tmp_path), "width", "activation", x_label="width (units)", log_x=True
     )
     axes = only_axes(figure)
@@ -44,7 +44,7 @@ def test_several_models_against_parameters_with_the_published_beside_them(tmp_pa
     write_results(tmp_path, "mlp", [(MLP_1, [400, 500]), (MLP_30K, [1500, 1700])])
     write_results(tmp_path, "transformer", [(HEADS_2, [20, 24])])
     searches = load_results(tmp_path)
-    figure = figures.threshold_figure(searches, log_x=True, labels={"toy": "a model of mine"})
+    figure = threshold_figure(searches, log_x=True, labels={"toy": "a model of mine"})
     axes = only_axes(figure)
     x, mean, _ = drawn(axes, "a model of mine", "ours")
     np.testing.assert_allclose(x, [1708, 3316])  # nothing at one x, so nothing is moved
@@ -56,13 +56,13 @@ def test_several_models_against_parameters_with_the_published_beside_them(tmp_pa
     assert drawn(axes, "transformer", "published")[1].tolist() == [16.4]
     assert not [label for label in legend_labels(figure) if "mine, published" in label]
     assert axes.get_xlabel() == "parameters (true count)"
-    alone = figures.threshold_figure(searches, log_x=True, with_published=False)
+    alone = threshold_figure(searches, log_x=True, with_published=False)
     assert not [label for label in legend_labels(alone) if "published" in label]
 
 
 def test_no_line_through_two_configurations_at_one_x(tmp_path):
     write_widths(tmp_path, WIDTHS)
-    axes = only_axes(figures.threshold_figure(load_results(tmp_path), "width"))
+    axes = only_axes(threshold_figure(load_results(tmp_path), "width"))
     (container,) = axes.containers
     assert container.lines[0].get_linestyle() == "None"
     assert len(container.lines[0].get_xdata()) == 4
@@ -72,7 +72,7 @@ def test_a_column_of_ones_own(tmp_path):
     write_widths(tmp_path, WIDTHS)
     searches = load_results(tmp_path)
     searches["half"] = searches["width"] / 2
-    x, _, _ = drawn(only_axes(figures.threshold_figure(searches, "half", "activation")), "relu")
+    x, _, _ = drawn(only_axes(threshold_figure(searches, "half", "activation")), "relu")
     assert np.round(x).tolist() == [4, 8]
 
 
@@ -81,24 +81,24 @@ def test_protocols_and_bits_versions_are_not_mixed_in_a_figure(tmp_path):
     write_results(tmp_path, "mlp", [(MLP_1, [400])], extra=other.partition("\n")[2])
     searches = load_results(tmp_path)
     with pytest.raises(UserError, match=r"mlp has .* several .*\(paper; paper dropout=0\.1\)"):
-        figures.threshold_figure(searches)
-    axes = only_axes(figures.threshold_figure(searches, series="protocol"))
+        threshold_figure(searches)
+    axes = only_axes(threshold_figure(searches, series="protocol"))
     assert drawn(axes, "dropout=0.1", "ours")[1].tolist() == [9]
-    axes = only_axes(figures.threshold_figure(select(searches, "paper dropout=0.1")))
+    axes = only_axes(threshold_figure(select(searches, "paper dropout=0.1")))
     assert "(paper dropout=0.1)" in axes.get_title()
     searches.loc[0, "bits"] = BITS_VERSION + 1
     with pytest.raises(UserError, match=rf"several .*\(.*bits version {BITS_VERSION + 1}"):
-        figures.threshold_figure(searches.assign(protocol="paper"), series="protocol")
+        threshold_figure(searches.assign(protocol="paper"), series="protocol")
 
 
 def test_lines_of_different_protocols_say_them(tmp_path):
     path = write_widths(tmp_path, {(8, "relu"): [90, 100]})
     path.write_text(path.read_text().replace("paper", "paper engine=reference"))
-    alone = figures.threshold_figure(load_results(tmp_path))
+    alone = threshold_figure(load_results(tmp_path))
     assert only_axes(alone).get_title().endswith("\n(paper engine=reference)")
     assert legend_labels(alone)[0] == "toy, ours (n = 2)"
     write_results(tmp_path, "mlp", [(MLP_1, [400, 500])])
-    figure = figures.threshold_figure(load_results(tmp_path), log_x=True)
+    figure = threshold_figure(load_results(tmp_path), log_x=True)
     assert legend_labels(figure)[:2] == [
         "mlp, ours (n = 2)",
         "toy (paper engine=reference), ours (n = 2)",
@@ -119,9 +119,9 @@ def test_what_cannot_be_drawn(tmp_path, flags, message):
     write_widths(tmp_path, WIDTHS)
     write_results(tmp_path, "mlp", [(MLP_1, [400])])
     with pytest.raises(UserError, match=message):
-        figures.threshold_figure(load_results(tmp_path), **flags)
+        threshold_figure(load_results(tmp_path), **flags)
     with pytest.raises(UserError, match="no searches"):
-        figures.threshold_figure(load_results(tmp_path).head(0))
+        threshold_figure(load_results(tmp_path).head(0))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_the_legend_fits_into_the_figure(tmp_path, name, count):
     write_widths(tmp_path, {(8, f"a{k}"): [20, 30] for k in range(count)})
     labels = {f"a{k}": name.format(k) for k in range(count)}
     searches = load_results(tmp_path)
-    figure = figures.threshold_figure(searches, "width", "activation", labels=labels)
+    figure = threshold_figure(searches, "width", "activation", labels=labels)
     figure.draw_without_rendering()
     assert len([label for label in legend_labels(figure) if label.strip()]) == count
     box, page = figure.legends[0].get_window_extent(), figure.bbox
@@ -150,7 +150,7 @@ def test_no_two_of_49_series_look_alike():
 @pytest.mark.parametrize("width", [1000, 1001, 1100, 3000])
 def test_a_logarithmic_axis_of_any_length_has_labels(tmp_path, width):
     write_widths(tmp_path, {(k, "relu"): [20] for k in np.linspace(999, width, 15).astype(int)})
-    axes = only_axes(figures.threshold_figure(load_results(tmp_path), "width", log_x=True))
+    axes = only_axes(threshold_figure(load_results(tmp_path), "width", log_x=True))
     axes.figure.draw_without_rendering()
     low, high = axes.get_xlim()
     shown = [t for t in axes.get_xticklabels() if low <= t.get_position()[0] <= high]

@@ -19,9 +19,10 @@ from engines.engine import ReferenceEngine, choose_engine
 from training.probe import start_probe
 from training.probe_types import Probe
 from training.task import IGNORED
-from visualizations.figures import save, threshold_figure
+from visualizations.figures import save
 from visualizations.results import load_probes, load_results
 from visualizations.summary import summarize
+from visualizations.threshold_lines import threshold_figure
 
 HERE = str(Path(__file__).parent)
 SEARCH = ("--model", "toy_lookup:SPEC", "--rows", 16, 2048, "--repeats", 4, "--workers", 2)

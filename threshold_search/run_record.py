@@ -13,19 +13,16 @@ import platform
 import shlex
 import subprocess
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 from command_line.files import append_whole
+from command_line.version import CHECKOUT, own_version, version_of
 from engines.cpu import cpu_name
 from training.bits import BITS_VERSION
 
 RECORD_NAME = "runs.jsonl"
-PROJECT = "memorization-thresholds"
-CHECKOUT = Path(__file__).resolve().parent.parent
 GIT_SECONDS = 5.0
 # Searches write there: their own output must not make the code look modified.
 NOT_CODE = "results"
@@ -48,7 +45,7 @@ def describe_run(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command or command_line(sys.argv),
         **_git_state(),
-        "version": _own_version(),
+        "version": own_version(),
         "bits": BITS_VERSION,
         "engines": {m: {"engine": e, "device": device} for m, e in engines.items()},
         "native": dict(native or {}),
@@ -57,8 +54,8 @@ def describe_run(
         "architecture": platform.machine(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "numpy": _version("numpy"),
-        "torch": _version("torch"),
+        "numpy": version_of("numpy"),
+        "torch": version_of("torch"),
         "torch_vectors": _torch_vectors(),
         "gpu": _gpu(device),
     }
@@ -131,15 +128,6 @@ def _git_state() -> dict[str, object]:
     return state
 
 
-def _own_version() -> str | None:
-    """Return the version of this code; what is installed may be another checkout."""
-    try:
-        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
-        return str(project["project"]["version"])
-    except (OSError, ValueError, KeyError):
-        return _version(PROJECT)
-
-
 def _torch_vectors() -> str | None:
     """Return the vector instructions that torch uses, if it is there; it is not imported for it."""
     torch = sys.modules.get("torch")
@@ -150,10 +138,3 @@ def _gpu(device: str) -> str | None:
     """Return the name of the CUDA device that trains, if one does; torch is not imported for it."""
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name() if torch and device == "cuda" else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

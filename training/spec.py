@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from dataset.synthetic_generator import Mappings
     from training.module import SequenceModel
-    from training.stacked_layers import Drop, Parameters
+
+    Drop = Callable[[int, Tensor], Tensor]  # (dropout site, x) -> x with the site's mask applied
 
 TASK = ("vocab_size", "seq_len")  # fields of every architecture that are the protocol's too
 FlagValue = int | str | bool | None
@@ -110,14 +111,15 @@ class NativeForm:
 
 @dataclass(frozen=True)
 class StackedForm:
-    """The model for many probes at once.
+    """A forward pass for many models at once, written by hand to be faster than vmap's.
 
-    ``load`` returns a function (architecture, parameters, one-hot inputs (M, B, S, V), drop) ->
-    logits (M, B, S, V); see training/stacked_layers.py. On a CPU without the compiled engine,
-    stacking five models is faster than the reference loop up to ``faster_up_to`` parameters.
+    ``load`` returns a function (architecture, parameters, tokens (M, B, S), drop) -> logits
+    (M, B, S, V). Parameters come by the module's own names, (M, ...) each. On a CPU without the
+    compiled engine, stacking five models is faster than the reference loop up to ``faster_up_to``
+    parameters.
     """
 
-    load: Callable[[], Callable[[Any, Parameters, Tensor, Drop], Tensor]]
+    load: Callable[[], Callable[[Any, dict[str, Tensor], Tensor, Drop], Tensor]]
     faster_up_to: int = 0
 
 
@@ -151,6 +153,8 @@ class ModelSpec:
     T*V features to T*V logits: then a linear program tells what it can memorize.
     ``report(module, mappings)`` returns by name what a training script shows besides of a module
     with its trained weights, on the CPU: numbers, or one per position.
+    ``vmap`` says whether torch.vmap can run the module (engines/forward.py); one without, if it has
+    no ``stacked`` form either, trains by the reference loop on CUDA too.
     """
 
     name: str
@@ -165,6 +169,7 @@ class ModelSpec:
     default_sequences: int = 64
     encode: Encoding = sequence_to_sequence
     label_note: Callable[[int, Any], str | None] = _no_note
+    vmap: bool = True
     stacked: StackedForm | None = None
     native: NativeForm | None = None
     is_linear: Callable[[Any], bool] = _is_not_linear

@@ -27,14 +27,14 @@ ROTARY_BASE = 10_000.0
 Tables = tuple[Tensor, Tensor]  # cosine and sine
 
 
-def rotary_tables(length: int, width: int, device: torch.device | None = None) -> Tables:
+def rotary_tables(length: int, width: int) -> Tables:
     """Return cosine and sine of p / 10000^(2i/w), both (length, w/2) of float64.
 
     p is the position, from 0 on, i the pair of features, ``width`` w the width of a head: Su et
     al., RoFormer: Enhanced Transformer with Rotary Position Embedding (2021), equation 15.
     """
-    position = torch.arange(length, dtype=torch.float64, device=device)
-    pair = torch.arange(width // 2, dtype=torch.float64, device=device)
+    position = torch.arange(length, dtype=torch.float64)
+    pair = torch.arange(width // 2, dtype=torch.float64)
     angle = position.unsqueeze(1) * ROTARY_BASE ** (-2 * pair / width)
     return angle.cos(), angle.sin()
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import Findings, Flag, ModelSpec, NativeForm, StackedForm
+from training.spec import Findings, Flag, ModelSpec, NativeForm
 from training.task import next_token
 from transformer_experiments.shapes import TransformerShape, label_note, nearest_shape
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dataset.synthetic_generator import Mappings
     from training.module import SequenceModel
     from transformer_experiments.decoder_only import DecoderOnly
@@ -125,12 +123,6 @@ def _build(architecture: DecoderOnlyArchitecture, dropout: float) -> DecoderOnly
     return DecoderOnly(architecture, dropout)
 
 
-def _load_stacked() -> Callable[..., Tensor]:
-    from transformer_experiments.decoder_only_stacked import decoder_only_logits
-
-    return decoder_only_logits
-
-
 def _report(module: SequenceModel, mappings: Mappings) -> Findings:
     from transformer_experiments.greedy import report
 
@@ -174,7 +166,6 @@ SPEC = ModelSpec(
     default_sequences=16,
     encode=next_token,
     label_note=label_note,
-    stacked=StackedForm(_load_stacked),
     report=_report,
     native=NativeForm(
         "decoder_only",

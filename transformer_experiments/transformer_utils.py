@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import Flag, ModelSpec, NativeForm, StackedForm
+from training.spec import Flag, ModelSpec, NativeForm
 from transformer_experiments.shapes import (
     TransformerShape,
     label_note,
@@ -17,8 +17,6 @@ from transformer_experiments.shapes import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from transformer_experiments.transformer import Transformer
 
 # Published label -> (d_model, {num_layers: d_ff}); the labels are not the true counts.
@@ -134,12 +132,6 @@ def _build(architecture: TransformerArchitecture, dropout: float) -> Transformer
     )
 
 
-def _load_stacked() -> Callable[..., Tensor]:
-    from transformer_experiments.transformer_stacked import transformer_logits
-
-    return transformer_logits
-
-
 SPEC = ModelSpec(
     name="transformer",
     architecture=TransformerArchitecture,
@@ -168,6 +160,5 @@ SPEC = ModelSpec(
     published_budgets=tuple(PAPER_CONFIGURATIONS),
     default_sequences=16,
     label_note=label_note,
-    stacked=StackedForm(_load_stacked),
     native=NativeForm("transformer", shape=("hidden_size", "d_ff", "num_heads", "num_layers")),
 )

@@ -1,0 +1,51 @@
+"""Figures of our findings, from result CSVs made up for the tests."""
+
+import statistics
+
+import pytest
+from drawn import crosses, drawn, legend_labels, only_axes
+from made_results import HEADS_2, HEADS_8, MLP_1, MLP_4, write_partial, write_results
+
+from mlp_experiments.mlp_utils import SPEC as MLP
+from threshold_search.records import result_layout
+from training.errors import UserError
+from visualizations.findings import findings, heads_figure, protocols_figure
+
+CONVERGED = MLP.protocol("converged").label(MLP.protocol())
+
+
+def test_heads_have_a_panel_per_depth(tmp_path):
+    figure = heads_figure(write_partial(tmp_path))
+    one, two, three = figure.axes
+    assert [panel.get_title()[:8] for panel in figure.axes] == ["1 layer ", "2 layers", "3 layers"]
+    x, mean, half = drawn(one, "d = 32, ours")
+    assert list(x) == [1, 2, 4, 8]
+    assert mean[1] == 22 and mean[3] == 32
+    assert half[1] == pytest.approx(statistics.stdev([20, 24]))
+    published = drawn(two, "d = 128, published")
+    assert list(published[0]) == [1, 2, 4, 8, 16, 32, 64]
+    assert len(crosses(three)) == 4 + 6 + 7
+    assert "not measured" in legend_labels(figure)
+
+
+def test_protocols_side_by_side(tmp_path):
+    path = write_results(tmp_path, "mlp", [(MLP_1, [400, 500]), (MLP_4, [7, 9])])
+    with pytest.raises(UserError, match="every protocol at the budget 10,000"):
+        protocols_figure(tmp_path)
+    assert "protocols" not in findings(tmp_path)
+    first = path.read_text()
+    write_results(tmp_path, "mlp", [(MLP_1, [700]), (MLP_4, [600])], protocol=CONVERGED)
+    path.write_text(first + path.read_text().removeprefix(result_layout(MLP).header + "\n"))
+    axes = only_axes(protocols_figure(tmp_path))
+    assert drawn(axes, "paper", "ours")[1].tolist() == [450, 8]
+    assert drawn(axes, "converged", "ours")[1].tolist() == [700, 600]
+    assert drawn(axes, "paper", "published")[1].tolist() == [467, 21.6]
+    with pytest.raises(ValueError):  # the published numbers stand beside their own protocol
+        drawn(axes, "converged", "published")
+    assert "protocols" in findings(tmp_path)
+
+
+def test_architectures_only_with_every_model(tmp_path):
+    write_results(tmp_path, "mlp", [(MLP_1, [400])])
+    write_results(tmp_path, "transformer", [(HEADS_2, [20]), (HEADS_8, [30])])
+    assert "architectures" not in findings(tmp_path)
