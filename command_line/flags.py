@@ -178,7 +178,8 @@ def add_engine_flags(parser: Parser) -> None:
         "--engine",
         choices=REQUESTS,
         default="fast",
-        help="fast code, or the plain reference loop it is tested against",
+        help="fast code, or the plain reference loop it is tested against; linear-program: no "
+        "training, but whether any weights of a linear model memorize",
     )
 
 

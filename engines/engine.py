@@ -3,7 +3,8 @@
 The reference engine is plain torch (reference.py), with the bits of the flat loop in
 training/loop.py. The fast one is the compiled engine on a CPU (engines/native) and stacked tensors
 on CUDA (stacked.py). Where the compiled engine is missing, or does not know a model, it is
-whichever of the other two is faster for that model.
+whichever of the other two is faster for that model. Not trained but solved, for those who ask, are
+models that are linear (linear_program.py).
 
 Imports no torch: which engine trains a probe, and so its identity, is known without.
 """
@@ -23,7 +24,7 @@ from engines.native.build import machine
 from engines.native.load import Unavailable, find_engine, load_engine
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
-from training.spec import Architecture
+from training.spec import TASK, Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from training.probe import ProbeStart
     from training.session import Epoch, Stack
 
-REQUESTS = ("fast", "reference")
+REQUESTS = ("fast", "reference", "linear-program")
 # Places for models in every stack on CUDA. Fixed, because the bits of a product depend on how many
 # there are; so a smaller group there saves the memory of its data alone.
 CUDA_LANES = 16
@@ -59,6 +60,7 @@ class Engine(ABC):
     device: str = "cpu"
 
     name: ClassVar[str]
+    trains: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -73,9 +75,15 @@ class Engine(ABC):
         """How many probes of one architecture and protocol it trains together at most."""
         return 1
 
-    @abstractmethod
-    def start(self, starts: Sequence[ProbeStart]) -> Stack:
-        """Return the models before their first step."""
+    def check(self, probe: Probe) -> None:
+        """Raise :class:`UserError` for settings of a training where there is none."""
+        task = {name: getattr(probe.protocol, name) for name in TASK}
+        published = probe.architecture.spec.protocol(**task)
+        if not self.trains and (probe.attempt or probe.protocol != published):
+            raise UserError(
+                f"--engine {self.name} trains nothing: it takes no setting of the training, "
+                "nor --attempt"
+            )
 
     def train(
         self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
@@ -84,8 +92,10 @@ class Engine(ABC):
 
         Returns each one's outcome and a function that returns its weights, those of the verdict.
         Probes that do not fit into memory together train in smaller groups. Raises
-        :class:`OutOfMemory` where one alone does not.
+        :class:`OutOfMemory` where one alone does not, :class:`UserError` as :meth:`check` does.
         """
+        for probe in probes:
+            self.check(probe)
         try:
             with contextlib.ExitStack() as limits:
                 if self.device == "cpu":  # the drivers of devices reserve as they like
@@ -104,6 +114,20 @@ class Engine(ABC):
             f"not enough memory to train {architecture.spec.name} {architecture.name} "
             f"on {probes[0].n} sequences"
         )
+
+    @abstractmethod
+    def _train(
+        self, probes: Sequence[Probe], on_epoch: OnEpoch
+    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
+        """Train what fits into memory; see :meth:`train`."""
+
+
+class StackEngine(Engine):
+    """Trains by gradients, in the epochs of the one policy (training/session.py)."""
+
+    @abstractmethod
+    def start(self, starts: Sequence[ProbeStart]) -> Stack:
+        """Return the models before their first step."""
 
     def _train(
         self, probes: Sequence[Probe], on_epoch: OnEpoch
@@ -134,7 +158,7 @@ def _device_label(device: str) -> str:
 
 
 @dataclass(frozen=True)
-class ReferenceEngine(Engine):
+class ReferenceEngine(StackEngine):
     """Plain torch modules, one after the other, on any device."""
 
     name: ClassVar[str] = "reference"
@@ -152,7 +176,7 @@ class ReferenceEngine(Engine):
 
 
 @dataclass(frozen=True)
-class NativeEngine(Engine):
+class NativeEngine(StackEngine):
     """The compiled engine: one model after the other, on a CPU.
 
     Its bits are the same on all x86-64 processors. On ARM they are as far as emulation goes; until
@@ -174,7 +198,7 @@ class NativeEngine(Engine):
 
 
 @dataclass(frozen=True)
-class StackedEngine(Engine):
+class StackedEngine(StackEngine):
     """Many models in one tensor: the engine of GPUs, and the fallback for small models on a CPU."""
 
     name: ClassVar[str] = "stacked"
@@ -198,15 +222,60 @@ class StackedEngine(Engine):
         return StackedModels(starts, self.device, host_masks=False, lanes=CUDA_LANES)
 
 
+@dataclass(frozen=True)
+class LinearProgramEngine(Engine):
+    """No training: what is the best that any could do? Of models that are linear, on a CPU.
+
+    An outcome's epochs are the positions that a program was solved for.
+    """
+
+    name: ClassVar[str] = "linear-program"
+    trains: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """See :class:`Engine`."""
+        return f" engine={self.name}"
+
+    def _train(
+        self, probes: Sequence[Probe], on_epoch: OnEpoch
+    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
+        from engines.linear_program import solve_positions
+        from training.probe import start_probe
+
+        (probe,) = probes
+        begin = time.perf_counter()
+        module, solved, loss, accuracy = solve_positions(start_probe(probe))
+        is_separable = solved == probe.architecture.seq_len
+        outcome = Outcome(
+            memorized=is_separable,
+            accuracy=accuracy,
+            loss=loss,
+            epochs=solved if is_separable else solved + 1,
+            stop_reason="perfect" if is_separable else "inseparable",
+            seconds=time.perf_counter() - begin,
+        )
+        return [(outcome, module.state_dict)]
+
+
 def choose_engine(requested: str, device: str, architecture: Architecture) -> Engine:
     """Return what trains ``architecture``: by the choice of the user, what there is, and speed.
 
     ``requested`` is one of REQUESTS; ``device`` is "cpu", "cuda" or "mps". Raises
-    :class:`UserError` for another request.
+    :class:`UserError` for another request, and for a linear program of what is not linear.
     """
     if requested not in REQUESTS:
         raise UserError(f"no engine {requested!r}: there are {', '.join(REQUESTS)}")
     spec = architecture.spec
+    if requested == "linear-program":
+        if not spec.is_linear(architecture):
+            raise UserError(
+                f"--engine linear-program needs a linear model: {spec.name} {architecture.name} "
+                "is none"
+            )
+        if device != "cpu":
+            raise UserError("--engine linear-program needs --device cpu")
+        return LinearProgramEngine()
     # Stacked models need float64, which MPS lacks.
     if requested == "reference" or device == "mps":
         return ReferenceEngine(device)

@@ -138,4 +138,5 @@ SPEC = ModelSpec(
     # 4 times as fast as one after the other; with larger ones it loses.
     stacked=StackedForm(_load_stacked, faster_up_to=40_000),
     native=NativeForm("mlp", shape=("hidden_size", "num_layers")),
+    is_linear=lambda architecture: architecture.num_layers == 0,
 )

@@ -7,6 +7,7 @@ import pytest
 
 from engines import engine
 from engines.engine import (
+    LinearProgramEngine,
     NativeEngine,
     ReferenceEngine,
     StackedEngine,
@@ -24,6 +25,7 @@ TRANSFORMER = TransformerArchitecture(32, 380, 4, 1)
 EVERY_ENGINE = [
     NativeEngine(),
     *(kind(device) for kind in (ReferenceEngine, StackedEngine) for device in ("cpu", "cuda")),
+    LinearProgramEngine(),
 ]
 
 
@@ -154,10 +156,11 @@ def test_labels_keep_apart_what_rounds_differently(monkeypatch):
         " engine=reference device=cuda",
         " engine=stacked",
         " device=cuda",
+        " engine=linear-program",
     ]
     monkeypatch.setattr(engine, "machine", lambda: "arm64")
     assert NativeEngine().label == " machine=arm64"
 
 
 def test_how_many_probes_a_job_has():
-    assert [own_engine.largest_job for own_engine in EVERY_ENGINE] == [1, 1, 1, 5, 16]
+    assert [own_engine.largest_job for own_engine in EVERY_ENGINE] == [1, 1, 1, 5, 16, 1]

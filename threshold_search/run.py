@@ -20,6 +20,7 @@ from threshold_search.results_folder import ResultsFolder
 from threshold_search.run_record import append_run, describe_run
 from threshold_search.searches import Search
 from threshold_search.workers import Workers
+from training.probe_types import Probe
 from training.spec import Architecture
 
 EXECUTORS: Mapping[str, Callable[..., Executor]] = {"local": Workers}
@@ -59,6 +60,10 @@ def run_searches(
     engines: dict[Architecture, Engine] = {
         s.architecture: choose_engine(requested_engine, device, s.architecture) for s in searches
     }
+    for s in searches:  # before anything is written
+        engines[s.architecture].check(
+            Probe(s.architecture, s.protocol, s.seed, s.repeat, n=1, attempt=s.attempt)
+        )
     specs = list(dict.fromkeys(architecture.spec for architecture in engines))
     worker_count = workers or _default_workers(device)
     trained = False

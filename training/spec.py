@@ -130,6 +130,10 @@ def _no_grid(budget: int | None) -> Mapping[str, Sequence[FlagValue]]:
     return {}
 
 
+def _is_not_linear(architecture: Any) -> bool:
+    return False
+
+
 def _no_note(budget: int, architecture: Any) -> str | None:
     return None
 
@@ -145,6 +149,8 @@ class ModelSpec:
     names none; for a budget in ``published_budgets``, or None, those are the published ones.
     ``build(architecture, dropout)`` returns the module (training/module.py), with any weights.
     ``label_note(budget, architecture)`` returns a line for the user where a budget is not the size.
+    ``is_linear(architecture)`` says whether the module is one ``nn.Linear`` on the one-hot input,
+    T*V features to T*V logits: then a linear program tells what it can memorize.
     ``report(module, mappings)`` returns by name what a training script shows besides of a module
     with its trained weights, on the CPU: numbers, or one per position.
     ``vmap`` says whether torch.vmap can run the module (engines/forward.py); one without, if it has
@@ -166,6 +172,7 @@ class ModelSpec:
     vmap: bool = True
     stacked: StackedForm | None = None
     native: NativeForm | None = None
+    is_linear: Callable[[Any], bool] = _is_not_linear
     report: Callable[[SequenceModel, Mappings], Findings] | None = None
 
     def __post_init__(self) -> None:

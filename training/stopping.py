@@ -7,7 +7,8 @@ import math
 from training.protocol import Protocol
 from training.schedule import last_epoch, total_steps
 
-STOP_REASONS = ("perfect", "plateau", "max_epochs", "max_steps", "diverged")
+# The last is of engines/linear_program.py, where no training stops.
+STOP_REASONS = ("perfect", "plateau", "max_epochs", "max_steps", "diverged", "inseparable")
 
 
 class Stopping:

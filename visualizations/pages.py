@@ -39,7 +39,8 @@ from visualizations.results import load_results, select
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SUMMARY = DEFAULT_FOLDER / "summary.csv"
-PAGES = ("README.md", "results/README.md", "docs/replication.md")
+DEPTH_0 = DEFAULT_FOLDER / "depth0"
+PAGES = ("README.md", "results/README.md", "docs/replication.md", "docs/theory.md")
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
 
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -94,6 +95,38 @@ def architectures_table() -> str:
     return markdown(headings, rows)
 
 
+def depth_0_table() -> str:
+    """The MLP without hidden layers: published, trained, and what the best weights would hold."""
+    table = _published_rows()
+    trained = table[(table["model"] == "mlp") & (table["num_layers"] == 0)].iloc[0]
+    others = every_configuration(DEPTH_0, BITS_VERSION)
+    found = [("trained, published protocol", trained)]
+    for name, word in (
+        ("trained, `--protocol converged`", "max_epochs"),
+        ("any, by linear program", "linear"),
+    ):
+        found.append((name, others[others["protocol"].str.contains(word)].iloc[0]))
+    published = f"{trained['published_mean']:,g} ± {trained['published_std']:,g}"
+    rows: list[list[str]] = [["published", published, "-", "-"]]
+    for name, row in found:
+        _, ours, interval, _, bits = _numbers(row)
+        rows.append([name, ours, interval, bits])
+    return markdown(
+        ["weights", "mean ± std (repeats)", "95 % interval", "bits per parameter"], rows
+    )
+
+
+def most_bits_table() -> str:
+    """Of every model the published row that held most per parameter."""
+    table = _published_rows()
+    best = table.loc[table.groupby("model", sort=False)["bits_per_parameter"].idxmax()]
+    rows = [
+        [_configuration(row), *(_numbers(row)[i] for i in (0, 1, 4))] for _, row in best.iterrows()
+    ]
+    headings = ["configuration", "true parameters", "mean ± std (repeats)", "bits per parameter"]
+    return markdown(headings, rows)
+
+
 def _published_rows() -> pd.DataFrame:
     return every_published_row().assign(table=published()["table"])  # in the same order
 
@@ -130,6 +163,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "published-rows": published_table,
     "architectures": architectures_table,
     **CLAIM_TABLES,
+    "depth-0": depth_0_table,
+    "most-bits": most_bits_table,
 }
 
 
