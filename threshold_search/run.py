@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from command_line.interrupts import import_torch
 from engines.cpu import usable_cpus
 from engines.engine import Engine, choose_engine, fallback_note
 from engines.native.load import engine_compiler
-from threshold_search.driver import drive
+from threshold_search.driver import PROGRESS_SECONDS, drive
 from threshold_search.executor import Executor
 from threshold_search.progress import Progress
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.run_record import append_run, describe_run
 from threshold_search.searches import Search
 from threshold_search.workers import Workers
-from training.probe_types import Probe
+from training.errors import OutOfMemory
+from training.probe_types import Outcome, Probe
 from training.spec import Architecture
 
 EXECUTORS: Mapping[str, Callable[..., Executor]] = {"local": Workers}
@@ -55,22 +57,101 @@ def run_searches(
     of EXECUTORS. Raises
     :class:`~training.errors.UserError` for what the user can mend.
     """
+    firsts = [
+        Probe(s.architecture, s.protocol, s.seed, s.repeat, n=1, attempt=s.attempt)
+        for s in searches
+    ]
+    with _at_work(
+        firsts, results_dir, requested_engine, device, workers, notes, command, executor
+    ) as work:
+        with Progress(len(searches)) as progress:
+            states = drive(searches, work.folder, work.pool, progress.show, work.begin)
+        return Finished(
+            [(s.search, s.row(work.folder.label(s.probe))) for s in states if s.bounds is not None],
+            [(s.search, s.failure) for s in states if s.failure is not None],
+            work.has_begun,
+        )
+
+
+def run_probes(
+    probes: Sequence[Probe],
+    results_dir: Path,
+    requested_engine: str = "fast",
+    device: str = "auto",
+    workers: int | None = None,
+    notes: Sequence[str] = (),
+    command: str | None = None,
+    executor: str = "local",
+) -> list[tuple[Probe, Outcome]]:
+    """Train ``probes``, each of them once, and return those that ended, in their order.
+
+    All else as :func:`run_searches`; nothing is written into MODEL_results.csv. What memory does
+    not suffice for is left out.
+    """
+    with _at_work(
+        probes, results_dir, requested_engine, device, workers, notes, command, executor
+    ) as work:
+        found = {p: o for p in probes if (o := work.folder.outcome(p)) is not None}
+        waiting = [p for p in dict.fromkeys(probes) if p not in found]
+        if waiting:
+            work.begin()
+        from tqdm import tqdm
+
+        with tqdm(total=len(waiting), unit=" probe", disable=None) as bar:
+            while waiting or work.pool.running:
+                while waiting and work.pool.has_idle:
+                    kind = waiting[0].architecture, waiting[0].protocol
+                    alike = [p for p in waiting if (p.architecture, p.protocol) == kind]
+                    job = alike[: work.pool.largest_job(kind[0])]
+                    work.pool.submit(job)
+                    waiting = [p for p in waiting if p not in job]
+                for probe, outcome in work.pool.wait(PROGRESS_SECONDS):
+                    if not isinstance(outcome, OutOfMemory):
+                        work.folder.logs[probe.architecture.spec.name].append(probe, outcome)
+                        found[probe] = outcome
+                    bar.update()
+    return [(p, found[p]) for p in dict.fromkeys(probes) if p in found]
+
+
+@dataclass
+class _Work:
+    """A results folder that is ours, workers, and what is to be done before they train."""
+
+    folder: ResultsFolder
+    pool: Executor
+    before_training: Callable[[], None]
+    has_begun: bool = False
+
+    def begin(self) -> None:
+        """Call once, before the first probe is trained."""
+        self.has_begun = True
+        self.before_training()
+
+
+@contextlib.contextmanager
+def _at_work(
+    probes: Sequence[Probe],
+    results_dir: Path,
+    requested_engine: str,
+    device: str,
+    workers: int | None,
+    notes: Sequence[str],
+    command: str | None,
+    executor: str,
+) -> Iterator[_Work]:
+    """Open the folder for ``probes`` and start workers; see :func:`run_searches`."""
     device = resolve_device(device)
     # Chosen once, so that the workers need not.
-    engines: dict[Architecture, Engine] = {
-        s.architecture: choose_engine(requested_engine, device, s.architecture) for s in searches
-    }
-    for s in searches:  # before anything is written
-        engines[s.architecture].check(
-            Probe(s.architecture, s.protocol, s.seed, s.repeat, n=1, attempt=s.attempt)
-        )
+    engines: dict[Architecture, Engine] = {}
+    for probe in probes:  # before anything is written
+        architecture = probe.architecture
+        if architecture not in engines:
+            engines[architecture] = choose_engine(requested_engine, device, architecture)
+        engines[architecture].check(probe)
     specs = list(dict.fromkeys(architecture.spec for architecture in engines))
     worker_count = workers or _default_workers(device)
-    trained = False
 
     def before_training() -> None:
-        nonlocal trained
-        trained = True
         import_torch()  # here, so that a missing or broken one is found before any worker starts
         if note := fallback_note(requested_engine, device, engines):
             print(note, file=sys.stderr)
@@ -85,14 +166,8 @@ def run_searches(
     with ResultsFolder(results_dir, specs, lambda a: engines[a].label) as folder:
         for note in notes:
             print(note, file=sys.stderr)
-        pool_of = EXECUTORS[executor]
-        with pool_of(worker_count, engines) as pool, Progress(len(searches)) as progress:
-            states = drive(searches, folder, pool, progress.show, before_training)
-        return Finished(
-            [(s.search, s.row(folder.label(s.probe))) for s in states if s.bounds is not None],
-            [(s.search, s.failure) for s in states if s.failure is not None],
-            trained,
-        )
+        with EXECUTORS[executor](worker_count, engines) as pool:
+            yield _Work(folder, pool, before_training)
 
 
 def _default_workers(device: str) -> int:
