@@ -35,6 +35,38 @@ def test_only_what_has_as_many_parameters_as_were_asked_for(searches):
     assert mlp["bits_per_parameter"] == pytest.approx(449 * 10 * math.log2(10) / 9949)
 
 
+DECODER = {
+    "budget": 30000,
+    "num_parameters": 29954,
+    "hidden_size": 48,
+    "d_ff": 194,
+    "num_heads": 4,
+    "num_layers": 1,
+    "head": "tied",
+    "position": "learned",
+    "norm": "pre",
+    "activation": "gelu",
+}
+
+
+def test_other_options_are_other_models(tmp_path):
+    rows = [(DECODER, [20, 22]), ({**DECODER, "position": "rope"}, [999])]
+    write_results(tmp_path, "decoder-only", rows)
+    (row,) = at_true_budgets(load_results(tmp_path)).to_dict("records")
+    assert (row["position"], row["mean"]) == ("learned", 21)
+
+
+def test_two_configurations_in_one_place_are_refused(tmp_path):
+    write_results(tmp_path, "decoder-only", [(DECODER, [20]), ({**DECODER, "d_ff": 190}, [9])])
+    table = at_true_budgets(load_results(tmp_path))
+    for draw in (
+        lambda: side_by_side(table, ["decoder-only"]),
+        lambda: architectures_figure(load_results(tmp_path), ["decoder-only"]),
+    ):
+        with pytest.raises(UserError, match="several configurations"):
+            draw()
+
+
 def test_side_by_side(searches):
     text = side_by_side(at_true_budgets(searches), MODELS)
     assert text.to_dict("list") == {

@@ -45,7 +45,9 @@ def test_protocols_side_by_side(tmp_path):
     assert "protocols" in findings(tmp_path)
 
 
-def test_architectures_only_with_every_model(tmp_path):
-    write_results(tmp_path, "mlp", [(MLP_1, [400])])
+def test_architectures_of_the_models_that_are_there(tmp_path):
     write_results(tmp_path, "transformer", [(HEADS_2, [20]), (HEADS_8, [30])])
-    assert "architectures" not in findings(tmp_path)
+    assert "architectures" not in findings(tmp_path)  # their budget is no true count
+    write_results(tmp_path, "mlp", [(MLP_1, [400])])
+    titles = [panel.get_title() for panel in findings(tmp_path)["architectures"].axes]
+    assert titles == ["mlp\n(n = 1)", ""]

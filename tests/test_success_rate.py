@@ -5,6 +5,10 @@ import pytest
 from scripts import ROOT, run_script
 from statsmodels.stats.proportion import proportion_confint
 
+from mlp_experiments.mlp_utils import MLPArchitecture
+from threshold_search import run
+from training.errors import OutOfMemory
+from training.probe_types import Outcome, Probe
 from visualizations.results import load_probes
 from visualizations.success import success_rates
 
@@ -75,6 +79,58 @@ def test_bad_flags_are_one_line(tmp_path, flags, words):
     assert (ended.returncode, ended.stdout) == (2, "")
     assert words in ended.stderr and ended.stderr.count("\n") == 1
     assert not (tmp_path / "r").exists()
+
+
+DONE = Outcome(True, 1.0, 0.0, 9, "perfect", 1.0)
+
+
+class Short:
+    """An executor whose memory suffices for sizes up to 1,000, but not for its first job."""
+
+    largest_job = staticmethod(lambda architecture: 4)
+
+    def __init__(self):
+        self.running, self.jobs = [], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def has_idle(self):
+        return not self.running
+
+    def submit(self, job):
+        self.jobs.append([probe.n for probe in job])
+        self.running = job
+
+    def wait(self, timeout):
+        job, self.running = self.running, []
+        fails = len(self.jobs) == 1 or job[0].n > 1000
+        return [(probe, OutOfMemory("no") if fails else DONE) for probe in job]
+
+
+def test_memory_is_short_for_the_large_ones_alone(tmp_path, monkeypatch):
+    pools = []
+    monkeypatch.setitem(run.EXECUTORS, "short", lambda *a: pools.append(Short()) or pools[-1])
+    architecture = MLPArchitecture(8, 1)
+    probes = [
+        Probe(architecture, architecture.spec.paper, 0, repeat, n)
+        for n in (4, 5000, 9000)
+        for repeat in range(3)
+    ]
+    found = run.run_probes(probes, tmp_path, executor="short")
+    assert [(p.n, p.repeat) for p, _ in found] == [(4, 0), (4, 1), (4, 2)]
+    # The first job again, one by one; of what is too large one alone, and then no more.
+    assert sorted(map(tuple, pools[0].jobs)) == [
+        *[(4,)] * 3,
+        (4, 4, 4),
+        (5000,),
+        (5000,) * 3,
+        (9000,) * 3,
+    ]
 
 
 def test_groups_are_told_apart_by_all_but_the_repeat():

@@ -14,14 +14,13 @@ from command_line.interrupts import import_torch
 from engines.cpu import usable_cpus
 from engines.engine import Engine, choose_engine, fallback_note
 from engines.native.load import engine_compiler
-from threshold_search.driver import PROGRESS_SECONDS, drive
+from threshold_search.driver import PROGRESS_SECONDS, Kind, drive, kind_of
 from threshold_search.executor import Executor
 from threshold_search.progress import Progress
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.run_record import append_run, describe_run
 from threshold_search.searches import Search
 from threshold_search.workers import Workers
-from training.errors import OutOfMemory
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
 
@@ -95,22 +94,44 @@ def run_probes(
         waiting = [p for p in dict.fromkeys(probes) if p not in found]
         if waiting:
             work.begin()
-        from tqdm import tqdm
-
-        with tqdm(total=len(waiting), unit=" probe", disable=None) as bar:
-            while waiting or work.pool.running:
-                while waiting and work.pool.has_idle:
-                    kind = waiting[0].architecture, waiting[0].protocol
-                    alike = [p for p in waiting if (p.architecture, p.protocol) == kind]
-                    job = alike[: work.pool.largest_job(kind[0])]
-                    work.pool.submit(job)
-                    waiting = [p for p in waiting if p not in job]
-                for probe, outcome in work.pool.wait(PROGRESS_SECONDS):
-                    if not isinstance(outcome, OutOfMemory):
-                        work.folder.logs[probe.architecture.spec.name].append(probe, outcome)
-                        found[probe] = outcome
-                    bar.update()
+        _train(waiting, work, found)
     return [(p, found[p]) for p in dict.fromkeys(probes) if p in found]
+
+
+def _train(waiting: list[Probe], work: _Work, found: dict[Probe, Outcome]) -> None:
+    """Train the ``waiting`` probes and log them; those that memory suffices for go to ``found``."""
+    from tqdm import tqdm
+
+    company: dict[Probe, int] = {}  # how many probes the job has that a probe is in
+    alone: set[Probe] = set()  # a job of theirs was too large: each has to show if it is itself
+    too_large: dict[Kind, int] = {}  # smallest size that failed alone
+    with tqdm(total=len(waiting), unit=" probe", disable=None) as bar:
+        while waiting or work.pool.running:
+            while waiting and work.pool.has_idle:
+                first = waiting[0]
+                alike = [p for p in waiting if kind_of(p) == kind_of(first) and p.n == first.n]
+                if first in alone:
+                    alike = [first]
+                job = [p for p in alike if p == first or p not in alone]
+                job = job[: work.pool.largest_job(first.architecture)]
+                company.update(dict.fromkeys(job, len(job)))
+                work.pool.submit(job)
+                waiting = [p for p in waiting if p not in job]
+            for probe, outcome in work.pool.wait(PROGRESS_SECONDS):
+                if isinstance(outcome, Outcome):
+                    work.folder.logs[probe.architecture.spec.name].append(probe, outcome)
+                    found[probe] = outcome
+                elif company[probe] > 1:
+                    alone.add(probe)
+                    waiting.append(probe)
+                    continue
+                else:
+                    smallest = too_large.get(kind_of(probe), probe.n)
+                    too_large[kind_of(probe)] = min(smallest, probe.n)
+                bar.update()
+            kept = [p for p in waiting if p.n < too_large.get(kind_of(p), p.n + 1)]
+            bar.update(len(waiting) - len(kept))
+            waiting = kept
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Architectures at the same true number of parameters: table and figure.
 
 A configuration belongs here if its true number of parameters is within 1 % of the budget that was
-asked for, so a published label of a transformer that is no true count does not. Which models there
-are is read off the searches.
+asked for, so a published label of a transformer that is no true count does not; and if it has the
+default options of a registered model, so a decoder-only model with rotary positions does not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from threshold_search.models import MODELS
+from threshold_search.plan import configurations
 from training.errors import UserError
 from visualizations.drawing import (
     Style,
@@ -29,6 +31,7 @@ from visualizations.drawing import (
 from visualizations.summary import bits_per_parameter, summarize
 
 TOLERANCE = 0.01
+SOME_BUDGET = 10_000  # parameters; options do not depend on it
 SIZE_COLUMNS = ("num_layers", "num_heads")
 
 
@@ -42,10 +45,32 @@ def at_true_budgets(searches: pd.DataFrame) -> pd.DataFrame:
     """
     asked = floats(searches["budget"])
     near = np.abs(floats(searches["num_parameters"]) - asked) <= TOLERANCE * asked
-    table = summarize(searches[near])
+    table = summarize(searches[near & _has_default_options(searches)])
     table["bits_per_parameter"] = bits_per_parameter(table["mean"] - 1, table)
-    sizes = [name for name in SIZE_COLUMNS if name in table]
-    return table.sort_values(["budget", *sizes], ignore_index=True)
+    for name in SIZE_COLUMNS:
+        if name not in table:  # none of these models has it
+            table[name] = pd.array([None] * len(table), dtype="Int64")
+    return table.sort_values(["budget", *SIZE_COLUMNS], ignore_index=True)
+
+
+def _has_default_options(searches: pd.DataFrame) -> pd.Series:
+    """Return for each search whether what its model has in words is as by default."""
+    usual = pd.Series(True, index=searches.index)
+    for name, spec in MODELS.items():
+        of_model = searches["model"] == name
+        (first, *_) = configurations(spec, spec.protocol(), SOME_BUDGET, {})
+        for column, value in first[0].columns().items():
+            if isinstance(value, str) and column in searches:
+                usual &= ~of_model | (searches[column] == value)
+    return usual
+
+
+def _require_one_each(table: pd.DataFrame) -> None:
+    """Raise UserError for two configurations that would stand in one place."""
+    keys = ["model", "budget", *SIZE_COLUMNS]
+    if (again := table[table.duplicated(keys)]).size:
+        model, budget = again.iloc[0]["model"], again.iloc[0]["budget"]
+        raise UserError(f"{model} has several configurations of one kind at the budget {budget:,}")
 
 
 def side_by_side(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
@@ -53,9 +78,11 @@ def side_by_side(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
 
     One row per budget, depth and number of heads that any of the ``models`` with heads has. A model
     without heads stands beside every number of them. Cells: "mean ± std (bits per parameter)" of
-    first_failure, and how many repeats it is of; "-" where nothing was measured.
+    first_failure, and how many repeats it is of; "-" where nothing was measured. Raises
+    :class:`UserError` for several configurations in one place.
     """
     rows = table[table["model"].isin(models)]
+    _require_one_each(rows)
     with_heads = rows[rows["num_heads"].notna()]
     keys = ["budget", *SIZE_COLUMNS]
     text = with_heads[keys].drop_duplicates().sort_values(keys, ignore_index=True)
@@ -83,13 +110,15 @@ def architectures_figure(
 
     ``searches`` are rows of :func:`~visualizations.results.load_results` of one protocol; only
     those at their true budget and with ``num_layers`` layers are drawn, one line per number of
-    heads. Points are mean +- sample std. Raises :class:`UserError` if a model has none.
+    heads. Points are mean +- sample std. Raises :class:`UserError` if a model has none, or several
+    configurations in one place.
     """
     table = at_true_budgets(searches)
     table = table[(table["num_layers"] == num_layers) & table["model"].isin(models)]
     for model in models:
         if model not in set(table["model"]):
             raise UserError(f"{model} has no searches at a true budget with {num_layers} layers")
+    _require_one_each(table)
     table = table.rename(columns={"mean": "ours_mean", "std": "ours_std", "n": "repeats"})
     heads = sorted(set(table["num_heads"].dropna()))
     figure = drawable_figure((3.1 * len(models) + 0.8, 6.4))

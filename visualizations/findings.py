@@ -103,8 +103,10 @@ def findings(results_dir: Path | str = DEFAULT_FOLDER) -> dict[str, Figure]:
     searches = select(load_results(results_dir))
     figures = {"heads": heads_figure(results_dir)}
     true = at_true_budgets(searches)
-    if len(true) and set(MODELS) <= set(true.loc[true["num_layers"] == 1, "model"]):
-        figures["architectures"] = architectures_figure(searches, list(MODELS))
-    with contextlib.suppress(UserError):  # not searched in this folder
+    shallow = set(true.loc[true["num_layers"] == 1, "model"]) if len(true) else set()
+    with contextlib.suppress(UserError):  # not searched in this folder, or several widths
+        if models := [name for name in MODELS if name in shallow]:
+            figures["architectures"] = architectures_figure(searches, models)
+    with contextlib.suppress(UserError):
         figures["protocols"] = protocols_figure(results_dir)
     return figures

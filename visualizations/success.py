@@ -10,13 +10,13 @@ from scipy.stats import binomtest
 from training.probe_types import Outcome, Probe
 from visualizations.summary import CONFIDENCE
 
-ENOUGH = 100  # probes of one size, for a share worth telling
-
 
 def success_rates(probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per configuration, protocol and size of ``probes``, in their order.
 
-    ``probes`` are rows of :func:`~visualizations.results.load_probes`. Columns: what tells probes
+    ``probes`` are rows of :func:`~visualizations.results.load_probes`. Of a log that searches have
+    written the shares say little: a search asks for a size only after smaller ones succeeded.
+    Columns: what tells probes
     apart but for repeat; ``probes`` and ``memorized``, how many there are and how many of them
     succeeded; ``share``; ``low`` and ``high``, its 95 % interval by Wilson's score.
     """
