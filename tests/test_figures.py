@@ -28,7 +28,13 @@ from visualizations.comparison import comparison_table, readable
 
 SCRIPT = ROOT / "visualizations" / "figures.py"
 NOTEBOOK = ROOT / "visualizations" / "plots.ipynb"
-NAMES = ("figure3_mlp_depth", "figure4_transformer_heads", "ours_against_published", "heads")
+NAMES = (
+    "figure3_mlp_depth",
+    "figure4_transformer_heads",
+    "ours_against_published",
+    "heads",
+    "architectures",
+)
 
 
 @pytest.fixture
@@ -217,8 +223,8 @@ def test_the_notebook_runs_from_any_folder(partial, tmp_path_factory):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     kinds = [output.output_type for output in outputs]
     assert kinds.count("execute_result") == 8
-    assert kinds.count("display_data") == len(kinds) - 8 == 1
-    assert sum("image/png" in output.data for output in outputs) == 5
+    assert kinds.count("display_data") == len(kinds) - 8 == 2
+    assert sum("image/png" in output.data for output in outputs) == 6
     tables = [output.data["text/html"] for output in outputs if "text/html" in output.data]
     assert len(tables) == 3
     assert all("not measured" in table for table in tables[:2])

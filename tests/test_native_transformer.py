@@ -132,10 +132,14 @@ def test_evaluation(architecture):
     assert accuracy == expected_accuracy
 
 
-def test_nan_logits_count_as_wrong():
-    run = ShakenRun(shape(32, 40, 4, 1), 10)
+@pytest.mark.parametrize(
+    ("architecture", "parameter"),
+    [(shape(32, 40, 4, 1), "head.bias"), (causal(32, 40, 4, 1), "token_embedding.weight")],
+)
+def test_nan_logits_count_as_wrong(architecture, parameter):
+    run = ShakenRun(architecture, 10)
     with torch.no_grad():
-        run.module.head.bias[3] = float("nan")
+        run.module.get_parameter(parameter)[3] = float("nan")
     loss, accuracy = run.native().evaluate()
     assert np.isnan(loss)
     assert accuracy == evaluate(run.module, *run.tensors())[1] == 0.0
