@@ -63,8 +63,9 @@ def nearest_shape(
     """Return the shape whose true parameter count is within 1 % of ``params``.
 
     ``make(hidden_size, d_ff)`` is the shape of these two sizes, of ``num_heads`` and
-    ``num_layers``. Of those that fit, it is the one with ``d_ff`` nearest to 4 * ``hidden_size``;
-    what is not None is fixed. With both fixed ``params`` is only a label. Every layer has
+    ``num_layers``. Every ``hidden_size`` gets the ``d_ff`` whose count is nearest to ``params``; of
+    those that fit, it is the one with ``d_ff`` nearest to 4 * ``hidden_size``. What is not None is
+    fixed. With both fixed ``params`` is only a label. Every layer has
     ``matrices`` of d x d numbers, whatever ``d_ff``; d moves in steps of ``step``. Raises
     :class:`UserError` where no shape fits.
     """
