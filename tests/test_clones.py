@@ -16,6 +16,8 @@ SCRIPTS = [
     TRAIN_TRANSFORMER,
     ROOT / "dataset" / "synthetic_generator.py",
     ROOT / "visualizations" / "figures.py",
+    ROOT / "visualizations" / "pages.py",
+    ROOT / "threshold_search" / "success_rate.py",
 ]
 PACKAGES = "training dataset command_line threshold_search engines mlp_experiments visualizations"
 QUICK = "--model mlp --params 1000 --layers 0 --max-size 2 --repeats 1 --workers 1"

@@ -210,7 +210,7 @@ def test_files_of_the_other_scripts_are_complete(tmp_path):
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 21
     assert shell(f"{FIGURES} --results-dir .", "<&- >&- 2>&-", tmp_path)[0] == 1
     figures = [path.read_bytes() for path in (tmp_path / "figures").iterdir()]
-    assert len(figures) == 6
+    assert len(figures) == 8
     assert all(f[-12:-4] == b"\0\0\0\0IEND" or f.endswith(b"%%EOF\n") for f in figures)
 
 

@@ -166,7 +166,7 @@ def variables_read():
 
 def test_the_readme_names_every_variable_that_is_read():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    part = text.partition("Environment variables that the project reads")[2].partition("\n\n|")[0]
+    part = text.partition("Environment variables that it reads")[2].partition("\n\n|")[0]
     named = set(re.findall(r"^- `([A-Z_]+)", part, re.MULTILINE))
     assert named == variables_read()
     assert {"CXX", "MEMORIZATION_NO_ENGINE", "SLURM_CPUS_PER_TASK"} <= named
