@@ -56,7 +56,7 @@ def test_every_decoder_only_probe_agrees():
         probes[probes["protocol"] == label].set_index(["repeat", "n"])
         for label in ("paper", "paper engine=reference")
     )
-    both = fast.join(reference, lsuffix="_fast", how="inner")
+    both = fast.join(reference, how="inner", suffixes=("_fast", None))
     assert (both["memorized_fast"] == both["memorized"]).all()
     assert (both["epochs_fast"] == both["epochs"]).all()
     assert len(both) == len(reference)

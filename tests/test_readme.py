@@ -58,7 +58,8 @@ def results_of(model):
 
 
 def probes_of(model):
-    return pd.read_csv(RESULTS / f"{model}_probes.csv")
+    table = pd.read_csv(RESULTS / f"{model}_probes.csv")
+    return table[table["protocol"] == "paper"]
 
 
 def of_table_4(probes):
