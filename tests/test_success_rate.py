@@ -7,8 +7,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search import run
+from threshold_search.searches import Trial
 from training.errors import OutOfMemory
-from training.probe_types import Outcome, Probe
+from training.probe_types import Outcome
 from visualizations.results import load_probes
 from visualizations.success import success_rates
 
@@ -116,21 +117,16 @@ def test_memory_is_short_for_the_large_ones_alone(tmp_path, monkeypatch):
     pools = []
     monkeypatch.setitem(run.EXECUTORS, "short", lambda *a: pools.append(Short()) or pools[-1])
     architecture = MLPArchitecture(8, 1)
-    probes = [
-        Probe(architecture, architecture.spec.paper, 0, repeat, n)
+    trials = [
+        Trial(architecture, architecture.spec.paper, 1, repeat, 0, n)
         for n in (4, 5000, 9000)
         for repeat in range(3)
     ]
-    found = run.run_probes(probes, tmp_path, executor="short")
-    assert [(p.n, p.repeat) for p, _ in found] == [(4, 0), (4, 1), (4, 2)]
+    finished = run.run_searches(trials, tmp_path, executor="short")
+    assert [(p.n, p.repeat) for p, _ in finished.trials] == [(4, 0), (4, 1), (4, 2)]
+    assert [t.limit for t, _ in finished.failures] == [5000] * 3 + [9000] * 3
     # The first job again, one by one; of what is too large one alone, and then no more.
-    assert sorted(map(tuple, pools[0].jobs)) == [
-        *[(4,)] * 3,
-        (4, 4, 4),
-        (5000,),
-        (5000,) * 3,
-        (9000,) * 3,
-    ]
+    assert sorted(map(tuple, pools[0].jobs)) == [(4,), (4,), (4,), (4, 4, 4, 5000), (5000,)]
 
 
 def test_groups_are_told_apart_by_all_but_the_repeat():

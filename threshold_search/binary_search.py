@@ -25,14 +25,14 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 
 from command_line.parser import Parser, SomeFailed, positive_int, run
 from command_line.streams import OutputLost
-from threshold_search.plan import label_notes, searches
-from threshold_search.run import run_searches
+from threshold_search.plan import searches
 from threshold_search.search_flags import (
     add_search_flags,
     configurations_asked_for,
+    failures_text,
     models_asked_for,
+    run_as_asked,
 )
-from threshold_search.searches import Search
 from training.spec import ModelSpec
 
 
@@ -41,43 +41,15 @@ def main() -> None:
     specs = models_asked_for()
     args = _parse(specs)
     wanted = configurations_asked_for(args, specs)
-    try:
-        finished = run_searches(
-            searches(wanted, args.repeats, args.seed, args.attempt, args.max_size),
-            args.results_dir,
-            requested_engine=args.engine,
-            device=args.device,
-            workers=args.workers,
-            notes=label_notes(wanted),
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; every finished probe is in {args.results_dir}, "
-            "the same command continues from there"
-        ) from None
+    wanted_searches = searches(wanted, args.repeats, args.seed, args.attempt, args.max_size)
+    finished = run_as_asked(args, wanted, wanted_searches)
     if finished.rows:
         from visualizations.report import summary_table
 
         with contextlib.suppress(OutputLost):  # said at the end, beside what else has failed
             print(summary_table(finished.rows))
-    if not finished.trained:
-        print(
-            f"note: the logs in {args.results_dir} had every probe; nothing was trained. To "
-            "measure anew, give another folder (--results-dir) or another --seed",
-            file=sys.stderr,
-        )
     if finished.failures:
-        raise SomeFailed(_failures(finished.failures))
-
-
-def _failures(failures: Sequence[tuple[Search, str]]) -> str:
-    """Return one line that names what could not be finished, and why."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for search, reason in failures:
-        name = f"{search.architecture.spec.name} {search.architecture.name}"
-        reasons.setdefault((name, reason), []).append(str(search.repeat))
-    parts = [f"{n} (repeats {', '.join(r)}): {why}" for (n, why), r in reasons.items()]
-    return f"not finished: {'; '.join(parts)}"
+        raise SomeFailed(failures_text(finished.failures))
 
 
 def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:

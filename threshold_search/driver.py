@@ -19,8 +19,7 @@ PROGRESS_SECONDS = 0.5
 Kind = tuple[Architecture, Protocol]
 
 
-def kind_of(probe: Probe) -> Kind:
-    """Return what the probes of a job have in common."""
+def _kind(probe: Probe) -> Kind:
     return probe.architecture, probe.protocol
 
 
@@ -42,7 +41,7 @@ def drive(
     Where memory is too short for a probe, its search and those of the same configuration that ask
     for as many sequences or more end as failed (``SearchState.failure``); the others go on.
     """
-    states = [SearchState(search) for search in searches]
+    states = [search.start() for search in searches]
     rank: dict[tuple, int] = {}
     for search in searches:
         rank.setdefault(search.configuration, len(rank))
@@ -72,7 +71,7 @@ def drive(
                 has_trained = True
             alike = [first]
             if first not in alone:
-                alike = [p for p in ready if kind_of(p) == kind_of(first) and p not in alone]
+                alike = [p for p in ready if _kind(p) == _kind(first) and p not in alone]
                 alike = alike[: workers.largest_job(first.architecture)]
             company.update(dict.fromkeys(alike, len(alike)))
             workers.submit(alike)
@@ -82,15 +81,15 @@ def drive(
                 alone.add(probe)
                 continue
             if isinstance(outcome, OutOfMemory):
-                smallest = too_large.get(kind_of(probe), (probe.n + 1, ""))
-                too_large[kind_of(probe)] = min(smallest, (probe.n, str(outcome)))
+                smallest = too_large.get(_kind(probe), (probe.n + 1, ""))
+                too_large[_kind(probe)] = min(smallest, (probe.n, str(outcome)))
                 continue
             folder.logs[probe.architecture.spec.name].append(probe, outcome)
             for state in unfinished:
                 if state.probe == probe:
                     advance(state)
         for state in unfinished:
-            size, reason = too_large.get(kind_of(state.probe), (math.inf, ""))
+            size, reason = too_large.get(_kind(state.probe), (math.inf, ""))
             if state.is_waiting and state.probe.n >= size:
                 state.failure = reason
         on_progress(states)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from threshold_search.searches import SearchState
+from threshold_search.searches import Search, SearchState
 
-BAR = (
-    "{percentage:3.0f}%|{bar}| {n:.1f}/{total} searches "
-    "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-)
+TIMES = "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class Progress:
-    """A bar over the searches, each counted by the share of its probes that is done.
+    """A bar over ``searches``, each counted by the share of its probes that is done.
 
     It draws nothing where stderr is not a terminal.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, searches: Sequence[Search]) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(total=total, unit=" search", bar_format=BAR, disable=None)
+        noun = searches[0].noun if searches else Search.noun
+        bar = f"{{percentage:3.0f}}%|{{bar}}| {{n:.1f}}/{{total}} {noun} {TIMES}"
+        self._bar = tqdm(total=len(searches), unit=f" {noun}", bar_format=bar, disable=None)
         self._started = False
 
     def __enter__(self) -> Progress:

@@ -288,10 +288,6 @@ class ResultsFolder:
         """Return what the protocol column says of such a probe."""
         return self.logs[probe.architecture.spec.name].label(probe)
 
-    def outcome(self, probe: Probe) -> Outcome | None:
-        """Return the outcome of a finished probe, or None."""
-        return self.logs[probe.architecture.spec.name].get(probe)
-
     def __exit__(self, *_: object) -> None:
         """Release the lock."""
         self._lock.release()

@@ -1,8 +1,9 @@
-"""What the flags of the scripts that search ask for: models, configurations, folder, workers."""
+"""What the scripts that search share: their flags, what these ask for, and doing it."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from command_line.flags import (
@@ -16,8 +17,15 @@ from command_line.flags import (
 )
 from command_line.parser import Parser, positive_int, user_path
 from threshold_search.models import MODELS, find_spec
-from threshold_search.plan import Configuration, configurations, published_configurations
+from threshold_search.plan import (
+    Configuration,
+    configurations,
+    label_notes,
+    published_configurations,
+)
 from threshold_search.results_folder import DEFAULT_FOLDER
+from threshold_search.run import Finished, run_searches
+from threshold_search.searches import Search
 from training.errors import UserError
 from training.spec import ModelSpec
 
@@ -55,6 +63,47 @@ def configurations_asked_for(
     if not rows:
         raise UserError("no published row is of this model and these sizes")
     return rows
+
+
+def run_as_asked(
+    args: argparse.Namespace, wanted: Sequence[Configuration], searches: Sequence[Search]
+) -> Finished:
+    """Run ``searches``, which are of the ``wanted`` configurations, as the flags say.
+
+    Raises KeyboardInterrupt with what an interrupted user should know, and as
+    :func:`~threshold_search.run.run_searches`.
+    """
+    try:
+        finished = run_searches(
+            searches,
+            args.results_dir,
+            requested_engine=args.engine,
+            device=args.device,
+            workers=args.workers,
+            notes=label_notes(wanted),
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; every finished probe is in {args.results_dir}, "
+            "the same command continues from there"
+        ) from None
+    if not finished.trained:
+        print(
+            f"note: the logs in {args.results_dir} had every probe; nothing was trained. To "
+            "measure anew, give another folder (--results-dir) or another --seed",
+            file=sys.stderr,
+        )
+    return finished
+
+
+def failures_text(failures: Sequence[tuple[Search, str]]) -> str:
+    """Return one line that names what could not be finished, and why."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for search, reason in failures:
+        name = f"{search.architecture.spec.name} {search.architecture.name}"
+        reasons.setdefault((name, reason), []).append(str(search.repeat))
+    parts = [f"{n} (repeats {', '.join(r)}): {why}" for (n, why), r in reasons.items()]
+    return f"not finished: {'; '.join(parts)}"
 
 
 def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -> None:

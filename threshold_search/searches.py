@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from threshold_search.search import Bounds, search_sizes
 from training.bits import BITS_VERSION
@@ -29,10 +30,32 @@ class Search:
     max_size: int | None = None
     attempt: int = 0
 
+    noun: ClassVar[str] = "searches"
+
     @property
-    def configuration(self) -> tuple[Architecture, int]:
+    def configuration(self) -> tuple[object, ...]:
         """What the repeats of a search have in common."""
         return self.architecture, self.budget
+
+    def start(self) -> SearchState:
+        """Return the search before its first probe."""
+        return SearchState(self)
+
+
+@dataclass(frozen=True)
+class Trial(Search):
+    """One probe, of ``limit`` sequences: it finds no threshold and has no row of results."""
+
+    noun: ClassVar[str] = "probes"
+
+    @property
+    def configuration(self) -> tuple[object, ...]:
+        """What the repeats of a trial have in common."""
+        return self.architecture, self.budget, self.limit
+
+    def start(self) -> TrialState:
+        """Return the trial before its probe."""
+        return TrialState(self)
 
 
 class SearchState:
@@ -107,3 +130,26 @@ class SearchState:
             "probes": len(outcomes),
             "seconds": round(math.fsum(o.seconds for o in outcomes), 3),
         }
+
+
+class TrialState(SearchState):
+    """A trial in progress: it ends with its only outcome."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(trial)
+        self._size = trial.limit
+        self.outcome: Outcome | None = None
+
+    def advance(self, outcome_of: Callable[[Probe], Outcome | None]) -> None:
+        """Take the outcome if it is known."""
+        self.outcome = outcome_of(self.probe)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the trial waits for its outcome."""
+        return self.outcome is None and self.failure is None
+
+    @property
+    def remaining(self) -> float:
+        """Probes still to come: one, or none."""
+        return float(self.is_waiting)

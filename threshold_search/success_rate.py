@@ -12,6 +12,7 @@ command continues where an earlier one was stopped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +23,19 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 
     begin()
 
-from command_line.parser import Parser, positive_int, run
+from command_line.parser import Parser, SomeFailed, positive_int, run
+from command_line.streams import OutputLost
 from dataset.synthetic_generator import max_mappings
-from threshold_search.plan import Configuration, label_notes
-from threshold_search.run import run_probes
+from threshold_search.plan import Configuration
 from threshold_search.search_flags import (
     add_search_flags,
     configurations_asked_for,
+    failures_text,
     models_asked_for,
+    run_as_asked,
 )
-from training.errors import OutOfMemory, UserError
-from training.probe_types import Probe
+from threshold_search.searches import Trial
+from training.errors import UserError
 from training.spec import ModelSpec
 
 
@@ -41,39 +44,26 @@ def main() -> None:
     specs = models_asked_for()
     args = _parse(specs)
     wanted = configurations_asked_for(args, specs)
-    probes = _probes(args, wanted)
-    try:
-        finished = run_probes(
-            probes,
-            args.results_dir,
-            requested_engine=args.engine,
-            device=args.device,
-            workers=args.workers,
-            notes=label_notes(wanted),
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; every finished probe is in {args.results_dir}, "
-            "the same command continues from there"
-        ) from None
-    if finished:
+    finished = run_as_asked(args, wanted, _trials(args, wanted))
+    if finished.trials:
         from visualizations.success import rate_table
 
-        print(rate_table(finished))
-    if len(finished) < len(set(probes)):
-        raise OutOfMemory(f"not enough memory for {len(set(probes)) - len(finished)} probes")
+        with contextlib.suppress(OutputLost):  # said at the end, beside what else has failed
+            print(rate_table(finished.trials))
+    if finished.failures:
+        raise SomeFailed(failures_text(finished.failures))
 
 
-def _probes(args: argparse.Namespace, wanted: Sequence[Configuration]) -> list[Probe]:
+def _trials(args: argparse.Namespace, wanted: Sequence[Configuration]) -> list[Trial]:
     """Return every repeat of every configuration and size; raise UserError for a size too large."""
     for architecture, _, _ in wanted:
         limit = max_mappings(architecture.vocab_size, architecture.seq_len)
         if max(args.num_sequences) > limit:
             raise UserError(f"--num-sequences must be at most {limit}, all that the task has")
     return [
-        Probe(architecture, protocol, args.seed, repeat, n, args.attempt)
-        for architecture, protocol, _ in wanted
-        for n in args.num_sequences
+        Trial(architecture, protocol, budget, repeat, args.seed, n, attempt=args.attempt)
+        for architecture, protocol, budget in wanted
+        for n in dict.fromkeys(args.num_sequences)
         for repeat in range(args.repeats)
     ]
 
