@@ -27,6 +27,7 @@ import pandas as pd
 
 from command_line.files import write_whole
 from command_line.parser import Parser, run
+from mlp_experiments.mlp_utils import SPEC as MLP
 from threshold_search.models import MODELS
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
@@ -42,6 +43,14 @@ SUMMARY = DEFAULT_FOLDER / "summary.csv"
 DEPTH_0 = DEFAULT_FOLDER / "depth0"
 PAGES = ("README.md", "results/README.md", "docs/replication.md", "docs/theory.md")
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
+HEADINGS = (
+    "configuration",
+    "true parameters",
+    "ours, mean ± std (repeats)",
+    "95 % interval",
+    "published",
+    "bits per parameter (ours)",
+)
 
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -73,8 +82,7 @@ def headline_table() -> str:
             & (table["num_heads"].isna() if heads is None else table["num_heads"] == heads)
         ].iloc[0]
         rows.append([_configuration(found), *_numbers(found)])
-    headings = ["configuration", "true parameters", "ours, mean ± std (repeats)"]
-    return markdown([*headings, "95 % interval", "published", "bits per parameter (ours)"], rows)
+    return markdown(HEADINGS, rows)
 
 
 def published_table() -> str:
@@ -83,8 +91,7 @@ def published_table() -> str:
         [row["table"], _configuration(row), *_numbers(row)]
         for _, row in _published_rows().iterrows()
     ]
-    headings = ["table", "configuration", "true parameters", "ours, mean ± std (repeats)"]
-    return markdown([*headings, "95 % interval", "published", "bits per parameter (ours)"], rows)
+    return markdown(["table", *HEADINGS], rows)
 
 
 def architectures_table() -> str:
@@ -98,7 +105,7 @@ def architectures_table() -> str:
 def depth_0_table() -> str:
     """The MLP without hidden layers: published, trained, and what the best weights would hold."""
     table = _published_rows()
-    trained = table[(table["model"] == "mlp") & (table["num_layers"] == 0)].iloc[0]
+    trained = table[(table["model"] == MLP.name) & (table["num_layers"] == 0)].iloc[0]
     others = every_configuration(DEPTH_0, BITS_VERSION)
     found = [("trained, published protocol", trained)]
     for name, word in (
