@@ -18,7 +18,7 @@ from command_line.parser import run
 from dataset import synthetic_generator
 from mlp_experiments import train_mlp
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
-from threshold_search import binary_search
+from threshold_search import binary_search, search_flags
 from threshold_search.run import Finished
 from training.errors import UserError
 from transformer_experiments import train_transformer
@@ -116,10 +116,10 @@ def test_any_flags_of_a_search(words, base):
 
     def instead(searches, results_dir, **options):
         asked.append((searches, results_dir))
-        return Finished([], [], True)
+        return Finished([], [], True, [])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(binary_search, "run_searches", instead)
+        patch.setattr(search_flags, "run_searches", instead)
         flags = [*base, "--params", "32000", "--results-dir", "nowhere", "--repeats", "2", *words]
         if "--paper" in base:
             flags.remove("--params")
