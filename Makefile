@@ -26,9 +26,10 @@ test: .venv/installed-for-tests
 
 # Python itself is not instrumented, so the sanitizer's library has to be loaded before it; leaks
 # cannot be told from what Python keeps.
-SANITIZED := build/engine-sanitized.so
+LIBRARY := engine.so
+SANITIZED := build/sanitized/$(LIBRARY)
 test-sanitize: .venv/installed-for-tests
-	mkdir -p build
+	mkdir -p build/sanitized
 	$(BIN)/python engines/native/build.py $(SANITIZED) -O1 -g -fsanitize=address,undefined \
 		-fno-sanitize-recover=all
 	export ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \

@@ -71,7 +71,28 @@ def test_the_real_engine_is_there_wherever_there_is_a_compiler(monkeypatch):
 def test_built_and_loaded(sources):
     assert build.build_into(sources) is None
     assert load.load_engine() is not None
-    assert sorted(path.name for path in sources.iterdir()) == [LIBRARY, "tiny.cpp"]
+    assert sorted(path.name for path in sources.iterdir()) == [*build.libraries(), "tiny.cpp"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("has_wide_registers", [True, False])
+def test_the_library_of_the_widest_registers_that_the_processor_has(sources, has_wide_registers):
+    if len(build.libraries()) < 2:
+        pytest.skip("one library for all processors of this kind")
+    (sources / "tiny.cpp").write_text(
+        f"#if defined(__AVX512F__)\n{TINY % has_wide_registers}#else\n{TINY % 1}#endif\n"
+    )
+    assert build.build_into(sources) is None
+    found = load.find_engine()
+    assert Path(found._name).name == build.libraries()[has_wide_registers]
+
+
+@needs_compiler
+def test_the_library_for_any_processor_does_alone(sources):
+    assert build.build_into(sources) is None
+    for name in build.libraries()[1:]:
+        (sources / name).unlink()
+    assert Path(load.find_engine()._name).name == LIBRARY
 
 
 def test_not_built(sources):
@@ -182,7 +203,7 @@ def test_the_compiler_may_be_a_command_with_arguments(sources, tmp_path, monkeyp
     wrapper = script(tmp_path / "ccache", f'echo "$1" >> {calls}; exec "$@"')
     monkeypatch.setenv("CXX", f"'{wrapper}' c++")
     assert build.build_into(sources) is None
-    assert calls.read_text() == "c++\n"
+    assert calls.read_text() == "c++\n" * len(build.libraries())
 
 
 @pytest.mark.parametrize("compiler", ["false", "c++"])
@@ -198,7 +219,7 @@ def test_the_installation_succeeds_with_and_without_an_engine(compiler, tmp_path
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     built = [path.name for path in (target / "engines" / "native").iterdir()]
-    assert built == [LIBRARY if compiler == "c++" else FAILURE]
+    assert sorted(built) == (list(build.libraries()) if compiler == "c++" else [FAILURE])
     assert ("was not built" in ended.stderr) == (compiler == "false")
 
 

@@ -93,7 +93,7 @@ def installed(tmp_path_factory):
     command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation"]
     built = subprocess.run(
         [*command, "--quiet", "--wheel-dir", str(folder)],
-        cwd=checkout(folder / "source", "results", "tests", "docs", "engine.so"),
+        cwd=checkout(folder / "source", "results", "tests", "docs", "engine*.so"),
         capture_output=True,
         text=True,
         env={**os.environ, "MEMORIZATION_NO_ENGINE": "1"},  # what it takes to compile is tested

@@ -29,7 +29,7 @@ inline eight_draws interleave_high(eight_draws a, eight_draws b) {
 #endif
 }
 
-// to[j * VL + i] = from[i * ld + j] for rows i < `rows` <= VL and columns j.
+// to[j * WL + i] = from[i * ld + j] for rows i < `rows` <= WL and columns j.
 inline void transpose_draws(int rows, int columns, const std::uint16_t* from, int ld,
                             std::uint16_t* to) {
     const int block_rows = columns < 8 ? 0 : rows / 8 * 8;
@@ -47,11 +47,11 @@ inline void transpose_draws(int rows, int columns, const std::uint16_t* from, in
                 }
                 for (int r = 0; r < 8; ++r) x[r] = y[r];
             }
-            for (int r = 0; r < 8; ++r) std::memcpy(to + (j + r) * VL + i, &x[r], 16);
+            for (int r = 0; r < 8; ++r) std::memcpy(to + (j + r) * WL + i, &x[r], 16);
         }
     }
     for (int i = block_rows; i < rows; ++i) {
-        for (int j = 0; j < columns; ++j) to[j * VL + i] = from[i * ld + j];
+        for (int j = 0; j < columns; ++j) to[j * WL + i] = from[i * ld + j];
     }
 }
 
@@ -60,15 +60,15 @@ class NarrowAttention final : public Attention {
   public:
     explicit NarrowAttention(const AttentionShape& shape)
         : s_(shape),
-          group_(std::max(1, VL / shape.heads)),
-          blocks_(round_up(group_ * shape.heads, VL) / VL),
+          group_(std::max(1, WL / shape.heads)),
+          blocks_(round_up(group_ * shape.heads, WL) / WL),
           pairs_(shape.queries() * shape.seq_len),
-          part_(std::ptrdiff_t(shape.seq_len) * shape.head_dim * VL),
-          block_saved_(std::ptrdiff_t(shape.queries()) * (shape.seq_len + 1) * VL),
+          part_(std::ptrdiff_t(shape.seq_len) * shape.head_dim * WL),
+          block_saved_(std::ptrdiff_t(shape.queries()) * (shape.seq_len + 1) * WL),
           parts_(PARTS * part_ * blocks_),
           unsaved_(block_saved_),
-          d_scores_(std::ptrdiff_t(pairs_) * VL),
-          draws_(std::ptrdiff_t(pairs_) * VL) {}
+          d_scores_(std::ptrdiff_t(pairs_) * WL),
+          draws_(std::ptrdiff_t(pairs_) * WL) {}
 
     std::ptrdiff_t saved_size(int mappings) const override {
         return (mappings + group_ - 1) / group_ * blocks_ * block_saved_;
@@ -86,7 +86,7 @@ class NarrowAttention final : public Attention {
             gather(from.v, first, count, 1, V);
             for (int block = 0; block < blocks_; ++block) {
                 float* const weights = saved ? saved : unsaved_.get();
-                const int lanes = std::min(VL, heads - block * VL);
+                const int lanes = std::min(WL, heads - block * WL);
                 if (draws) {
                     transpose_draws(lanes, pairs_, draws, of_head, draws_.get());
                     draws += lanes * of_head;
@@ -123,7 +123,7 @@ class NarrowAttention final : public Attention {
   private:
     static constexpr int MAX_HEAD_DIM = HEAD_DIM ? HEAD_DIM : WIDE_HEAD_DIM - 1;
 
-    // Matrices of a group of mappings, each (blocks of lanes, T, head_dim, VL), with fewer rows than
+    // Matrices of a group of mappings, each (blocks of lanes, T, head_dim, WL), with fewer rows than
     // T where a position has no query.
     enum Part { Q, K, V, OUT, D_OUT, D_Q, D_K, D_V, PARTS };
 
@@ -143,23 +143,23 @@ class NarrowAttention final : public Attention {
         const std::ptrdiff_t first_row = std::ptrdiff_t(first) * rows;
         for (int r = 0, mapping = 0, position = 0; mapping < count; ++r) {
             float* const row = x.row(first_row + r);
-            float* const lanes = part(to, 0) + position * dim * VL + mapping * heads;
+            float* const lanes = part(to, 0) + position * dim * WL + mapping * heads;
             if (++position == rows) position = 0, ++mapping;
             if (heads % VL == 0) {
                 for (int h = 0; h < heads; h += VL) {
-                    float* const block = lanes + h / VL * part_;
+                    float* const block = lanes + h / WL * part_ + h % WL;
                     for (int e = 0; e < dim; ++e) {
-                        copy(as<loose_vec>(row + e * heads + h), as<loose_vec>(block + e * VL));
+                        copy(as<loose_vec>(row + e * heads + h), as<loose_vec>(block + e * WL));
                     }
                 }
             } else if (heads == 4) {
                 for (int e = 0; e < dim; ++e) {
-                    copy(as<loose_quad>(row + e * 4), as<loose_quad>(lanes + e * VL));
+                    copy(as<loose_quad>(row + e * 4), as<loose_quad>(lanes + e * WL));
                 }
             } else {
                 for (int h = 0; h < heads; ++h) {
-                    float* const lane = lanes + h / VL * (part_ - VL) + h;
-                    for (int e = 0; e < dim; ++e) copy(row + e * heads + h, lane + e * VL);
+                    float* const lane = lanes + h / WL * (part_ - WL) + h;
+                    for (int e = 0; e < dim; ++e) copy(row + e * heads + h, lane + e * WL);
                 }
             }
         }
@@ -185,7 +185,7 @@ class NarrowAttention final : public Attention {
         }
     }
 
-    // `saved` gets the weights exp(score - highest) of query i, key j at (i * T + j) * VL, not
+    // `saved` gets the weights exp(score - highest) of query i, key j at (i * T + j) * WL, not
     // normalised, with their sign set if dropped; behind them 1 / their sum per query.
     template <bool DROPS>
     [[gnu::flatten]] void forward_lanes(int block, const Dropping& dropping, float* saved) const {
@@ -194,38 +194,38 @@ class NarrowAttention final : public Attention {
         const float *const k = part(K, block), *const v = part(V, block);
         for (int i = 0; i < queries; ++i) {
             const int visible = s_.visible(i);
-            const float* const q = part(Q, block) + i * dim * VL;
-            float* const out = part(OUT, block) + i * dim * VL;
-            float* const weights = saved + i * T * VL;
-            const std::uint16_t* const draws = draws_.get() + i * T * VL;
-            vec highest{};
+            const float* const q = part(Q, block) + i * dim * WL;
+            float* const out = part(OUT, block) + i * dim * WL;
+            float* const weights = saved + i * T * WL;
+            const std::uint16_t* const draws = draws_.get() + i * T * WL;
+            wide highest{};
             for (int j = 0; j < visible; ++j) {
-                vec score = load(q) * load(k + j * dim * VL);
+                wide score = load<wide>(q) * load<wide>(k + j * dim * WL);
                 for (int e = 1; e < dim; ++e) {
-                    score = fma(load(q + e * VL), load(k + (j * dim + e) * VL), score);
+                    score = fma(load<wide>(q + e * WL), load<wide>(k + (j * dim + e) * WL), score);
                 }
-                store(weights + j * VL, score);
+                store(weights + j * WL, score);
                 highest = j == 0 ? score : select(score > highest, score, highest);
             }
-            vec sum{}, mixed[MAX_HEAD_DIM] = {};
+            wide sum{}, mixed[MAX_HEAD_DIM] = {};
             for (int j = 0; j < visible; ++j) {
-                vec weight = exp(load(weights + j * VL) - highest);
+                wide weight = exp(load<wide>(weights + j * WL) - highest);
                 sum += weight;
-                vec kept = weight;
+                wide kept = weight;
                 if (DROPS) {
-                    const ivec keep = load_draws(draws + j * VL) >= dropped;
-                    kept = from_bits(keep & bits(weight));
-                    weight = from_bits(bits(weight) | (~keep & SIGN_BIT));
+                    const iwide keep = load_draws<wide>(draws + j * WL) >= dropped;
+                    kept = from_bits<wide>(keep & bits(weight));
+                    weight = from_bits<wide>(bits(weight) | (~keep & SIGN_BIT));
                 }
-                store(weights + j * VL, weight);
+                store(weights + j * WL, weight);
                 for (int e = 0; e < dim; ++e) {
-                    mixed[e] = fma(kept, load(v + (j * dim + e) * VL), mixed[e]);
+                    mixed[e] = fma(kept, load<wide>(v + (j * dim + e) * WL), mixed[e]);
                 }
             }
-            const vec inverse = 1.0f / sum;
-            store(saved + (pairs_ + i) * VL, inverse);
+            const wide inverse = 1.0f / sum;
+            store(saved + (pairs_ + i) * WL, inverse);
             for (int e = 0; e < dim; ++e) {
-                store(out + e * VL, mixed[e] * (inverse * dropping.scale));
+                store(out + e * WL, mixed[e] * (inverse * dropping.scale));
             }
         }
     }
@@ -237,44 +237,44 @@ class NarrowAttention final : public Attention {
         for (int i = 0; i < queries; ++i) {
             // The gradient of a score is p (dp - sum of p dp over the keys), where p is the
             // normalised weight, and that sum is the output's product with its gradient.
-            const vec inverse = load(saved + (pairs_ + i) * VL);
-            vec d_query[MAX_HEAD_DIM] = {}, along{};
+            const wide inverse = load<wide>(saved + (pairs_ + i) * WL);
+            wide d_query[MAX_HEAD_DIM] = {}, along{};
             for (int e = 0; e < dim; ++e) {
-                const vec g = load(d_out + (i * dim + e) * VL);
-                along = fma(g, load(part(OUT, block) + (i * dim + e) * VL), along);
-                store(d_out + (i * dim + e) * VL, g * (inverse * mask_scale));
+                const wide g = load<wide>(d_out + (i * dim + e) * WL);
+                along = fma(g, load<wide>(part(OUT, block) + (i * dim + e) * WL), along);
+                store(d_out + (i * dim + e) * WL, g * (inverse * mask_scale));
             }
             along *= inverse;
             for (int j = 0; j < s_.visible(i); ++j) {
-                const ivec weight = bits(load(saved + (i * T + j) * VL));
-                vec d_weight{};
+                const iwide weight = bits(load<wide>(saved + (i * T + j) * WL));
+                wide d_weight{};
                 for (int e = 0; e < dim; ++e) {
-                    d_weight = fma(load(d_out + (i * dim + e) * VL),
-                                   load(v + (j * dim + e) * VL), d_weight);
+                    d_weight = fma(load<wide>(d_out + (i * dim + e) * WL),
+                                   load<wide>(v + (j * dim + e) * WL), d_weight);
                 }
-                d_weight = from_bits(~(weight >> 31) & bits(d_weight));
-                const vec d_score = from_bits(weight & ~SIGN_BIT) * (d_weight - along);
-                store(d_scores + (i * T + j) * VL, d_score);
+                d_weight = from_bits<wide>(~(weight >> 31) & bits(d_weight));
+                const wide d_score = from_bits<wide>(weight & ~SIGN_BIT) * (d_weight - along);
+                store(d_scores + (i * T + j) * WL, d_score);
                 for (int e = 0; e < dim; ++e) {
-                    d_query[e] = fma(d_score, load(k + (j * dim + e) * VL), d_query[e]);
+                    d_query[e] = fma(d_score, load<wide>(k + (j * dim + e) * WL), d_query[e]);
                 }
             }
-            for (int e = 0; e < dim; ++e) store(part(D_Q, block) + (i * dim + e) * VL, d_query[e]);
+            for (int e = 0; e < dim; ++e) store(part(D_Q, block) + (i * dim + e) * WL, d_query[e]);
         }
         for (int j = 0; j < T; ++j) {
-            vec d_key[MAX_HEAD_DIM] = {}, d_value[MAX_HEAD_DIM] = {};
+            wide d_key[MAX_HEAD_DIM] = {}, d_value[MAX_HEAD_DIM] = {};
             for (int i = s_.first_query(j); i < queries; ++i) {
-                const vec d_score = load(d_scores + (i * T + j) * VL);
-                const ivec weight = bits(load(saved + (i * T + j) * VL));
-                const vec kept = from_bits(~(weight >> 31) & weight);
+                const wide d_score = load<wide>(d_scores + (i * T + j) * WL);
+                const iwide weight = bits(load<wide>(saved + (i * T + j) * WL));
+                const wide kept = from_bits<wide>(~(weight >> 31) & weight);
                 for (int e = 0; e < dim; ++e) {
-                    d_key[e] = fma(d_score, load(q + (i * dim + e) * VL), d_key[e]);
-                    d_value[e] = fma(kept, load(d_out + (i * dim + e) * VL), d_value[e]);
+                    d_key[e] = fma(d_score, load<wide>(q + (i * dim + e) * WL), d_key[e]);
+                    d_value[e] = fma(kept, load<wide>(d_out + (i * dim + e) * WL), d_value[e]);
                 }
             }
             for (int e = 0; e < dim; ++e) {
-                store(part(D_K, block) + (j * dim + e) * VL, d_key[e]);
-                store(part(D_V, block) + (j * dim + e) * VL, d_value[e]);
+                store(part(D_K, block) + (j * dim + e) * WL, d_key[e]);
+                store(part(D_V, block) + (j * dim + e) * WL, d_value[e]);
             }
         }
     }

@@ -127,53 +127,60 @@ class WideAttention final : public Attention {
         }
     }
 
-    // f(start, count) for blocks of as many rows as block() takes.
+    // Rows of a product that are computed together: with one or two vectors of columns they leave
+    // room in the registers.
+    static constexpr int ROWS = WL > VL ? 10 : 6;
+
+    // f(start, count) for blocks of at most that many rows.
     template <class F>
     static void blocks(int rows, const F& f) {
-        const Blocks all(rows, MR);
+        const Blocks all(rows, ROWS);
         for (int b = 0; b < all.count; ++b) f(all.start(b), all.start(b + 1) - all.start(b));
     }
 
-    // c (ROWS, VECS vectors) = a (ROWS, k) * b (k, VECS vectors).
-    template <int ROWS, int VECS>
+    // c (COUNT, VECS vectors) = a (COUNT, k) * b (k, VECS vectors).
+    template <class V, int COUNT, int VECS>
     static void block(int k, const Strided& left, const float* b, std::ptrdiff_t ldb, float* c,
                       std::ptrdiff_t ldc) {
         const float* a = left.data;
         const std::ptrdiff_t a_row = left.row;
-        vec sum[ROWS][VECS] = {};
+        V sum[COUNT][VECS] = {};
         for (int p = 0; p < k; ++p) {
-            vec row[VECS];
+            V row[VECS];
 #pragma GCC unroll 8
-            for (int v = 0; v < VECS; ++v) row[v] = load(b + v * VL);
+            for (int v = 0; v < VECS; ++v) row[v] = load<V>(b + v * LANES<V>);
 #pragma GCC unroll 16
-            for (int r = 0; r < ROWS; ++r) {
+            for (int r = 0; r < COUNT; ++r) {
 #pragma GCC unroll 8
                 for (int v = 0; v < VECS; ++v) sum[r][v] = fma(row[v], a[r * a_row], sum[r][v]);
             }
             a += left.k, b += ldb;
         }
 #pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
+        for (int r = 0; r < COUNT; ++r) {
 #pragma GCC unroll 8
-            for (int v = 0; v < VECS; ++v) store(c + r * ldc + v * VL, sum[r][v]);
+            for (int v = 0; v < VECS; ++v) store(c + r * ldc + v * LANES<V>, sum[r][v]);
         }
     }
 
-    // c (rows <= MR, columns) = a (rows, k) * b (k, columns); columns are a multiple of VL.
-    template <int ROWS = MR>
+    // c (rows <= ROWS, columns) = a (rows, k) * b (k, columns); columns are a multiple of VL.
+    template <int COUNT = ROWS>
     static void multiply(int rows, int columns, int k, const Strided& a, const Rows& b,
                          const Rows& c) {
-        if constexpr (ROWS > 1) {
-            if (rows < ROWS) {
-                multiply<ROWS - 1>(rows, columns, k, a, b, c);
+        if constexpr (COUNT > 1) {
+            if (rows < COUNT) {
+                multiply<COUNT - 1>(rows, columns, k, a, b, c);
                 return;
             }
         }
         int j = 0;
-        for (; j + 2 * VL <= columns; j += 2 * VL) {
-            block<ROWS, 2>(k, a, b.data + j, b.ld, c.data + j, c.ld);
+        for (; j + 2 * WL <= columns; j += 2 * WL) {
+            block<wide, COUNT, 2>(k, a, b.data + j, b.ld, c.data + j, c.ld);
         }
-        if (j < columns) block<ROWS, 1>(k, a, b.data + j, b.ld, c.data + j, c.ld);
+        for (; j + WL <= columns; j += WL) {
+            block<wide, COUNT, 1>(k, a, b.data + j, b.ld, c.data + j, c.ld);
+        }
+        if (j < columns) block<vec, COUNT, 1>(k, a, b.data + j, b.ld, c.data + j, c.ld);
     }
 
     // scores_ (queries, keys_) = x y^T; columns from T on are 0.
@@ -193,7 +200,13 @@ class WideAttention final : public Attention {
             float* const row = weights_.get() + i * keys_;
             const float* const score = scores_.get() + i * keys_;
             const int visible = s_.visible(i);
-            const float highest = *std::max_element(score, score + visible);
+            // Beside a NaN any maximum will do: all weights are NaN then.
+            vec largest = splat(score[0]);
+            for (int j = 0; j < visible; j += VL) {
+                const vec x = select(lanes() + j < visible, load(score + j), largest);
+                largest = select(x > largest, x, largest);
+            }
+            const float highest = largest_lane(largest);
             vec total{};
             for (int j = 0; j < keys_; j += VL) {
                 vec weight = exp((load(score + j) - highest) * temperature);

@@ -1,7 +1,9 @@
-"""Build the engine: one shared library from the C++ sources of this folder.
+"""Build the engine: a shared library per instruction set from the C++ sources of this folder.
 
     python engines/native/build.py                          (again, where the installation does)
     python engines/native/build.py FILE.so -O1 -g ...       (another one, with more flags)
+
+The last form makes what the installation would call FILE.so, or engine.so if that is no such name.
 
 The installation does it (setup.py), for a fixed instruction set; no job ever compiles. The compiler
 is ``$CXX`` (with arguments, if it has some), else c++, g++ or clang++. Standard library only.
@@ -20,10 +22,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
 LIBRARY = "engine.so"
+WIDE_LIBRARY = "engine_avx512.so"  # the same for wider registers: faster, to the same bits
 FAILURE = "engine.failed"  # why there is no library, in one line
 OFF_VARIABLE = "MEMORIZATION_NO_ENGINE"
 
@@ -34,8 +38,14 @@ FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math"),
 )
 OPTIMISATION = ("-O3",)
-# By machine: what every processor that may load the library has to have.
-INSTRUCTIONS = {"x86_64": ("-mavx2", "-mfma"), "arm64": ()}
+# By machine and library: what every processor that may load it has to have.
+AVX2 = ("-mavx2", "-mfma")
+# 512 bits where vector.h asks for them; the compiler's own loops are no faster with more than 256.
+AVX512 = (*("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"), "-mprefer-vector-width=256")
+INSTRUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "x86_64": {LIBRARY: AVX2, WIDE_LIBRARY: (*AVX2, *AVX512)},
+    "arm64": {LIBRARY: ()},
+}
 
 
 class BuildError(Exception):
@@ -46,6 +56,11 @@ def machine() -> str:
     """Return this machine's kind under one name: x86_64, arm64 or another."""
     name = platform.machine().lower()
     return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
+
+
+def libraries() -> tuple[str, ...]:
+    """Return the libraries that this machine may load, the one for any of its processors first."""
+    return tuple(INSTRUCTIONS.get(machine(), {LIBRARY: ()}))
 
 
 def source_hash() -> str:
@@ -71,9 +86,12 @@ def find_compiler() -> list[str]:
 
 
 def compile_engine(
-    target: Path, compiler: Sequence[str] | None = None, extra: Sequence[str] = ()
+    target: Path,
+    compiler: Sequence[str] | None = None,
+    extra: Sequence[str] = (),
+    library: str = LIBRARY,
 ) -> None:
-    """Compile the library to ``target``, whole or not at all.
+    """Compile the ``library`` to ``target``, whole or not at all.
 
     ``compiler`` is its command, by default :func:`find_compiler`'s; ``extra`` flags come last.
     Raises :class:`BuildError`.
@@ -84,7 +102,7 @@ def compile_engine(
         *(compiler or find_compiler()),
         *FLAGS,
         *OPTIMISATION,
-        *INSTRUCTIONS[machine()],
+        *INSTRUCTIONS[machine()][library],
         *("-fPIC", "-shared", f'-DSOURCE_HASH="{source_hash()}"'),
         *map(str, sorted(SOURCES.glob("*.cpp"))),
         *extra,
@@ -117,20 +135,25 @@ def _run(command: list[str]) -> None:
 
 
 def build_into(folder: Path) -> str | None:
-    """Build the library into ``folder``; return why that failed, or None.
+    """Build the libraries into ``folder``; return why that failed, or None.
 
-    A failure is no error of the installation: it removes an older library, which jobs must not
+    A failure is no error of the installation: it removes older libraries, which jobs must not
     use, and leaves the reason for them to print.
     """
-    library, failure = folder / LIBRARY, folder / FAILURE
+    failure = folder / FAILURE
     try:
         if os.environ.get(OFF_VARIABLE, "") not in ("", "0"):
             raise BuildError(f"{OFF_VARIABLE} was set when the project was installed")
-        compile_engine(library)
+        with ThreadPoolExecutor() as threads:
+            for _ in threads.map(
+                lambda name: compile_engine(folder / name, library=name), libraries()
+            ):
+                pass
     except (BuildError, OSError) as error:
         reason = str(error)
         with contextlib.suppress(OSError):  # where nothing can be written there is no engine either
-            library.unlink(missing_ok=True)
+            for name in libraries():
+                (folder / name).unlink(missing_ok=True)
             failure.write_text(reason + "\n", encoding="utf-8")
         return reason
     failure.unlink(missing_ok=True)
@@ -141,7 +164,9 @@ def main() -> None:
     """Build what the arguments ask for; a failure is one line and exit status 1."""
     try:
         if sys.argv[1:]:
-            compile_engine(Path(sys.argv[1]), extra=sys.argv[2:])
+            target = Path(sys.argv[1])
+            library = target.name if target.name in libraries() else LIBRARY
+            compile_engine(target, extra=sys.argv[2:], library=library)
         elif reason := build_into(SOURCES):
             raise BuildError(reason)
     except (BuildError, OSError) as error:

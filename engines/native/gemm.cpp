@@ -48,45 +48,45 @@ void tile(const Operands& from, const Product& to, int columns, const Epilogue& 
     const float *a = from.a, *b = from.b;
     const std::ptrdiff_t a_row = from.a_row, a_k = from.a_k, ldb = from.ldb, ldc = to.ld;
     float* const c = to.data;
-    vec sum[ROWS][VECS];
-    each<ROWS, VECS>([&](int r, int v) { sum[r][v] = vec{}; });
+    wide sum[ROWS][VECS];
+    each<ROWS, VECS>([&](int r, int v) { sum[r][v] = wide{}; });
     for (int p = 0; p < from.k; ++p) {
-        vec row[VECS];
+        wide row[VECS];
 #pragma GCC unroll 16
-        for (int v = 0; v < VECS; ++v) row[v] = load(b + v * VL);
+        for (int v = 0; v < VECS; ++v) row[v] = load<wide>(b + v * WL);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
-            const vec x = splat(a[r * a_row]);
+            const wide x = splat<wide>(a[r * a_row]);
 #pragma GCC unroll 16
             for (int v = 0; v < VECS; ++v) sum[r][v] = fma(x, row[v], sum[r][v]);
         }
         a += a_k;
         b += ldb;
     }
-    if (columns < VECS * VL) {
+    if (columns < VECS * WL) {
         float block[MR * NR];
-        each<ROWS, VECS>([&](int r, int v) { store(block + r * NR + v * VL, sum[r][v]); });
+        each<ROWS, VECS>([&](int r, int v) { store(block + r * NR + v * WL, sum[r][v]); });
         finish_edge(ROWS, columns, block, to, epilogue);
         return;
     }
-    if (to.accumulate) each<ROWS, VECS>([&](int r, int v) { sum[r][v] += load(c + r * ldc + v * VL); });
+    if (to.accumulate) each<ROWS, VECS>([&](int r, int v) { sum[r][v] += load<wide>(c + r * ldc + v * WL); });
     if (const float* bias = epilogue.row_bias) {
-        each<ROWS, VECS>([&](int r, int v) { sum[r][v] += splat(bias[r]); });
+        each<ROWS, VECS>([&](int r, int v) { sum[r][v] += splat<wide>(bias[r]); });
     }
     if (const float* bias = epilogue.column_bias) {
-        each<ROWS, VECS>([&](int r, int v) { sum[r][v] += load(bias + v * VL); });
+        each<ROWS, VECS>([&](int r, int v) { sum[r][v] += load<wide>(bias + v * WL); });
     }
     if (epilogue.relu) {
-        each<ROWS, VECS>([&](int r, int v) { sum[r][v] = sum[r][v] < 0 ? vec{} : sum[r][v]; });
+        each<ROWS, VECS>([&](int r, int v) { sum[r][v] = sum[r][v] < 0 ? wide{} : sum[r][v]; });
     }
-    each<ROWS, VECS>([&](int r, int v) { store(c + r * ldc + v * VL, sum[r][v]); });
+    each<ROWS, VECS>([&](int r, int v) { store(c + r * ldc + v * WL, sum[r][v]); });
 }
 
 using Tile = decltype(&tile<1, 1>);
 
-// A tile has 1 row, or LOWEST to MR rows. More than MR rows always divide into the latter, except
-// that 7 rows do not. Lower panels go row by row: more tiles would take long to compile.
-constexpr int LOWEST = 4;
+// A tile has 1 row, or LOWEST to MR rows. More than MR rows divide into the latter, except that 7
+// rows do not for an MR of 6. Lower panels go row by row: more tiles would take long to compile.
+constexpr int LOWEST = MR > 6 ? 6 : 4;
 
 constexpr int height_index(int rows) { return rows < LOWEST ? 0 : rows - LOWEST + 1; }
 
@@ -110,7 +110,7 @@ void pack_b(bool trans_b, int k, int columns, int width, const float* b, std::pt
         float* to = panel + std::ptrdiff_t(p) * width;
         if (columns == NR) {
 #pragma GCC unroll 16
-            for (int v = 0; v < NV; ++v) store(to + v * VL, load(from + v * VL));
+            for (int v = 0; v < NV; ++v) store(to + v * WL, load<wide>(from + v * WL));
         } else {
             std::copy(from, from + columns, to);
         }
@@ -143,7 +143,7 @@ void gemm(int m, int n, int k, const Factor& a, const Factor& b, const Product& 
             }
             const auto multiply = [&](int panel, int j, const float* from, std::ptrdiff_t stride) {
                 const int i = panels.start(panel), height = panels.start(panel + 1) - i;
-                const int columns = std::min(NR, n - j), vecs = (columns + VL - 1) / VL;
+                const int columns = std::min(NR, n - j), vecs = (columns + WL - 1) / WL;
                 Epilogue end;
                 if (last) {  // member by member: a wide load would wait for their stores
                     if (epilogue.row_bias) end.row_bias = epilogue.row_bias + i0 + i;
@@ -174,7 +174,7 @@ void gemm(int m, int n, int k, const Factor& a, const Factor& b, const Product& 
                 const float* from = b.data + p0 * b_k + j * b_column;
                 std::ptrdiff_t stride = b.ld;
                 if (!direct || j + NR > n) {
-                    const int columns = std::min(NR, n - j), width = round_up(columns, VL);
+                    const int columns = std::min(NR, n - j), width = round_up(columns, WL);
                     pack_b(b.transposed, depth, columns, width, from, b.ld, b_panel);
                     from = b_panel, stride = width;
                 }

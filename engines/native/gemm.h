@@ -9,8 +9,9 @@
 namespace native {
 
 // A block of MR rows times NV vectors keeps MR * NV accumulators in registers, next to NV vectors
-// of b and one broadcast element of a: 15 of the 16 that AVX2 has.
-constexpr int MR = 6, NV = 2, NR = VL * NV;
+// of b and one broadcast element of a: 15 of the 16 that AVX2 has, 27 of the 32 of AVX-512. An
+// element of a product is the sum over k in its order, whatever the block: its bits are the same.
+constexpr int MR = WL > VL ? 12 : 6, NV = 2, NR = WL * NV;
 
 // One column panel of b (KC x NR) fills at most half of a 32 KiB L1 cache; the rows of a that
 // meet it (MC x KC) at most three quarters of a 512 KiB L2 cache.

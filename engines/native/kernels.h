@@ -9,19 +9,19 @@
 namespace native {
 
 // exp(x) to about 1e-7 relative for x <= 88; 0 below -87.3, where floats turn subnormal.
-inline vec exp(vec x) {
+FOR_VECTORS V exp(V x) {
     // x = n log 2 + r with |r| <= log(2) / 2. Adding 1.5 * 2^23 rounds to the nearest integer and
     // leaves it in the low bits; log 2 comes in two parts so that r keeps its precision.
-    const vec shifted = fma(x, 1.44269504f, 12582912.0f);
-    const vec n = shifted - 12582912.0f;
-    const vec r = fma(n, -1.428606765330187e-06f, fma(n, -0.693145751953125f, x));
+    const V shifted = fma(x, 1.44269504f, 12582912.0f);
+    const V n = shifted - 12582912.0f;
+    const V r = fma(n, -1.428606765330187e-06f, fma(n, -0.693145751953125f, x));
     // (exp(r) - 1 - r) / r^2 by Chebyshev interpolation: relative error of the whole 1e-8.
-    vec q = fma(r, 0.0013933732407167554f, 0.008363235741853714f);
+    V q = fma(r, 0.0013933732407167554f, 0.008363235741853714f);
     q = fma(q, r, 0.041666463017463684f);
     q = fma(q, r, 0.16666576266288757f);
     q = fma(q, r, 0.5f);
-    const vec power = from_bits((unsigned_bits(shifted) << 23) + (127u << 23));  // 2^n
-    return select(x < -87.3f, vec{}, fma(fma(q, r, 1.0f), r, 1.0f) * power);
+    const V power = from_bits<V>((unsigned_bits(shifted) << 23) + (127u << 23));  // 2^n
+    return select(x < -87.3f, V{}, fma(fma(q, r, 1.0f), r, 1.0f) * power);
 }
 
 // log(x) to about 2e-7 relative or 6e-8 absolute, for finite x >= 2^-126; NaN stays NaN.
@@ -41,16 +41,18 @@ inline vec log(vec x) {
 
 // GELU and its derivative, as GPT-2 has it: x / 2 (1 + tanh(u)), u = sqrt(2 / pi) (x + c x^3) with
 // c = 0.044715. (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), without what cancels where x < 0.
+template <class V>
 struct Gelu {
-    vec value, slope;
+    V value, slope;
 };
 
-inline Gelu gelu(vec x) {
+template <class V>
+Gelu<V> gelu(V x) {
     constexpr float A = 1.5957691216057308f, B = 0.0713548162726f;  // sqrt(8 / pi), c of it
-    const vec square = x * x, minus_2u = x * fma(square, -B, -A);
-    const ivec vanishes = minus_2u > 80.0f;  // beyond 88 there is no exp
-    const vec e = exp(select(vanishes, splat(80.0f), minus_2u));
-    const vec share = select(vanishes, vec{}, 1.0f / (e + 1.0f)), value = x * share;
+    const V square = x * x, minus_2u = x * fma(square, -B, -A);
+    const auto vanishes = minus_2u > 80.0f;  // beyond 88 there is no exp
+    const V e = exp(select(vanishes, splat<V>(80.0f), minus_2u));
+    const V share = select(vanishes, V{}, 1.0f / (e + 1.0f)), value = x * share;
     return {value, fma(value * (e * share), fma(square, 3 * B, A), share)};
 }
 

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.native.build import FAILURE, LIBRARY, OFF_VARIABLE, SOURCES, source_hash
+from engines.native.build import FAILURE, OFF_VARIABLE, SOURCES, libraries, source_hash
 
 # This interpreter: another one's installation may be of another checkout.
 REBUILD = f"build it with: {shlex.join([sys.executable, str(SOURCES / 'build.py')])}"
@@ -27,10 +27,22 @@ class Unavailable:
 
 @functools.cache
 def find_engine() -> ctypes.CDLL | Unavailable:
-    """Return the engine, or why there is none; the answer of a process never changes."""
+    """Return the engine, or why there is none; the answer of a process never changes.
+
+    Where there are several, it is the one with the widest registers that the processor has.
+    """
     if os.environ.get(OFF_VARIABLE, "") not in ("", "0"):
         return Unavailable(f"{OFF_VARIABLE} is set", "unset it to use the compiled engine")
-    path = Path(os.environ.get(LIBRARY_VARIABLE) or SOURCES / LIBRARY)
+    own = os.environ.get(LIBRARY_VARIABLE)
+    paths = [Path(own)] if own else [SOURCES / name for name in libraries()]
+    *wider, for_any = paths[::-1]
+    for path in wider:
+        if isinstance(found := _load(path), ctypes.CDLL):
+            return found
+    return _load(for_any)
+
+
+def _load(path: Path) -> ctypes.CDLL | Unavailable:
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -74,7 +74,7 @@ void Model::allocate(std::ptrdiff_t mask_elements) {
         buffer->resize(last.offset + last.rows * last.ld);
     }
     mask_elements_ = mask_elements;
-    if (has_dropout()) draws_.resize(batch_size_ * mask_elements + 4);
+    if (has_dropout()) draws_.resize(batch_size_ * mask_elements + VL);
 }
 
 template <class Visit>

@@ -18,17 +18,18 @@ struct Dropping {
     float scale = 1;
 };
 
-typedef std::uint16_t draw_vec __attribute__((vector_size(VL * 2)));
+// As many draws as V has lanes, from p on, as ints.
+template <class V = vec>
+typename Bits<V>::Signed load_draws(const std::uint16_t* p) {
+    typedef std::uint16_t Draws __attribute__((vector_size(sizeof(V) / 2)));
+    Draws x;
+    std::memcpy(&x, p, sizeof x);
+    return __builtin_convertvector(x, typename Bits<V>::Signed);
+}
 
-// Draws p[0..VL) as ints; lanes from `lanes` on are 0 and not read.
-inline ivec load_draws(const std::uint16_t* p, int lanes = VL) {
-    draw_vec x{};
-    if (lanes >= VL) {
-        std::memcpy(&x, p, sizeof x);
-    } else {
-        for (int i = 0; i < lanes; ++i) x[i] = p[i];
-    }
-    return __builtin_convertvector(x, ivec);
+// Lanes from `exist` on are 0, but read: behind the last draw of a step there is room for that.
+inline ivec load_draws(const std::uint16_t* p, int exist) {
+    return load_draws(p) & (lanes() < exist);
 }
 
 // A matrix of activations: `rows` rows of `columns` floats with stride ld.
@@ -174,14 +175,19 @@ inline void drop_relu_backward(const Extent& size, const float* y, float scale, 
     }
 }
 
+template <class V>
+void gelu_lanes(float* x, float* slope) {
+    const Gelu<V> y = gelu(load<V>(x));
+    store(x, y.value);
+    if (slope) store(slope, y.slope);
+}
+
 // x = GELU(x) in place; `slope`, of the same stride, receives the derivatives unless it is null.
 inline void gelu_rows(const Extent& size, float* x, float* slope) {
     for (int r = 0; r < size.rows; ++r) {
-        for (int j = 0; j <= size.last_vector(); j += VL) {
-            const Gelu y = gelu(load(x + j));
-            store(x + j, y.value);
-            if (slope) store(slope + j, y.slope);
-        }
+        int j = 0;
+        for (; j + WL <= size.columns; j += WL) gelu_lanes<wide>(x + j, slope ? slope + j : nullptr);
+        for (; j < size.columns; j += VL) gelu_lanes<vec>(x + j, slope ? slope + j : nullptr);
         x += size.ld;
         if (slope) slope += size.ld;
     }

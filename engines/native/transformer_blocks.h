@@ -95,7 +95,7 @@ class FeedForward {
         : d_(hidden_size),
           d_ff_(d_ff),
           block_(block_columns(rows)),
-          ld_block_(block_ + NR),
+          ld_block_(block_ + STEP),
           ld_(round_up(hidden_size, VL)),
           scratch_(scratch) {
         const std::size_t size = std::size_t(rows) * ((d_ff + block_ - 1) / block_) * ld_block_;
@@ -107,7 +107,7 @@ class FeedForward {
         for (Buffer<float>* b : {&to.turned, &to.turned_other}) {
             b->resize(std::size_t(hidden_size) * round_up(rows, VL));
         }
-        to.hidden.resize(std::size_t(rows) * (block_columns(rows) + NR));
+        to.hidden.resize(std::size_t(rows) * (block_columns(rows) + STEP));
         to.workspace.resize(GEMM_WORKSPACE);
     }
 
@@ -156,9 +156,12 @@ class FeedForward {
     }
 
   private:
+    // The blocks decide in what order the results are summed, so they are the same everywhere.
+    static constexpr int STEP = 2 * VL;
+
     // Columns that are worked on at a time: with their rows about a third of a 512 KiB L2 cache.
     static int block_columns(int rows) {
-        return std::clamp(round_up(40960 / rows, NR), 4 * NR, 32 * NR);
+        return std::clamp(round_up(40960 / rows, STEP), 4 * STEP, 32 * STEP);
     }
 
     // The block of `kept` that starts at column j, (rows, ld_block_).

@@ -1,15 +1,18 @@
-// Eight lanes of floats, on every machine.
+// Eight lanes of floats, on every machine, and as many as a register holds.
 //
 // This file and the compiler's flags (build.py) decide how the engine rounds. Contraction is off,
-// so a product and a sum are fused where the code says fma() and nowhere else; a reduction runs
-// over these eight lanes however wide the processor's registers are. No other operation that rounds
-// is used than + - * / sqrt and fma, all of which IEEE 754 defines to the last bit.
+// so a product and a sum are fused where the code says fma() and nowhere else. A reduction across
+// lanes runs over the eight of a `vec`, however wide the processor's registers are; where every
+// lane is a result of its own, a `wide` serves, sixteen with AVX-512 and else the same eight. No
+// other operation that rounds is used than + - * / sqrt and fma, all of which IEEE 754 defines to
+// the last bit.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
@@ -26,17 +29,40 @@
 namespace native {
 
 constexpr int VL = 8;
+#if defined(__AVX512F__)
+constexpr int WL = 16;
+#else
+constexpr int WL = VL;
+#endif
 
 typedef float vec __attribute__((vector_size(VL * 4)));
 typedef std::int32_t ivec __attribute__((vector_size(VL * 4)));
-typedef std::uint32_t uvec __attribute__((vector_size(VL * 4)));  // may overflow
+typedef float wide __attribute__((vector_size(WL * 4)));
+typedef std::int32_t iwide __attribute__((vector_size(WL * 4)));
 typedef float loose_vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef float quad __attribute__((vector_size(16)));
 typedef float loose_quad __attribute__((vector_size(16), aligned(4), may_alias));
 
-inline vec load(const float* p) { return *reinterpret_cast<const loose_vec*>(p); }
-inline void store(float* p, vec x) { *reinterpret_cast<loose_vec*>(p) = x; }
-inline vec splat(float x) { return x - vec{}; }  // x + 0 would turn -0 into 0
+template <class V>
+constexpr int LANES = sizeof(V) / 4;
+
+// What overloads for vectors of floats, of either width, begin with.
+#define FOR_VECTORS template <class V, class = std::enable_if_t<(sizeof(V) > sizeof(float))>>
+
+template <class V = vec>
+V load(const float* p) {
+    V x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+template <class V>
+void store(float* p, V x) {
+    std::memcpy(p, &x, sizeof x);
+}
+template <class V = vec>
+V splat(float x) {
+    return x - V{};  // x + 0 would turn -0 into 0
+}
 
 // a * b + c, rounded once.
 inline vec fma(vec a, vec b, vec c) {
@@ -50,20 +76,37 @@ inline vec fma(vec a, vec b, vec c) {
     return c;
 #endif
 }
-inline vec fma(vec a, float b, vec c) { return fma(a, splat(b), c); }
-inline vec fma(vec a, float b, float c) { return fma(a, splat(b), splat(c)); }
-inline vec fma(vec a, vec b, float c) { return fma(a, b, splat(c)); }
+#if defined(__AVX512F__)
+inline wide fma(wide a, wide b, wide c) {
+    return (wide)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+#endif
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+FOR_VECTORS V fma(V a, float b, V c) { return fma(a, splat<V>(b), c); }
+FOR_VECTORS V fma(V a, float b, float c) { return fma(a, splat<V>(b), splat<V>(c)); }
+FOR_VECTORS V fma(V a, V b, float c) { return fma(a, b, splat<V>(c)); }
 
 // Overloads beside fma() and exp(), so that no call here can mean one of libm's.
 inline float sqrt(float x) { return __builtin_sqrtf(x); }
 inline double sqrt(double x) { return __builtin_sqrt(x); }
 
-inline ivec bits(vec x) { return reinterpret_cast<ivec>(x); }
-inline vec from_bits(ivec x) { return reinterpret_cast<vec>(x); }
-inline uvec unsigned_bits(vec x) { return reinterpret_cast<uvec>(x); }
-inline vec from_bits(uvec x) { return reinterpret_cast<vec>(x); }
-inline vec select(ivec mask, vec yes, vec no) { return mask ? yes : no; }
+// The bits of floats as ints, signed or not (which may overflow), and back.
+template <class V>
+struct Bits {
+    typedef std::int32_t Signed __attribute__((vector_size(sizeof(V))));
+    typedef std::uint32_t Unsigned __attribute__((vector_size(sizeof(V))));
+};
+FOR_VECTORS typename Bits<V>::Signed bits(V x) { return (typename Bits<V>::Signed)x; }
+FOR_VECTORS typename Bits<V>::Unsigned unsigned_bits(V x) { return (typename Bits<V>::Unsigned)x; }
+template <class V = vec>
+V from_bits(typename Bits<V>::Signed x) {
+    return (V)x;
+}
+template <class V = vec>
+V from_bits(typename Bits<V>::Unsigned x) {
+    return (V)x;
+}
+FOR_VECTORS V select(typename Bits<V>::Signed mask, V yes, V no) { return mask ? yes : no; }
 inline ivec load_ints(const std::int32_t* p) {
     ivec x;
     std::memcpy(&x, p, sizeof x);
@@ -78,6 +121,13 @@ inline float sum_lanes(vec x) {
     std::memcpy(half, &x, sizeof x);
     const quad sum = half[0] + half[1];
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+inline float largest_lane(vec x) {
+    quad half[2];
+    std::memcpy(half, &x, sizeof x);
+    const quad four = half[0] > half[1] ? half[0] : half[1];
+    return std::max(std::max(four[0], four[2]), std::max(four[1], four[3]));
 }
 
 inline int round_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
@@ -98,33 +148,43 @@ inline quad interleave_high(quad a, quad b) {
 #endif
 }
 
-// to (columns x rows) = transpose of from (rows x columns).
+// to[j][i] = from[i][j] for four rows and columns.
+inline void transpose_quads(const float* from, std::ptrdiff_t ld_from, float* to,
+                            std::ptrdiff_t ld_to) {
+    const quad a = *reinterpret_cast<const loose_quad*>(from);
+    const quad b = *reinterpret_cast<const loose_quad*>(from + ld_from);
+    const quad c = *reinterpret_cast<const loose_quad*>(from + 2 * ld_from);
+    const quad d = *reinterpret_cast<const loose_quad*>(from + 3 * ld_from);
+    const quad ac_low = interleave_low(a, c), bd_low = interleave_low(b, d);
+    const quad ac_high = interleave_high(a, c), bd_high = interleave_high(b, d);
+    *reinterpret_cast<loose_quad*>(to) = interleave_low(ac_low, bd_low);
+    *reinterpret_cast<loose_quad*>(to + ld_to) = interleave_high(ac_low, bd_low);
+    *reinterpret_cast<loose_quad*>(to + 2 * ld_to) = interleave_low(ac_high, bd_high);
+    *reinterpret_cast<loose_quad*>(to + 3 * ld_to) = interleave_high(ac_high, bd_high);
+}
+
+// to (columns x rows) = transpose of from (rows x columns), four by four. The last ones may repeat
+// some of those before.
 inline void transpose(int rows, int columns, const float* from, std::ptrdiff_t ld_from, float* to,
                       std::ptrdiff_t ld_to) {
-    int i = 0;
-    for (; i + 4 <= rows; i += 4) {
+    if (rows < 4 || columns < 4) {
+        for (int i = 0; i < rows; ++i) {
+            for (int j = 0; j < columns; ++j) to[j * ld_to + i] = from[i * ld_from + j];
+        }
+        return;
+    }
+    const auto four_rows = [&](int i) {
         const float* in = from + i * ld_from;
         int j = 0;
-        for (; j + 4 <= columns; j += 4) {
-            const quad a = *reinterpret_cast<const loose_quad*>(in + j);
-            const quad b = *reinterpret_cast<const loose_quad*>(in + ld_from + j);
-            const quad c = *reinterpret_cast<const loose_quad*>(in + 2 * ld_from + j);
-            const quad d = *reinterpret_cast<const loose_quad*>(in + 3 * ld_from + j);
-            const quad ac_low = interleave_low(a, c), bd_low = interleave_low(b, d);
-            const quad ac_high = interleave_high(a, c), bd_high = interleave_high(b, d);
-            float* out = to + j * ld_to + i;
-            *reinterpret_cast<loose_quad*>(out) = interleave_low(ac_low, bd_low);
-            *reinterpret_cast<loose_quad*>(out + ld_to) = interleave_high(ac_low, bd_low);
-            *reinterpret_cast<loose_quad*>(out + 2 * ld_to) = interleave_low(ac_high, bd_high);
-            *reinterpret_cast<loose_quad*>(out + 3 * ld_to) = interleave_high(ac_high, bd_high);
+        for (; j + 4 <= columns; j += 4) transpose_quads(in + j, ld_from, to + j * ld_to + i, ld_to);
+        if (j < columns) {
+            j = columns - 4;
+            transpose_quads(in + j, ld_from, to + j * ld_to + i, ld_to);
         }
-        for (; j < columns; ++j) {
-            for (int r = 0; r < 4; ++r) to[j * ld_to + i + r] = in[r * ld_from + j];
-        }
-    }
-    for (; i < rows; ++i) {
-        for (int j = 0; j < columns; ++j) to[j * ld_to + i] = from[i * ld_from + j];
-    }
+    };
+    int i = 0;
+    for (; i + 4 <= rows; i += 4) four_rows(i);
+    if (i < rows) four_rows(rows - 4);
 }
 
 }  // namespace native
