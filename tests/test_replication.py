@@ -11,7 +11,9 @@ from documents import cells
 from scripts import ROOT
 
 from visualizations import assessment, claim_tables, claims, effects, pages
-from visualizations.claim_tables import VERDICTS, number, p_text
+from visualizations.ablations import ABLATED, ABLATION_TABLES, _effect, combinations
+from visualizations.claim_tables import VERDICTS, p_text
+from visualizations.markdown import number
 
 TEXT = (ROOT / "docs" / "replication.md").read_text()
 MLP = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
@@ -35,7 +37,8 @@ def published_mean(budget, depth):
 
 def test_every_table_of_the_document_is_written():
     names = re.findall(r"<!-- table: ([\w-]+) -->", TEXT)
-    assert sorted(names) == sorted(claim_tables.CLAIM_TABLES)
+    here = {**claim_tables.CLAIM_TABLES, **ABLATION_TABLES, "unlucky": None}
+    assert sorted(names) == sorted(here) and here.keys() <= pages.TABLES.keys()
     assert "docs/replication.md" in pages.PAGES
 
 
@@ -153,3 +156,49 @@ def test_the_reseeded_searches_once_they_are_there(tmp_path, monkeypatch):
     text = claim_tables.reseeded_table()
     assert "| 49x1 | 467 ± 0 | 467.0 ± 0.0 (2) | 1 |" in text
     assert "| d32 ff380 h4 x1 | 18 ± 0 |" in text
+
+
+def converged(depth):
+    """First failing sizes at the budget of 10,000, trained to the end, from the CSV alone."""
+    rows = pd.read_csv(ROOT / "results" / "mlp_results.csv").query(
+        "budget == 10000 and num_layers == @depth and protocol.str.contains('max_epochs=5000')"
+    )
+    return rows["first_failure"].to_numpy()
+
+
+def test_what_the_verdicts_call_an_artefact_is_one():
+    named = {key for key, (_, remark) in VERDICTS.items() if "artefact" in remark}
+    assert named == {("C1", "mlp"), ("C2 collapse", "mlp")}
+    assert scipy.stats.ttest_ind(converged(2), converged(1), alternative="greater").pvalue < 0.001
+    for depth in claims.DEEP:
+        assert min(converged(depth)) > claims.COLLAPSED * max(converged(1))
+        assert np.mean(sizes(10_000, depth)) < 0.2 * np.mean(sizes(10_000, 1))
+
+
+def test_the_table_of_single_changes_is_the_log():
+    log = pd.read_csv(ROOT / "results" / "mlp_results.csv")
+    rows = [row for row in table("ablation-alone") if row[0].startswith("mlp 33 x 4")]
+    protocols = ["paper", "paper patience=0", "paper learning_rate=0.003"]
+    for protocol, row in zip(protocols, rows, strict=False):
+        own = log[(log["num_layers"] == 4) & (log["hidden_size"] == 33)]
+        sizes = own.loc[own["protocol"] == protocol, "first_failure"]
+        assert row[2] == f"{sizes.mean():,.1f} ± {sizes.std():,.1f} ({len(sizes)})"
+
+
+def test_a_factorial_design_has_every_combination():
+    for ablated in ABLATED:
+        if ablated.factorial:
+            labels = {ablated.label(changed) for changed in combinations(ablated)}
+            assert len(labels) == 2 ** len(ablated.factors)
+
+
+def test_the_effect_in_a_factorial_design_is_the_mean_difference_of_pairs():
+    """With equally many searches in every cell, least squares are that."""
+    (ablated,) = (a for a in ABLATED if a.name == "transformer 64 x 1, 1 head")
+    rng = np.random.default_rng(1)
+    cells = {frozenset(c.items()): np.exp(rng.normal(3, 1, 3)) for c in combinations(ablated)}
+    effect, least, most = _effect(ablated, cells, "dropout")
+    with_it = [np.log(v) for c, v in cells.items() if ("dropout", 0.0) in c]
+    without = [np.log(v) for c, v in cells.items() if ("dropout", 0.0) not in c]
+    assert effect.value == pytest.approx(np.mean(with_it) - np.mean(without))
+    assert least <= math.exp(effect.value) <= most

@@ -142,7 +142,7 @@ def assess(searches: pd.DataFrame) -> list[Assessment]:
     """
     ours, theirs = rows_of(select(searches)), rows_of(published())
     assessed = [
-        Assessment(claim, tuple(_finding(claim, part, ours, theirs) for part in claim.parts))
+        Assessment(claim, tuple(find(claim, part, ours, theirs) for part in claim.parts))
         for claim in every_claim(theirs)
     ]
     # What cannot be tested yet counts as 1: so more data never make another claim's p larger.
@@ -178,7 +178,8 @@ def matching(rows: Sequence[Row], where: Mapping[str, object]) -> list[Row]:
     ]
 
 
-def _finding(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[Row]) -> Finding:
+def find(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[Row]) -> Finding:
+    """Return what the searches ``ours`` and the published rows ``theirs`` say of a part."""
     found = [matching(ours, cell.where) for cell in part.cells]
     sizes = [np.array([row["first_failure"] for row in rows], dtype=float) for rows in found]
     x, y, strata = _stacked(part.cells, [_quantity(s, claim.quantity) for s in sizes])

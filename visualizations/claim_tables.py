@@ -27,20 +27,21 @@ from visualizations.assessment import (
 from visualizations.claims import Claim
 from visualizations.comparison import every_published_row, published
 from visualizations.effects import block_correlation
-from visualizations.markdown import markdown
+from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import configuration_columns, load_results, select
 
 NAMED = 3  # parts in a remark; of more, their number
 RESEEDED = DEFAULT_FOLDER / "benchmarks" / "reseeded_trainer.csv"
 
 FEW = "five searches against five can hardly have a small enough p"
+NOT_CONVERGED = "an artefact of the protocol: not so when trained to the end"
 
 # Of every claim the verdict that the document was written for, and what is to be said of it. Where
 # the data give another verdict the table shows that one, without the remark, and a test fails.
 VERDICTS: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("C1", "mlp"): (UNDECIDED, FEW),
+    ("C1", "mlp"): (UNDECIDED, f"{FEW}; {NOT_CONVERGED}"),
     ("C2 trend", "mlp"): (HOLDS, ""),
-    ("C2 collapse", "mlp"): (UNDECIDED, ""),
+    ("C2 collapse", "mlp"): (UNDECIDED, NOT_CONVERGED),
     ("C4", "transformer"): (OPEN, ""),
     ("C5 cost", "transformer"): (OPEN, ""),
     ("C5 gain", "transformer"): (OPEN, ""),
@@ -86,7 +87,7 @@ def parts_table(*labels: str) -> str:
                 [
                     claim.model,
                     first.part.name,
-                    _published_text(claim, first),
+                    published_text(claim, first),
                     effect_text(claim, first),
                     *([number(first.tau)] if claim.trend else []),
                     sum(first.counts),
@@ -134,7 +135,7 @@ def bits_table() -> str:
     for _, group in table.dropna(subset=["ours_mean"]).groupby(["model", "budget"]):
         best = group.sort_values("ours_mean").iloc[-1]
         heads = "" if pd.isna(best["num_heads"]) else f", {best['num_heads']} heads"
-        interval = _interval(best["low"], best["high"])
+        interval = interval_text(best["low"], best["high"])
         rows.append(
             [
                 f"{best['model']} {best['hidden_size']} x {best['num_layers']}{heads}",
@@ -191,18 +192,7 @@ def effect_text(claim: Claim, finding: Finding) -> str:
         return "too few searches" if any(finding.counts) else "not measured"
     ends = (_unit(claim, finding.effect.low), _unit(claim, finding.effect.high))
     missing = "" if all(finding.counts) else ", of a part of the configurations"
-    return f"{number(_unit(claim, finding.effect.value))}{_interval(*ends)}{missing}"
-
-
-def number(value: float) -> str:
-    """Return three significant digits without an exponent, "-" for NaN."""
-    if math.isnan(value):
-        return "-"
-    if value == 0:
-        return "0"
-    value = float(f"{value:.3g}")  # 0.9999 has the digits of 1
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{digits}f}"
+    return f"{number(_unit(claim, finding.effect.value))}{interval_text(*ends)}{missing}"
 
 
 def p_text(p: float) -> str:
@@ -243,14 +233,15 @@ def _verdict_row(assessed: Assessment) -> list[object]:
         claim.statement,
         weakest.part.name,
         effect_text(claim, weakest),
-        _published_text(claim, weakest),
+        published_text(claim, weakest),
         assessed.searches,
         "-" if assessed.verdict == OPEN else p_text(assessed.p_holm),
         assessed.verdict + (f": {said}" if said else ""),
     ]
 
 
-def _published_text(claim: Claim, finding: Finding) -> str:
+def published_text(claim: Claim, finding: Finding) -> str:
+    """Return the effect and the tau of the published means, as far as there are such."""
     texts = []
     if claim.quantity == "log":
         texts.append(number(_unit(claim, finding.published_effect)))
@@ -261,10 +252,6 @@ def _published_text(claim: Claim, finding: Finding) -> str:
 
 def _unit(claim: Claim, value: float) -> float:
     return math.exp(value) if claim.quantity == "log" else value
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f" ({number(low)} to {number(high)})"
 
 
 def _short_name(row: pd.Series) -> str:

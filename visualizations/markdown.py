@@ -1,7 +1,8 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and numbers as their cells have them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -9,3 +10,19 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a table in Markdown, its lines ending in a newline."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def number(value: float) -> str:
+    """Return three significant digits without an exponent, "-" for NaN."""
+    if math.isnan(value):
+        return "-"
+    if value == 0:
+        return "0"
+    value = float(f"{value:.3g}")  # 0.9999 has the digits of 1
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return what follows an estimate: its interval in brackets, nothing for NaN."""
+    return "" if math.isnan(low) else f" ({number(low)} to {number(high)})"

@@ -32,7 +32,9 @@ from threshold_search.models import MODELS
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
+from visualizations.ablations import ABLATION_TABLES, DEPTH_0
 from visualizations.architectures import at_true_budgets, side_by_side
+from visualizations.bisection import unlucky_table
 from visualizations.claim_tables import CLAIM_TABLES
 from visualizations.comparison import every_configuration, every_published_row, published
 from visualizations.markdown import markdown
@@ -40,7 +42,6 @@ from visualizations.results import load_results, select
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SUMMARY = DEFAULT_FOLDER / "summary.csv"
-DEPTH_0 = DEFAULT_FOLDER / "depth0"
 PAGES = ("README.md", "results/README.md", "docs/replication.md", "docs/theory.md")
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
 HEADINGS = (
@@ -170,6 +171,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "published-rows": published_table,
     "architectures": architectures_table,
     **CLAIM_TABLES,
+    **ABLATION_TABLES,
+    "unlucky": unlucky_table,
     "depth-0": depth_0_table,
     "most-bits": most_bits_table,
 }

@@ -1,4 +1,4 @@
-"""Shares of probes that memorized everything, with their intervals. No torch."""
+"""Shares of probes that memorized everything, with their intervals."""
 
 from __future__ import annotations
 

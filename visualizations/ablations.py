@@ -1,0 +1,241 @@
+"""Which part of the published protocol a threshold is due to: one setting changed, or several.
+
+A factor is a setting with its published value and another one. A factorial design has every
+combination of some factors; its effects are told within the combinations of the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlp_experiments.mlp_utils import SPEC as MLP
+from threshold_search.results_folder import DEFAULT_FOLDER
+from training.bits import BITS_VERSION
+from training.spec import ModelSpec
+from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
+from visualizations.assessment import find, rows_of
+from visualizations.claim_tables import effect_text, published_text
+from visualizations.claims import every_claim
+from visualizations.comparison import published
+from visualizations.effects import Effect, slope
+from visualizations.markdown import interval_text, markdown, number
+from visualizations.results import PAPER_PROTOCOL, load_results, select
+from visualizations.summary import summarize
+
+DEPTH_0 = DEFAULT_FOLDER / "depth0"
+
+Settings = Mapping[str, Any]  # of a protocol, where it is not the published one
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """A published row with the changes of its protocol that were searched.
+
+    ``factors`` are the changes of single settings; a ``factorial`` has all their combinations.
+    """
+
+    spec: ModelSpec
+    where: Mapping[str, int]  # columns of the configuration
+    factors: Settings
+    factorial: bool = False
+
+    @property
+    def name(self) -> str:
+        """The configuration in a few words."""
+        size, depth = self.where["hidden_size"], self.where["num_layers"]
+        heads = self.where.get("num_heads")
+        end = "" if heads is None else f", {heads} head{'' if heads == 1 else 's'}"
+        return f"{self.spec.name} {size} x {depth}{end}"
+
+    def label(self, changed: Settings) -> str:
+        """Return what the protocol column says of the published protocol with these changes."""
+        return self.spec.protocol(**changed).label(self.spec.protocol())
+
+
+_MLP_FACTORS = {
+    "patience": 0,
+    "learning_rate": 0.003,
+    "max_epochs": 2000,
+    "batch_size": 1024,
+    "init": "orthogonal",
+}
+_TRANSFORMER_FACTORS = {
+    "patience": 0,
+    "learning_rate": 0.002,
+    "max_epochs": 1000,
+    "batch_size": 1024,
+    "dropout": 0.0,
+}
+_REGULARISERS = {"patience": 0, "dropout": 0.0}
+
+
+def _mlp(width: int, depth: int, **more: Any) -> Ablated:
+    return Ablated(MLP, {"hidden_size": width, "num_layers": depth}, **more)
+
+
+def _transformer(width: int, heads: int, **more: Any) -> Ablated:
+    where = {"hidden_size": width, "num_layers": 1, "num_heads": heads}
+    return Ablated(TRANSFORMER, where, **more)
+
+
+ABLATED: Sequence[Ablated] = (
+    _mlp(49, 1, factors={}),
+    _mlp(41, 2, factors={}),
+    _mlp(36, 3, factors=_MLP_FACTORS),
+    _mlp(33, 4, factors=_MLP_FACTORS, factorial=True),
+    _mlp(30, 5, factors=_MLP_FACTORS),
+    _transformer(32, 4, factors=_TRANSFORMER_FACTORS, factorial=True),
+    _transformer(64, 1, factors=_REGULARISERS, factorial=True),
+    _transformer(64, 32, factors=_REGULARISERS, factorial=True),
+)
+
+
+def alone_table() -> str:
+    """Every ablated row: as published, each change alone, all together, and trained to the end."""
+    searches, rows = _searches(), []
+    for ablated in ABLATED:
+        changes: list[tuple[str, str]] = [("published protocol", ablated.label({}))]
+        changes += [(flag(n, v), ablated.label({n: v})) for n, v in ablated.factors.items()]
+        if ablated.factorial:
+            changes.append(("all of these", ablated.label(ablated.factors)))
+        converged = ablated.spec.protocol("converged").label(ablated.spec.protocol())
+        changes.append(("`--protocol converged`", converged))
+        own = _of(searches, ablated)
+        for words, label in changes:
+            found = own[own["protocol"] == label]
+            theirs = _published(ablated) if label == PAPER_PROTOCOL else "-"
+            if len(found) or label == PAPER_PROTOCOL:
+                rows.append([ablated.name, words, *_numbers(found), theirs])
+    headings = ["configuration", "changed", "ours, mean ± std (searches)", "95 % interval"]
+    return markdown([*headings, "published"], rows)
+
+
+def factorial_table() -> str:
+    """Of every factorial design that is complete: the factor of each change, over the others."""
+    searches, rows = _searches(), []
+    for ablated in ABLATED:
+        if not ablated.factorial:
+            continue
+        cells = {frozenset(c.items()): _sizes(searches, ablated, c) for c in combinations(ablated)}
+        if any(len(sizes) == 0 for sizes in cells.values()):
+            continue
+        for name, value in ablated.factors.items():
+            effect, least, most = _effect(ablated, cells, name)
+            ratio, low, high = (math.exp(v) for v in (effect.value, effect.low, effect.high))
+            text = f"{number(ratio)}{interval_text(low, high)}"
+            among = f"{number(least)} to {number(most)}"
+            count = sum(len(sizes) for sizes in cells.values())
+            rows.append([ablated.name, flag(name, value), text, among, count])
+    if not rows:
+        return "Not measured yet.\n"
+    headings = ["configuration", "changed", "ratio of thresholds (95 % interval)"]
+    return markdown([*headings, "among the others' combinations", "searches"], rows)
+
+
+def converged_table() -> str:
+    """C1 and C2 at the budgets that were trained to the end, beside the published protocol."""
+    label = MLP.protocol("converged").label(MLP.protocol())
+    every = pd.concat([_searches(), _searches(DEPTH_0)])
+    ours, theirs = rows_of(select(every)), rows_of(published())
+    converged = rows_of(every[every["protocol"] == label])
+    rows = []
+    for claim in every_claim(theirs):
+        if not claim.label.startswith(("C1", "C2")):
+            continue
+        for part in claim.parts:
+            then = find(claim, part, converged, theirs)
+            if min(then.counts):
+                now = find(claim, part, ours, theirs)
+                texts = [published_text(claim, now), *(effect_text(claim, f) for f in (now, then))]
+                rows.append([claim.label, part.name, *texts, sum(then.counts)])
+    if not rows:
+        return "Not measured yet.\n"
+    headings = ["claim", "part", "published", "ours, published protocol (95 % interval)"]
+    return markdown([*headings, "ours, converged", "converged searches"], rows)
+
+
+def combinations(ablated: Ablated) -> Iterator[dict[str, Any]]:
+    """Yield every combination of the factors: the settings that are not the published ones."""
+    for chosen in itertools.product((False, True), repeat=len(ablated.factors)):
+        items = zip(ablated.factors.items(), chosen, strict=True)
+        yield {name: value for (name, value), is_changed in items if is_changed}
+
+
+def flag(name: str, value: Any) -> str:
+    """Return the flag that makes a change."""
+    text = value if isinstance(value, str) else f"{value:g}"
+    return f"`--{name.replace('_', '-')} {text}`"
+
+
+def _effect(
+    ablated: Ablated, cells: Mapping[frozenset, np.ndarray], name: str
+) -> tuple[Effect, float, float]:
+    """Return the effect of a change on the logarithm, and the least and most ratio of two cells."""
+    x, y, strata, ratios = [], [], [], []
+    value = ablated.factors[name]
+    others = [c for c in cells if (name, value) not in c]
+    for stratum, without in enumerate(others):
+        pair = cells[without], cells[without | {(name, value)}]
+        for place, sizes in enumerate(pair):
+            x += [float(place)] * len(sizes)
+            y += list(np.log(sizes))
+            strata += [stratum] * len(sizes)
+        ratios.append(float(np.exp(np.mean(np.log(pair[1])) - np.mean(np.log(pair[0])))))
+    return slope(np.array(x), np.array(y), np.array(strata)), min(ratios), max(ratios)
+
+
+def _searches(folder: Path = DEFAULT_FOLDER) -> pd.DataFrame:
+    searches = load_results(folder)
+    return searches[searches["bits"] == BITS_VERSION]
+
+
+def _of(searches: pd.DataFrame, ablated: Ablated) -> pd.DataFrame:
+    own = searches[searches["model"] == ablated.spec.name]
+    shape = _row(ablated)
+    for name in ("num_parameters", *ablated.where):
+        own = own[own[name] == shape[name]]
+    return own.drop_duplicates(["protocol", "seed", "repeat"])
+
+
+def _row(ablated: Ablated) -> pd.Series:
+    """Return the published row of the configuration."""
+    table = published()
+    table = table[table["model"] == ablated.spec.name]
+    for name, value in ablated.where.items():
+        table = table[table[name] == value]
+    return table.iloc[0]
+
+
+def _published(ablated: Ablated) -> str:
+    row = _row(ablated)
+    return f"{row['published_mean']:g} ± {row['published_std']:g}"
+
+
+def _sizes(searches: pd.DataFrame, ablated: Ablated, changed: Settings) -> np.ndarray:
+    own = _of(searches, ablated)
+    found = own.loc[own["protocol"] == ablated.label(changed), "first_failure"]
+    return found.to_numpy(dtype=float)
+
+
+def _numbers(found: pd.DataFrame) -> list[str]:
+    if not len(found):
+        return ["not measured", "-"]
+    (row,) = summarize(found, ["model"]).itertuples(index=False)
+    if row.n == 1:
+        return [f"{row.mean:,.0f} (1)", "-"]
+    return [f"{row.mean:,.1f} ± {row.std:,.1f} ({row.n})", f"{row.low:,.1f} to {row.high:,.1f}"]
+
+
+ABLATION_TABLES: Mapping[str, Callable[[], str]] = {
+    "ablation-alone": alone_table,
+    "ablation-factorial": factorial_table,
+    "converged": converged_table,
+}
