@@ -222,8 +222,8 @@ def test_the_notebook_runs_from_any_folder(partial, tmp_path_factory):
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     kinds = [output.output_type for output in outputs]
-    assert kinds.count("execute_result") == 8
-    assert kinds.count("display_data") == len(kinds) - 8 == 2
+    assert kinds.count("execute_result") == 9
+    assert kinds.count("display_data") == len(kinds) - 9 == 2
     assert sum("image/png" in output.data for output in outputs) == 6
     tables = [output.data["text/html"] for output in outputs if "text/html" in output.data]
     assert len(tables) == 3

@@ -7,8 +7,8 @@ from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import load_probes, select
 from visualizations.success import success_rates
 
-# Published first failing sizes, each far below ours and asked early in a search: model, width,
-# layers, heads, size.
+# Published first failing sizes that a search asks for early, most of them multiples of 32: model,
+# width, layers, heads, size.
 ASKED = (
     ("mlp", 41, 0, None, 224),
     ("mlp", 41, 2, None, 416),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -61,13 +62,13 @@ VERDICTS: Mapping[tuple[str, str], tuple[str, str]] = {
 
 
 @functools.cache
-def _assessed() -> list[Assessment]:
-    return assess(load_results())
+def _assessed(folder: Path = DEFAULT_FOLDER) -> list[Assessment]:
+    return assess(load_results(folder))
 
 
-def verdicts_table() -> str:
+def verdicts_table(results_dir: Path | str = DEFAULT_FOLDER) -> str:
     """Every claim: its weakest part, ours and published, p-values and the verdict."""
-    rows = [_verdict_row(assessed) for assessed in _assessed()]
+    rows = [_verdict_row(assessed) for assessed in _assessed(Path(results_dir))]
     at = next(i for i, row in enumerate(rows) if str(row[0]).startswith("C4"))
     same = "the threshold without a hidden layer is the same at every budget"
     rows.insert(at, ["C3", MLP.name, same, *["-"] * 5, "true by construction: it is one network"])
