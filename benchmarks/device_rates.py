@@ -1,6 +1,6 @@
 """Models trained per second when many are stacked on one device, against one after the other.
 
-    python benchmarks/device_rates.py                              (CUDA where there is one)
+    python benchmarks/device_rates.py  # CUDA where there is one
     python benchmarks/device_rates.py --device cpu --models 1 4 --epochs 3
 
 A model counts as 500 epochs on 512 sequences, evaluation included; the rate comes from the median

@@ -1,7 +1,7 @@
 """Threshold searches by ``transformers.Trainer``, re-seeded by every construction as it is.
 
-    python benchmarks/reseeded_trainer.py                 (about two hours)
-    python benchmarks/reseeded_trainer.py --only 30x5     (print one configuration, write nothing)
+    python benchmarks/reseeded_trainer.py  # about two hours
+    python benchmarks/reseeded_trainer.py --only 30x5  # print one configuration, write nothing
 
 The published experiment built a Trainer per probe, and a Trainer seeds Python, NumPy and torch with
 42 when it is constructed. Here the same is done: within a process, every probe draws its data and

@@ -1,6 +1,6 @@
 """Whole threshold searches: the fast engine against ``transformers.Trainer``.
 
-    python benchmarks/search_times.py                 (about half an hour)
+    python benchmarks/search_times.py  # about half an hour
     python benchmarks/search_times.py --only 49x1
 
 The Trainer runs as the published experiment did: evaluation in batches of 8 and a full checkpoint

@@ -1,8 +1,8 @@
 """Time of one optimiser step: reference loop, fast engine, JAX, and the arithmetic's floor.
 
     python benchmarks/step_times.py
-    python benchmarks/step_times.py --rounds 9             (steadier on a noisy machine)
-    python benchmarks/step_times.py --model decoder-only   (other rows of the file stay)
+    python benchmarks/step_times.py --rounds 9  # steadier on a noisy machine
+    python benchmarks/step_times.py --model decoder-only  # other rows of the file stay
 
 Per model and step, one thread, batch 32, everything included (batch selection, masks, forward,
 backward, clipping, AdamW). Five MLPs train in turn, one transformer alone. The engines take turns

@@ -1,7 +1,7 @@
 """Time of a stacked step: vmap over the module, a hand-written form, and the reference loop.
 
     python benchmarks/vmap_step.py
-    python benchmarks/vmap_step.py --device cuda      (results/benchmarks/vmap_step_cuda.csv)
+    python benchmarks/vmap_step.py --device cuda  # results/benchmarks/vmap_step_cuda.csv
 
 The first two are the stacked engine (engines/stacked.py), batch 32, and differ in the forward pass
 alone (engines/forward.py): batch selection, masks, loss, clipping and AdamW are the same code. A

@@ -33,7 +33,7 @@ SCRIPT_FLAGS = {
         "threads",
     ),
     *("json", "dry_run", "history", "save", "protocol", "model", "architecture", "paper"),
-    *("repeats", "max_size", "workers", "results_dir"),
+    *("repeats", "max_size", "figure", "workers", "results_dir"),
 }
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from command_line.interrupts import (
     end_like_ctrl_c,
@@ -26,6 +26,7 @@ from training.errors import OutOfMemory, UserError
 USER_ERROR_STATUS = 2
 FAILURE_STATUS = 1
 LARGEST_NUMBER = 2**63 - 1
+FIGURE_SUFFIXES = (".png", ".pdf")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -33,7 +34,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or isinstance(action.default, bool):
-            known = action.required or "default" in (action.help or "") or action.dest == "help"
+            is_optional = bool(action.option_strings) and not action.required
+            known = not is_optional or "default" in (action.help or "") or action.dest == "help"
             default = "none" if action.default is None else "off"
             return action.help if known else f"{action.help} (default: {default})"
         return super()._get_help_string(action)
@@ -42,9 +44,13 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line on stderr with exit status 2."""
 
-    def __init__(self, description: str | None) -> None:
+    def __init__(self, description: str | None, **others: Any) -> None:
+        """Take a script's docstring, and what argparse passes on to subcommands."""
         super().__init__(
-            description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+            description=_commands_first(description or ""),
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            **others,
         )
         self.add_argument(
             "--version",
@@ -54,9 +60,28 @@ class Parser(argparse.ArgumentParser):
             help="show the project's version and exit",
         )
 
+    def format_help(self) -> str:
+        """Return the help; its usage leaves the many optional flags to the list below it."""
+        needed = [a for a in self._actions if a.required or not a.option_strings]
+        self.usage = " ".join(["%(prog)s", *map(_usage_of, needed), "[FLAGS]"])
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         """Print one line, without the usage, and exit."""
         self.exit(USER_ERROR_STATUS, _error(self.prog, message) + "\n")
+
+
+def _commands_first(description: str) -> str:
+    """Return a docstring with its indented block, commands to paste, before everything else."""
+    blocks = description.strip("\n").split("\n\n")
+    return "\n\n".join(sorted(blocks, key=lambda block: not block.startswith("    ")))
+
+
+def _usage_of(action: argparse.Action) -> str:
+    value = action.metavar or action.dest.upper()
+    if action.option_strings:
+        return f"{action.option_strings[0]} {value}"
+    return str(value) if action.required else f"[{value}]"
 
 
 def begin() -> None:
@@ -145,3 +170,11 @@ def user_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise argparse.ArgumentTypeError(f"no home folder is known for {text!r}") from None
+
+
+def figure_path(text: str) -> Path:
+    """Flag type of files to draw into."""
+    path = user_path(text)
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"must end in {' or '.join(FIGURE_SUFFIXES)}, got {text}")
+    return path

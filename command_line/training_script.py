@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from training.loop import EpochRecord
 
+HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "learning_rate")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -161,7 +163,8 @@ def _parse(spec: ModelSpec, names: Sequence[str], description: str | None) -> ar
         "--history",
         type=user_path,
         metavar="FILE.csv",
-        help="write loss (nats per token), accuracy and learning rate of every evaluated epoch",
+        help="write loss (nats per token), accuracy and learning rate of every evaluated epoch; "
+        "visualizations/figures.py history FILE.csv draws it",
     )
     parser.add_argument(
         "--save", type=user_path, metavar="FILE", help="write the weights (torch state_dict)"
@@ -263,7 +266,7 @@ def _findings(probe: Probe, weights: Mapping[str, Tensor]) -> Findings:
 def _history_csv(history: Sequence[EpochRecord]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", "loss", "accuracy", "learning_rate"])
+    writer.writerow(HISTORY_COLUMNS)
     writer.writerows([r.epoch, r.loss, r.accuracy, r.learning_rate] for r in history)
     return text.getvalue()
 

@@ -2,7 +2,8 @@
 
     python threshold_search/binary_search.py --model mlp --params 30000
     python threshold_search/binary_search.py --model transformer --params 32000 --layers 1
-    python threshold_search/binary_search.py --paper        (all published rows)
+    python threshold_search/binary_search.py --model mlp --params 10000 --figure thresholds.png
+    python threshold_search/binary_search.py --paper  # all published rows
 
 Writes MODEL_probes.csv (one row per trained model, as it finishes), MODEL_results.csv (one row per
 search) and runs.jsonl (what trained them) into the results folder. The same command continues where
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +24,10 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
     from command_line.parser import begin
 
     begin()
+    os.environ["MPLBACKEND"] = "agg"  # of --figure: another may not even exist
 
-from command_line.parser import Parser, SomeFailed, positive_int, run
+from command_line.files import require_writable
+from command_line.parser import Parser, SomeFailed, figure_path, positive_int, run
 from command_line.streams import OutputLost
 from threshold_search.plan import searches
 from threshold_search.search_flags import (
@@ -33,6 +37,7 @@ from threshold_search.search_flags import (
     models_asked_for,
     run_as_asked,
 )
+from training.errors import UserError
 from training.spec import ModelSpec
 
 
@@ -42,14 +47,27 @@ def main() -> None:
     args = _parse(specs)
     wanted = configurations_asked_for(args, specs)
     wanted_searches = searches(wanted, args.repeats, args.seed, args.attempt, args.max_size)
+    if args.figure:
+        require_writable(args.figure)
     finished = run_as_asked(args, wanted, wanted_searches)
     if finished.rows:
         from visualizations.report import summary_table
 
         with contextlib.suppress(OutputLost):  # said at the end, beside what else has failed
             print(summary_table(finished.rows))
+    not_drawn = ""
+    if finished.rows and args.figure:
+        from visualizations.figure_files import write_figure
+        from visualizations.search_figure import search_figure
+
+        try:
+            write_figure(search_figure([row for _, row in finished.rows]), args.figure)
+        except UserError as error:
+            not_drawn = str(error)
     if finished.failures:
-        raise SomeFailed(failures_text(finished.failures))
+        raise SomeFailed("; ".join(filter(None, [failures_text(finished.failures), not_drawn])))
+    if not_drawn:
+        raise UserError(not_drawn)
 
 
 def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
@@ -59,6 +77,12 @@ def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
         type=positive_int,
         metavar="N",
         help="largest number of sequences to try (default: as many as the task has)",
+    )
+    parser.add_argument(
+        "--figure",
+        type=figure_path,
+        metavar="FILE",
+        help="draw the thresholds into FILE.png or FILE.pdf at the end",
     )
     add_search_flags(parser, specs, repeats=5)
     return parser.parse_args()

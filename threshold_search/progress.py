@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from threshold_search.searches import Search, SearchState
 
-TIMES = "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-
 
 class Progress:
     """A bar over ``searches``, each counted by the share of its probes that is done.
@@ -19,8 +17,16 @@ class Progress:
         from tqdm import tqdm
 
         noun = searches[0].noun if searches else Search.noun
-        bar = f"{{percentage:3.0f}}%|{{bar}}| {{n:.1f}}/{{total}} {noun} {TIMES}"
-        self._bar = tqdm(total=len(searches), unit=f" {noun}", bar_format=bar, disable=None)
+        # What matters most comes first: a narrow terminal cuts the line off at its end.
+        bar = f"{{bar:8}}| {{n:.1f}}/{{total}} {noun}, {{remaining}} left{{desc}}"
+        self._bar = tqdm(
+            total=len(searches),
+            bar_format=bar,
+            dynamic_ncols=True,
+            miniters=0,
+            smoothing=0,  # the mean rate: shares come in jumps, which a short memory misjudges
+            disable=None,
+        )
         self._started = False
 
     def __enter__(self) -> Progress:
@@ -30,14 +36,20 @@ class Progress:
         self._bar.close()
 
     def show(self, states: Sequence[SearchState]) -> None:
-        """Move the bar to where ``states`` are and name the probes being waited for."""
+        """Move the bar to where ``states`` are, and say where those that wait stand."""
         if self._bar.disable:
             return
         done = sum(state.fraction for state in states)
         if not self._started:  # what the log had already says nothing about the rate
             self._bar.initial = self._bar.n = done
             self._started = True
-        waiting = [s.probe for s in states if s.is_waiting]
-        names = [f"{p.architecture.name} #{p.repeat} N={p.n}" for p in waiting[:2]]
-        self._bar.set_postfix_str(", ".join(names), refresh=False)
+        waiting = [where(state) for state in states if state.is_waiting]
+        self._bar.set_description_str("".join(f" | {text}" for text in waiting[:2]), refresh=False)
         self._bar.update(done - self._bar.n)
+
+
+def where(state: SearchState) -> str:
+    """Return configuration, repeat, bounds so far and present size of a search that waits."""
+    probe = state.probe
+    name = f"{probe.architecture.spec.name} {probe.architecture.name} #{probe.repeat}"
+    return f"{name}: {state.bounds_so_far}now {probe.n}"

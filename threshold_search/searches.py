@@ -91,6 +91,13 @@ class SearchState:
                 self.bounds = end.value
 
     @property
+    def bounds_so_far(self) -> str:
+        """What is known of the threshold, in sequences, for the progress bar; "" for nothing."""
+        if self._failure is None:
+            return f"at least {self._success}, " if self._success else ""
+        return f"{self._success} to {self._failure - 1}, "
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the search waits for an outcome."""
         return self.bounds is None and self.failure is None

@@ -2,9 +2,11 @@
 
     python visualizations/figures.py
     python visualizations/figures.py --results-dir runs/first-search
+    python visualizations/figures.py history history.csv  # of train_*.py --history history.csv
 
 Writes the published figures, and those of our findings that the folder has the searches for, as PNG
-and PDF into DIR/figures/. Any other set of configurations: visualizations/threshold_lines.py.
+and PDF into DIR/figures/; for a history the two beside it. One figure of what a search has found:
+binary_search.py --figure FILE. Any other set of configurations: visualizations/threshold_lines.py.
 """
 
 from __future__ import annotations
@@ -22,36 +24,39 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 
 from matplotlib.figure import Figure
 
-from command_line.files import write_whole
 from command_line.parser import Parser, run, user_path
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.errors import UserError
-from visualizations.drawing import own_style
+from visualizations.figure_files import write_figure
 from visualizations.findings import findings
+from visualizations.history import history_figure, read_history
 from visualizations.published_figures import (
     mlp_depth_figure,
     ours_against_published_figure,
     transformer_heads_figure,
 )
 
+HISTORY_HELP = """    python visualizations/figures.py history history.csv
 
-@own_style()
+Draws loss, accuracy and learning rate of every evaluation into history.png and history.pdf, beside
+the file.
+"""
+
+
 def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
-    """Write ``name``.png (200 dpi) and ``name``.pdf into ``folder``; return their paths.
+    """Write ``name``.png and ``name``.pdf into ``folder``; return their paths.
 
-    Equal figures give equal bytes: the files hold no dates. Raises :class:`UserError` when the
-    folder cannot be written.
+    Raises :class:`UserError` when the folder cannot be written.
     """
     folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
-    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    undated = {"CreationDate": None}
-    write_whole(png, lambda file: figure.savefig(file, format="png", dpi=200))
-    write_whole(pdf, lambda file: figure.savefig(file, format="pdf", metadata=undated))
-    return [png, pdf]
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    for path in paths:
+        write_figure(figure, path)
+    return paths
 
 
 def save_all(results_dir: Path | str = DEFAULT_FOLDER) -> list[Path]:
@@ -67,16 +72,31 @@ def save_all(results_dir: Path | str = DEFAULT_FOLDER) -> list[Path]:
 
 
 def main() -> None:
-    """Read the flag, write the figures, say where they are."""
+    """Read the flags, write the figures, say where they are."""
     parser = Parser(__doc__)
     parser.add_argument(
         "--results-dir",
         type=user_path,
         metavar="DIR",
-        default=DEFAULT_FOLDER,
-        help="folder of the results CSVs; the figures go to its figures/",
+        help="folder of the results CSVs; the figures go to its figures/ "
+        f"(default: {DEFAULT_FOLDER})",
     )
-    for written in save_all(parser.parse_args().results_dir):
+    commands = parser.add_subparsers(title="instead of results", metavar="COMMAND", dest="command")
+    history = commands.add_parser(
+        "history",
+        help="the training of one model, from the CSV of train_*.py --history",
+        description=HISTORY_HELP,
+    )
+    history.add_argument("file", type=user_path, metavar="FILE.csv", help="what --history wrote")
+    args = parser.parse_args()
+    if args.command is None:
+        paths = save_all(args.results_dir or DEFAULT_FOLDER)
+    elif args.results_dir is not None:
+        parser.error("--results-dir is not for a history, whose figure is written beside it")
+    else:
+        figure = history_figure(read_history(args.file), args.file.name)
+        paths = save(figure, args.file.stem, args.file.parent)
+    for written in paths:
         print(written)
 
 

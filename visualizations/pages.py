@@ -1,7 +1,7 @@
 """Write results/summary.csv, and from it the tables of the documents.
 
     python visualizations/pages.py
-    python visualizations/pages.py --check      (writes nothing; status 1 if a file would change)
+    python visualizations/pages.py --check  # writes nothing; status 1 if a file would change
 
 A document has tables between the lines <!-- table: NAME --> and <!-- end -->; what is between them
 is written anew. summary.csv has one row per configuration and protocol of the results folder.

@@ -1,0 +1,59 @@
+"""The figure of what one command has searched: thresholds against whatever it varied."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from threshold_search.run import Row
+from visualizations.results import configuration_columns, results_frame
+from visualizations.threshold_lines import threshold_figure
+
+LOG_FROM = 4  # an axis of positive numbers is logarithmic if the largest is so many times the least
+
+
+def search_figure(rows: Sequence[Row]) -> Figure:
+    """Return thresholds of finished searches, rows of MODEL_results.csv.
+
+    The x axis and the lines are the columns of :func:`axes_of`.
+    """
+    searches = results_frame(rows)
+    x, series = axes_of(searches)
+    values = searches[x]
+    is_log = values.min() > 0 and values.max() >= LOG_FROM * values.min()
+    return threshold_figure(searches, x, series, log_x=bool(is_log))
+
+
+def axes_of(searches: pd.DataFrame) -> tuple[str, str]:
+    """Return the columns for the x axis and for the lines.
+
+    They are a pair that tells all configurations apart, with the fewest lines, then the fewest
+    different x: a grid's own axes rather than the widths that were solved for it. Sizes, which come
+    last in a row, go before numbers of parameters. A line has one protocol: without a compiler the
+    engine can depend on the size. Where there is no such pair it is parameters, and models.
+    """
+    columns = configuration_columns(searches)
+    configurations = searches[columns].drop_duplicates()
+    numbers = [
+        name
+        for name in reversed(columns[columns.index("bits") + 1 :])
+        if pd.api.types.is_numeric_dtype(configurations[name])
+        and configurations[name].notna().all()
+    ]
+    found = [
+        (x, series)
+        for x, series in itertools.product(numbers, ["model", "protocol", *reversed(columns[3:])])
+        if x != series
+        and (configurations.groupby(series)["protocol"].nunique() == 1).all()
+        and configurations[x].nunique() > 1
+        and configurations[series].notna().all()
+        and not configurations.duplicated([x, series]).any()
+    ]
+    if not found:
+        return "num_parameters", "model" if configurations[
+            "protocol"
+        ].nunique() == 1 else "protocol"
+    return min(found, key=lambda pair: tuple(configurations[list(reversed(pair))].nunique()))
