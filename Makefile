@@ -1,14 +1,16 @@
 # Each target sets up its own virtual environment in .venv first.
 #   make threshold   threshold of the 1-layer MLP at 10,000 parameters, five repeats, into runs/
-#   make test        lint, layers, types and tests
+#   make test        lint, layers, types and tests; make lint: without the tests
 #   make test-sanitize, make test-arm   the engine's tests with sanitizers, on an emulated processor
 #   make notebook    run the notebook again and redraw the figures from results/
+#   make docs        the site, into build/site; fails at a link that leads nowhere
+#   make lock        requirements-lock.txt after a change of another requirements file
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help threshold test test-sanitize test-arm notebook
+.PHONY: help threshold lint test test-sanitize test-arm notebook docs lock
 
 help:
 	@sed -n '1,/^$$/s/^# *//p' Makefile
@@ -17,11 +19,14 @@ threshold: .venv/installed
 	$(BIN)/python threshold_search/binary_search.py --model mlp --params 10000 --layers 1 \
 		--results-dir runs/first-search
 
-test: .venv/installed-for-tests
+# The hooks of .pre-commit-config.yaml are these four lines.
+lint: .venv/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+test: lint
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Python itself is not instrumented, so the sanitizer's library has to be loaded before it; leaks
@@ -47,6 +52,17 @@ notebook: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False visualizations/plots.ipynb
 
+docs: .venv/installed-for-docs
+	$(BIN)/mkdocs build --strict --quiet
+
+# For every Python and system at once. Versions that still fit stay; without the file all are new.
+LOCKED := requirements-test.txt requirements-docs.txt requirements-bench.txt
+lock: .venv/installed
+	$(BIN)/pip install --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+		--no-emit-index-url --no-emit-package memorization-thresholds \
+		--custom-compile-command "make lock" --output-file requirements-lock.txt $(LOCKED)
+
 .venv/installed: requirements.txt pyproject.toml setup.py $(wildcard engines/native/*.cpp \
 		engines/native/*.h) engines/native/build.py
 	$(PYTHON) -m venv .venv
@@ -55,4 +71,8 @@ notebook: .venv/installed
 
 .venv/installed-for-tests: requirements-test.txt .venv/installed
 	$(BIN)/pip install --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+.venv/installed-for-docs: requirements-docs.txt .venv/installed
+	$(BIN)/pip install --disable-pip-version-check -r requirements-docs.txt
 	touch $@
