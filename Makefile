@@ -3,7 +3,7 @@
 #   make test        lint, layers, types and tests; make lint: without the tests
 #   make test-sanitize, make test-arm   the engine's tests with sanitizers, on an emulated processor
 #   make notebook    run the notebook again and redraw the figures from results/
-#   make docs        the site, into build/site; fails at a link that leads nowhere
+#   make docs        build/site/index.html; fails at a link that leads nowhere
 #   make lock        requirements-lock.txt after a change of another requirements file
 
 PYTHON ?= python3
@@ -53,7 +53,7 @@ notebook: .venv/installed
 		--ExecutePreprocessor.record_timing=False visualizations/plots.ipynb
 
 docs: .venv/installed-for-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # For every Python and system at once. Versions that still fit stay; without the file all are new.
 LOCKED := requirements-test.txt requirements-docs.txt requirements-bench.txt

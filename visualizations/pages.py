@@ -42,7 +42,13 @@ from visualizations.results import load_results, select
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SUMMARY = DEFAULT_FOLDER / "summary.csv"
-PAGES = ("README.md", "results/README.md", "docs/replication.md", "docs/theory.md")
+PAGES = (
+    "README.md",
+    "results/README.md",
+    "docs/tour.md",
+    "docs/replication.md",
+    "docs/theory.md",
+)
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
 HEADINGS = (
     "configuration",
