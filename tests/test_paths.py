@@ -27,6 +27,11 @@ PATH_FLAGS = [
     (TRAIN_TRANSFORMER, "--params 2000 --heads 1 --num-sequences 2 --max-epochs 1", "--save"),
     (GENERATOR, "--num-sequences 2", "--save"),
     (BINARY_SEARCH, f"--model mlp {SMALL} --repeats 1 --max-size 2", "--results-dir"),
+    (
+        BINARY_SEARCH,
+        f"--model mlp {SMALL} --repeats 1 --max-size 2 --results-dir ../runs",
+        "--figure",
+    ),
     (FIGURES, "", "--results-dir"),
 ]
 IDS = [f"{script.stem} {flag}" for script, _, flag in PATH_FLAGS]
@@ -39,12 +44,13 @@ def test_a_home_folder_after_the_equals_sign(script, flags, flag, tmp_path, monk
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(home))
-    status, _, stderr = run_here(script, [*flags.split(), f"{flag}=~/x.npz"], monkeypatch, capsys)
+    name = "x.png" if flag == "--figure" else "x.npz"
+    status, _, stderr = run_here(script, [*flags.split(), f"{flag}=~/{name}"], monkeypatch, capsys)
     if script == FIGURES:  # an input
         assert stderr.endswith(f"no results folder {home}/x.npz\n")
         return
     assert status == 0, stderr
-    assert [path.name for path in home.iterdir()] == ["x.npz"]
+    assert [path.name for path in home.iterdir()] == [name]
     assert not list(here.iterdir())
 
 
