@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from drawn import drawn, only_axes
 from made_results import HEADS_2, HEADS_8, MLP_1, MLP_4, MLP_30K, write_results, write_widths
-from scripts import BINARY_SEARCH, FIGURES, TRAIN_MLP, run_script
+from scripts import BINARY_SEARCH, FIGURES, TRAIN_MLP, run_here, run_script
 
 from training.errors import UserError
 from visualizations.history import history_figure, read_history
@@ -86,11 +86,12 @@ def test_a_search_draws_its_figure_at_the_end(searched):
     ],
 )
 def test_a_figure_that_cannot_be_written_is_refused_before_anything_is_trained(
-    name, message, tmp_path
+    name, message, tmp_path, monkeypatch, capsys
 ):
-    ended = run_script(BINARY_SEARCH, *SEARCH, "--results-dir=r", f"--figure={name}", cwd=tmp_path)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"binary_search.py: error: {message}\n"
+    monkeypatch.chdir(tmp_path)
+    flags = [*SEARCH, "--results-dir=r", f"--figure={name}"]
+    expected = (2, "", f"binary_search.py: error: {message}\n")
+    assert run_here(BINARY_SEARCH, flags, monkeypatch, capsys) == expected
     assert not list(tmp_path.iterdir())
 
 
@@ -179,11 +180,12 @@ def test_a_history_without_epochs(tmp_path):
         (["story", "h.csv"], "invalid choice: 'story'"),
     ],
 )
-def test_bad_input_is_one_line(flags, message, tmp_path):
-    ended = run_script(FIGURES, *flags, cwd=tmp_path)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.count("\n") == 1
-    assert message in ended.stderr
+def test_bad_input_is_one_line(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, stdout, stderr = run_here(FIGURES, flags, monkeypatch, capsys)
+    assert (status, stdout) == (2, "")
+    assert stderr.count("\n") == 1
+    assert message in stderr
     assert not list(tmp_path.iterdir())
 
 
