@@ -34,6 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Put the repository's documents, and what they link to, in place of the files of docs/."""
     kept = [file for file in files if not (config.docs_dir and file.src_dir == config.docs_dir)]
     pages = [
+        _file(config, CHECKOUT / "docs" / "site" / "site.css"),
         File.generated(config, "commands.md", content=commands_page(CHECKOUT)),
         File.generated(config, "python.md", content=interface_page()),
     ]
