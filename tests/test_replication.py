@@ -202,3 +202,15 @@ def test_the_effect_in_a_factorial_design_is_the_mean_difference_of_pairs():
     without = [np.log(v) for c, v in cells.items() if ("dropout", 0.0) not in c]
     assert effect.value == pytest.approx(np.mean(with_it) - np.mean(without))
     assert least <= math.exp(effect.value) <= most
+
+
+def test_what_is_said_of_lucky_and_unlucky_probes():
+    shares = {row[0]: float(row[3].split()[0]) for row in table("unlucky")}
+    assert shares["mlp, no hidden layer"] == shares["transformer 64 x 1, 16 heads"] == 1
+    assert 0.5 < shares["mlp 41 x 2"] < 0.95
+    assert max(shares["mlp 149 x 1"], shares["mlp 447 x 1"]) < 0.25
+    log = pd.read_csv(ROOT / "results" / "mlp_probes.csv")
+    for hidden_size, size in ((149, 1728), (447, 3648)):
+        near = log[(log["hidden_size"] == hidden_size) & (log["protocol"] == "paper")]
+        near = near[(near["num_layers"] == 1) & near["n"].between(0.97 * size, size - 1)]
+        assert len(near) and near["memorized"].mean() < 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threshold_search.results_folder import DEFAULT_FOLDER
 from visualizations.comparison import every_published_row
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import load_probes, select
@@ -16,12 +17,12 @@ ASKED = (
     ("mlp", 447, 1, None, 3648),
     ("transformer", 64, 1, 16, 31),
 )
-LEAST_PROBES = 100  # fewer are those that searches happened to ask for
+PROBES = DEFAULT_FOLDER / "success"
 
 
 def unlucky_table() -> str:
     """Shares of many probes at published first failing sizes, beside what searches find."""
-    rates = success_rates(select(load_probes()))
+    rates = success_rates(select(load_probes(PROBES)))
     known = every_published_row()
     rows = []
     for model, width, layers, heads, size in ASKED:
@@ -36,7 +37,6 @@ def unlucky_table() -> str:
             & (rates["n"] == size)
             & (rates["num_parameters"] == row["num_parameters"])
             & (rates["num_layers"] == layers)
-            & (rates["probes"] >= LEAST_PROBES)
         ]
         if heads is not None:
             own = own[own["num_heads"] == heads]
