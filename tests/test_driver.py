@@ -39,7 +39,7 @@ class InstantWorkers:
     def largest_job(self, architecture):
         return 1
 
-    def submit(self, job):
+    def submit(self, job, then=None):
         assert not set(job) & set(self.running)
         assert len({(p.architecture, p.protocol) for p in job}) == 1
         self.running += job
@@ -273,7 +273,7 @@ class SmallMemory(InstantWorkers):
     def has_idle(self):
         return len(self.jobs) < self.count
 
-    def submit(self, job):
+    def submit(self, job, then=None):
         super().submit(job)
         self.jobs.append(job)
 

@@ -188,7 +188,7 @@ def test_a_job_without_the_compiled_engine(tmp_path):
 def test_a_worker_refuses_an_engine_of_other_sources():
     """One that starts late may find the project updated since the driver chose and labelled."""
     with Workers(1, {MLP: NativeEngine()}) as workers:
-        workers._sources = "those of the driver"
+        workers._software = dataclasses.replace(workers._software, engine="of other sources")
         workers.submit([probe_of(MLP, 2)])
         with pytest.raises(UserError, match="changed since the search began"):
             while True:

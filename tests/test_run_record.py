@@ -23,6 +23,7 @@ from training.errors import UserError
 
 FIELDS = [
     *("time", "command", "commit", "modified", "version", "bits", "engines", "native", "workers"),
+    *("executor", "nodes"),
     *("cpu", "architecture", "system", "python", "numpy", "torch"),
     "torch_vectors",
     "gpu",

@@ -89,6 +89,7 @@ class Short:
     """An executor whose memory suffices for sizes up to 1,000, but not for its first job."""
 
     largest_job = staticmethod(lambda architecture: 4)
+    nodes = staticmethod(list)
 
     def __init__(self):
         self.running, self.jobs = [], []
@@ -103,7 +104,7 @@ class Short:
     def has_idle(self):
         return not self.running
 
-    def submit(self, job):
+    def submit(self, job, then=None):
         self.jobs.append([probe.n for probe in job])
         self.running = job
 
@@ -115,7 +116,7 @@ class Short:
 
 def test_memory_is_short_for_the_large_ones_alone(tmp_path, monkeypatch):
     pools = []
-    monkeypatch.setitem(run.EXECUTORS, "short", lambda *a: pools.append(Short()) or pools[-1])
+    monkeypatch.setitem(run.EXECUTORS, "short", lambda *a, **k: pools.append(Short()) or pools[-1])
     architecture = MLPArchitecture(8, 1)
     trials = [
         Trial(architecture, architecture.spec.paper, 1, repeat, 0, n)

@@ -74,7 +74,8 @@ def drive(
                 alike = [p for p in ready if _kind(p) == _kind(first) and p not in alone]
                 alike = alike[: workers.largest_job(first.architecture)]
             company.update(dict.fromkeys(alike, len(alike)))
-            workers.submit(alike)
+            rest = next(s.rest for s in unfinished if s.probe == first)
+            workers.submit(alike, rest if len(alike) == 1 else None)
             ready = [p for p in ready if p not in alike]
         for probe, outcome in workers.wait(PROGRESS_SECONDS):
             if isinstance(outcome, OutOfMemory) and company[probe] > 1:
@@ -84,7 +85,10 @@ def drive(
                 smallest = too_large.get(_kind(probe), (probe.n + 1, ""))
                 too_large[_kind(probe)] = min(smallest, (probe.n, str(outcome)))
                 continue
-            folder.logs[probe.architecture.spec.name].append(probe, outcome)
+            log = folder.logs[probe.architecture.spec.name]
+            if log.get(probe) is not None:  # a group of probes went on into what another had
+                continue
+            log.append(probe, outcome)
             for state in unfinished:
                 if state.probe == probe:
                     advance(state)

@@ -5,12 +5,12 @@ A job is some probes of one architecture and protocol, which train together. Imp
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, Self
 
 from command_line.interrupts import import_torch
-from engines.native.build import source_hash
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
@@ -18,54 +18,70 @@ from training.spec import Architecture
 if TYPE_CHECKING:
     from engines.engine import Engine
 
-ANOTHER_ENGINE = (
-    "the compiled engine's sources have changed since the search began; start it again (every "
-    "finished probe is kept)"
-)
 # Of a job: its outcomes, or why there are none. A text is a traceback, a mistake in the code.
-Answer = list[Outcome] | OutOfMemory | UserError | str
+Answer = list[tuple[Probe, Outcome]] | OutOfMemory | UserError | str
+# From the outcomes of a job so far to what its search asks for next. Can be pickled.
+NextProbe = Callable[[Sequence[Outcome]], Probe | None]
+GROUP_SECONDS = 5.0  # of finished work that a worker may keep to itself
+QUICK_SECONDS = 1.0  # a probe that takes longer is worth a job of its own
+DEADLINE_SECONDS = 86_400.0
 
 
 class Executor(Protocol):
-    """Trains jobs somewhere; a context manager that lets go of everything on exit.
+    """Trains jobs somewhere; a context manager that closes itself on exit.
 
-    No probe is lost: every one that was submitted is in ``running`` or comes out of ``wait``.
+    No probe is lost: every one that was submitted is in ``running``, comes out of ``wait``, or was
+    cancelled. A job whose worker dies, or takes longer than the executor's deadline, starts again.
     """
 
     def __enter__(self) -> Self:
         """Make ready."""
 
     def __exit__(self, *exception: object) -> None:
-        """Let go at once; what is being trained is lost."""
+        """Close."""
+
+    def close(self) -> None:
+        """Let go of everything at once; what is being trained is lost."""
 
     @property
     def has_idle(self) -> bool:
-        """Whether a job could start now."""
+        """Whether a job may be submitted now."""
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether it would start at once, instead of standing behind another one."""
 
     @property
     def running(self) -> Sequence[Probe]:
         """The probes that were submitted and have not come out of :meth:`wait`."""
 
+    def nodes(self) -> list[dict[str, object]]:
+        """Return what the run record says of the machines that train; starts what that needs."""
+
     def largest_job(self, architecture: Architecture) -> int:
         """Return how many probes of ``architecture`` make a job at most."""
 
-    def submit(self, job: list[Probe]) -> None:
-        """Start a job, one only while :attr:`has_idle`."""
+    def submit(self, job: list[Probe], then: NextProbe | None = None) -> None:
+        """Start a job, one only while :attr:`has_idle`.
+
+        An executor to which a short job is expensive may go on with what comes ``then``, after the
+        job's only probe: for :data:`GROUP_SECONDS` at most, so that no more is lost with a worker.
+        """
+
+    def cancel(self, probe: Probe) -> None:
+        """End the job that ``probe`` is in, if it has not ended: its probes come out no more."""
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """Return the probes that ended within ``timeout`` seconds, at the first one.
 
-        What memory does not suffice for, or kills its worker again and again, has no outcome.
-        Raises :class:`UserError` and, for a mistake in the code, RuntimeError.
+        Among them are those that came ``then``. What memory does not suffice for, or what is lost
+        again and again with its worker, has no outcome. Raises :class:`UserError` and, for a
+        mistake in the code, RuntimeError.
         """
 
 
-def start_worker(sources: str) -> UserError | OutOfMemory | None:
-    """Prepare this process for jobs; return why it must not train, or None.
-
-    ``sources`` is the driver's :func:`~engines.native.build.source_hash`: a worker that starts late
-    may find the project updated meanwhile, and its bits would differ.
-    """
+def start_worker() -> UserError | OutOfMemory | None:
+    """Prepare this process for jobs; return why it cannot train, or None."""
     try:
         import_torch()
     except (UserError, OutOfMemory) as error:
@@ -73,14 +89,25 @@ def start_worker(sources: str) -> UserError | OutOfMemory | None:
     import torch
 
     torch.set_num_threads(1)
-    return None if source_hash() == sources else UserError(ANOTHER_ENGINE)
+    return None
 
 
-def run_job(engines: Mapping[Architecture, Engine], job: Sequence[Probe]) -> Answer:
-    """Train a job in this process; return what an executor's worker has to send back."""
+def run_job(engine: Engine, job: Sequence[Probe], then: NextProbe | None = None) -> Answer:
+    """Train a job in this process, and what comes ``then``; return what a worker sends back."""
+    begin = time.monotonic()
+    done: list[tuple[Probe, Outcome]] = []
+    following: Sequence[Probe] = job
     try:
-        return [outcome for outcome, _ in engines[job[0].architecture].train(job)]
-    except (UserError, OutOfMemory) as error:
-        return error
-    except Exception:
-        return traceback.format_exc()
+        while following:
+            start = time.monotonic()
+            trained = engine.train(following)
+            done += [(p, o) for p, (o, _) in zip(following, trained, strict=True)]
+            now = time.monotonic()
+            is_over = now - start > QUICK_SECONDS or now - begin > GROUP_SECONDS
+            probe = then([outcome for _, outcome in done]) if then and not is_over else None
+            following = [probe] if probe else []
+    except Exception as error:
+        if done:  # what came then has failed: as a job of its own it says why
+            return done
+        return error if isinstance(error, UserError | OutOfMemory) else traceback.format_exc()
+    return done

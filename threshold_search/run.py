@@ -14,16 +14,18 @@ from engines.cpu import usable_cpus
 from engines.engine import Engine, choose_engine, fallback_note
 from engines.native.load import engine_compiler
 from threshold_search.driver import drive
-from threshold_search.executor import Executor
+from threshold_search.executor import DEADLINE_SECONDS, Executor
 from threshold_search.progress import Progress
+from threshold_search.ray_workers import RayWorkers
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.run_record import append_run, describe_run
 from threshold_search.searches import Search, TrialState
 from threshold_search.workers import Workers
+from training.errors import UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
 
-EXECUTORS: Mapping[str, Callable[..., Executor]] = {"local": Workers}
+EXECUTORS: Mapping[str, Callable[..., Executor]] = {"local": Workers, "ray": RayWorkers}
 Row = dict[str, Any]  # of MODEL_results.csv
 
 
@@ -46,16 +48,21 @@ def run_searches(
     notes: Sequence[str] = (),
     command: str | None = None,
     executor: str = "local",
+    ray_address: str | None = None,
+    deadline: float = DEADLINE_SECONDS,
 ) -> Finished:
     """Run ``searches``, trials among them, to their ends in ``results_dir``.
 
     Probes that the folder's logs have are not trained again, and where they have all, torch is not
     even imported. ``workers`` are processes, by default one per CPU that this process may use, or
-    one in all on a GPU. ``notes`` are printed on stderr once the folder is ours. ``command`` is
-    what the run record says started it, by default the process's command line. ``executor`` is one
-    of EXECUTORS. Raises
-    :class:`~training.errors.UserError` for what the user can mend.
+    one in all on a GPU; on a Ray cluster as many as it has room for. ``notes`` are printed on
+    stderr once the folder is ours. ``command`` is what the run record says started it, by default
+    the process's command line. ``executor`` is one of EXECUTORS; Ray's is on this machine or on
+    the cluster at ``ray_address``. A job that takes more than ``deadline`` seconds is taken for
+    lost. Raises :class:`~training.errors.UserError` for what the user can mend.
     """
+    if ray_address is not None and executor != "ray":
+        raise UserError("--ray-address needs --executor ray")
     device = resolve_device(device)
     # Chosen once, so that the workers need not.
     engines: dict[Architecture, Engine] = {
@@ -66,7 +73,8 @@ def run_searches(
             Probe(s.architecture, s.protocol, s.seed, s.repeat, n=1, attempt=s.attempt)
         )
     specs = list(dict.fromkeys(architecture.spec for architecture in engines))
-    worker_count = workers or _default_workers(device)
+    on_cluster = {"address": ray_address} if ray_address is not None else {}
+    worker_count = workers or (None if on_cluster else _default_workers(device))
     trained = False
 
     def before_training() -> None:
@@ -81,13 +89,17 @@ def run_searches(
         }
         is_native = any(engine.name == "native" for engine in engines.values())
         native = {"compiler": engine_compiler()} if is_native else {}
-        append_run(results_dir, describe_run(used, device, worker_count, native, command))
+        entry = describe_run(used, device, worker_count, native, command, executor, pool.nodes())
+        append_run(results_dir, entry)
 
     with ResultsFolder(results_dir, specs, lambda a: engines[a].label) as folder:
         for note in notes:
             print(note, file=sys.stderr)
         pool_of = EXECUTORS[executor]
-        with pool_of(worker_count, engines) as pool, Progress(searches) as progress:
+        with (
+            pool_of(worker_count, engines, deadline=deadline, **on_cluster) as pool,
+            Progress(searches) as progress,
+        ):
             states = drive(searches, folder, pool, progress.show, before_training)
         return Finished(
             [(s.search, s.row(folder.label(s.probe))) for s in states if s.bounds is not None],

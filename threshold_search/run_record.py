@@ -31,15 +31,18 @@ NOT_CODE = "results"
 def describe_run(
     engines: Mapping[str, str],
     device: str,
-    workers: int,
+    workers: int | None,
     native: Mapping[str, object] | None = None,
     command: str | None = None,
+    executor: str = "local",
+    nodes: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, object]:
     """Return what is to be known of a run of this process that is about to train.
 
     ``engines`` has the models as keys and the names of their engines as values, ``native`` is
     the native engine's description of itself (its compiler, say; without absolute paths), whatever
-    JSON can hold. What cannot be found out is None.
+    JSON can hold, and ``nodes`` likewise what the ``executor`` says of its machines. What cannot be
+    found out is None.
     """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -50,6 +53,8 @@ def describe_run(
         "engines": {m: {"engine": e, "device": device} for m, e in engines.items()},
         "native": dict(native or {}),
         "workers": workers,
+        "executor": executor,
+        "nodes": list(nodes),
         "cpu": cpu_name(),
         "architecture": platform.machine(),
         "system": platform.platform(),

@@ -16,6 +16,7 @@ from command_line.flags import (
     protocol_from,
 )
 from command_line.parser import Parser, positive_int, user_path
+from threshold_search.executor import DEADLINE_SECONDS
 from threshold_search.models import MODELS, find_spec
 from threshold_search.plan import (
     Configuration,
@@ -24,7 +25,7 @@ from threshold_search.plan import (
     published_configurations,
 )
 from threshold_search.results_folder import DEFAULT_FOLDER
-from threshold_search.run import Finished, run_searches
+from threshold_search.run import EXECUTORS, Finished, run_searches
 from threshold_search.searches import Search
 from training.errors import UserError
 from training.spec import ModelSpec
@@ -81,6 +82,9 @@ def run_as_asked(
             device=args.device,
             workers=args.workers,
             notes=label_notes(wanted),
+            executor=args.executor,
+            ray_address=args.ray_address,
+            deadline=args.deadline,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -127,6 +131,22 @@ def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -
         type=positive_int,
         metavar="N",
         help="processes, one thread each (default: one per usable CPU, one in all on a GPU)",
+    )
+    parser.add_argument(
+        "--executor", choices=tuple(EXECUTORS), default="local", help="what starts the processes"
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a Ray cluster (auto, HOST:PORT) that this machine is part of "
+        "(default: one on this machine, for this search)",
+    )
+    parser.add_argument(
+        "--deadline",
+        type=positive_int,
+        metavar="SECONDS",
+        default=int(DEADLINE_SECONDS),
+        help="a job that takes longer is taken for lost, and starts again twice",
     )
     parser.add_argument(
         "--results-dir",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,6 +58,26 @@ class Trial(Search):
         return TrialState(self)
 
 
+@dataclass(frozen=True)
+class Rest:
+    """What a search asks for after its current probe, as a value that a worker can be sent."""
+
+    search: Search
+    verdicts: tuple[bool, ...]  # so far, without the current probe's
+
+    def __call__(self, outcomes: Sequence[Outcome]) -> Probe | None:
+        """Return the probe after those with ``outcomes``, or None where the search ends."""
+        s = self.search
+        sizes = search_sizes(s.limit)
+        size = next(sizes)
+        try:
+            for verdict in (*self.verdicts, *(outcome.memorized for outcome in outcomes)):
+                size = sizes.send(verdict)
+        except StopIteration:
+            return None
+        return Probe(s.architecture, s.protocol, s.seed, s.repeat, size, s.attempt)
+
+
 class SearchState:
     """A search in progress: the verdicts so far and the size it waits for."""
 
@@ -96,6 +116,11 @@ class SearchState:
         if self._failure is None:
             return f"at least {self._success}, " if self._success else ""
         return f"{self._success} to {self._failure - 1}, "
+
+    @property
+    def rest(self) -> Rest | None:
+        """What comes after the probe that the search waits for."""
+        return Rest(self.search, tuple(outcome.memorized for outcome in self._outcomes))
 
     @property
     def is_waiting(self) -> bool:
@@ -150,6 +175,10 @@ class TrialState(SearchState):
     def advance(self, outcome_of: Callable[[Probe], Outcome | None]) -> None:
         """Take the outcome if it is known."""
         self.outcome = outcome_of(self.probe)
+
+    @property
+    def rest(self) -> None:
+        """Nothing: a trial is one probe."""
 
     @property
     def is_waiting(self) -> bool:

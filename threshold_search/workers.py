@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from command_line.interrupts import ENDING, interrupts_held_back
-from engines.native.build import source_hash
-from threshold_search.executor import run_job, start_worker
+from engines.cpu import cpu_name
+from threshold_search.executor import DEADLINE_SECONDS, NextProbe, run_job, start_worker
+from threshold_search.jobs import Jobs
+from threshold_search.software import Software, own_software
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 # Fork would copy the locks of torch's thread pool in whatever state they are.
 _CONTEXT = multiprocessing.get_context("spawn")
-LOSSES_ALLOWED = 3
 EXIT_SECONDS = 1.0
 OOM_SCORE = "100"  # counts as if it used a tenth more of the machine's memory
 CALLED_DURING_IMPORT = 78  # exit status of a worker: its import of the caller's script searches
@@ -41,7 +42,7 @@ NO_GUARD = (
 )
 
 
-def _serve(connection: Connection, engines: Mapping[Architecture, Engine], sources: str) -> None:
+def _serve(connection: Connection, software: Software) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
     for number in ENDING:  # the driver, which gets them too, ends its workers
         signal.signal(number, signal.SIG_IGN)
@@ -49,13 +50,19 @@ def _serve(connection: Connection, engines: Mapping[Architecture, Engine], sourc
     # When memory runs out, the kernel should kill this process rather than the driver.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
-    refusal = start_worker(sources)
+    refusal = start_worker()
+    # One that starts late may find the project updated meanwhile.
+    if refusal is None and (difference := own_software().difference(software)):
+        refusal = UserError(
+            f"the project has changed since the search began ({difference}); start it again "
+            "(every finished probe is kept)"
+        )
     while True:
         try:
-            job = connection.recv()
+            engine, job = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(refusal or run_job(engines, job))
+        connection.send(refusal or run_job(engine, job))
 
 
 def _exit_with_driver() -> None:
@@ -67,6 +74,8 @@ def _exit_with_driver() -> None:
 
 
 def _how_it_ended(worker: _Worker) -> str:
+    if worker.is_late:
+        return "took longer than --deadline"
     code = worker.process.exitcode
     if code == -signal.SIGKILL:
         return "killed: out of memory?"
@@ -78,25 +87,37 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     connection: Connection
     job: list[Probe] = field(default_factory=list)  # empty while it is idle
+    until: float = 0.0  # when the job's deadline is, by time.monotonic
+    is_late: bool = False
 
 
 class Workers:
     """``count`` processes that train probes; a context manager that ends them at once on exit."""
 
-    def __init__(self, count: int, engines: Mapping[Architecture, Engine]) -> None:
-        """Take the engine of every architecture: no worker chooses for itself."""
-        self._count, self._engines = count, engines
-        self._sources = source_hash()
+    def __init__(
+        self,
+        count: int,
+        engines: Mapping[Architecture, Engine],
+        deadline: float = DEADLINE_SECONDS,
+    ) -> None:
+        """Take the engine of every architecture: no worker chooses for itself.
+
+        A job that takes more than ``deadline`` seconds is taken for lost.
+        """
+        self._count, self._engines, self._deadline = count, engines, deadline
+        self._software = own_software()
         self._workers: list[_Worker] = []
-        self._losses: Counter[Probe] = Counter()  # by the first probe of a job
-        self._ended: list[tuple[Probe, Outcome | OutOfMemory]] = []
-        self._failure: Exception | None = None  # to be raised once what ended has been handed over
+        self._jobs = Jobs()
 
     def __enter__(self) -> Self:
         """Start nothing yet: a process starts with the first job it gets."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
         """Kill the processes; what they were training is lost."""
         for worker in self._workers:
             worker.process.kill()
@@ -110,31 +131,43 @@ class Workers:
         """Whether a job could start now."""
         return sum(bool(w.job) for w in self._workers) < self._count
 
-    def largest_job(self, architecture: Architecture) -> int:
-        """Return how many probes of ``architecture`` make a job at most."""
-        return self._engines[architecture].largest_job
+    @property
+    def has_spare(self) -> bool:
+        """The same: no job stands behind another one."""
+        return self.has_idle
 
     @property
     def running(self) -> list[Probe]:
         """The probes being trained."""
-        ended = [probe for probe, _ in self._ended]
-        return ended + [probe for w in self._workers for probe in w.job]
+        return self._jobs.ended + [probe for w in self._workers for probe in w.job]
 
-    def submit(self, job: list[Probe]) -> None:
-        """Hand ``job``, probes of one architecture and protocol, to an idle worker."""
+    def nodes(self) -> list[dict[str, object]]:
+        """Return this machine alone."""
+        return [{"cpu": cpu_name(), "jobs": self._count}]
+
+    def largest_job(self, architecture: Architecture) -> int:
+        """Return how many probes of ``architecture`` make a job at most."""
+        return self._engines[architecture].largest_job
+
+    def submit(self, job: list[Probe], then: NextProbe | None = None) -> None:
+        """Hand ``job`` to an idle worker. What comes ``then`` is as cheap as another job."""
         worker = next((w for w in self._workers if not w.job), None)
         if worker is None:
             worker = self._start()
-        worker.job = job
+        worker.job, worker.until = job, time.monotonic() + self._deadline
         try:
-            worker.connection.send(job)
+            worker.connection.send((self._engines[job[0].architecture], job))
         except OSError:
             self._replace(worker)
+
+    def cancel(self, probe: Probe) -> None:
+        """Kill the worker that trains ``probe``."""
+        for worker in [w for w in self._workers if probe in w.job]:
+            self._remove(worker)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """See :class:`~threshold_search.executor.Executor`."""
         by_connection: dict[object, _Worker] = {w.connection: w for w in self._workers if w.job}
-        failure: Exception | None = None
         for connection in wait([w.connection for w in by_connection.values()], timeout):
             worker = by_connection[connection]
             try:
@@ -143,24 +176,18 @@ class Workers:
                 self._replace(worker)
                 continue
             job, worker.job = worker.job, []
-            if isinstance(answer, OutOfMemory):
-                self._ended += [(probe, answer) for probe in job]
-            elif isinstance(answer, list):
-                self._ended += zip(job, answer, strict=True)
-            else:  # raised after the others' answers were taken: they stay for the next call
-                is_users = isinstance(answer, UserError)
-                failure = answer if is_users else RuntimeError(f"{job} failed:\n{answer}")
-        self._failure = self._failure or failure
-        if self._failure is not None and not self._ended:
-            raise self._failure
-        ended, self._ended = self._ended, []
-        return ended
+            self._jobs.take(job, answer)
+        now = time.monotonic()
+        for worker in [w for w in self._workers if w.job and w.until < now]:
+            worker.is_late = True
+            self._replace(worker)
+        return self._jobs.hand_over()
 
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
             target=_serve,
-            args=(theirs, self._engines, self._sources),
+            args=(theirs, self._software),
             daemon=True,
         )
         worker = _Worker(process, ours)
@@ -175,20 +202,16 @@ class Workers:
 
     def _replace(self, dead: _Worker) -> None:
         """Give a dead worker's job to a new one."""
-        probe = dead.job[0]
-        dead.process.join(EXIT_SECONDS)  # it may still be on its way out, to its own exit status
-        dead.process.kill()
-        dead.process.join()
-        dead.connection.close()
-        self._workers.remove(dead)
+        if not dead.is_late:  # it may still be on its way out, to its own exit status
+            dead.process.join(EXIT_SECONDS)
+        self._remove(dead)
         if dead.process.exitcode == CALLED_DURING_IMPORT:
             raise UserError(NO_GUARD) from None
-        self._losses[probe] += 1
-        if self._losses[probe] >= LOSSES_ALLOWED:
-            error = OutOfMemory(
-                f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.spec.name} "
-                f"{probe.architecture.name} on {probe.n} sequences ({_how_it_ended(dead)})"
-            )
-            self._ended += [(probe, error) for probe in dead.job]
-        else:
+        if not self._jobs.is_lost_for_good(dead.job, _how_it_ended(dead)):
             self.submit(dead.job)
+
+    def _remove(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
+        self._workers.remove(worker)

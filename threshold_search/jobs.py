@@ -1,0 +1,60 @@
+"""What executors keep of their jobs: what has ended, what was lost how often. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from threshold_search.executor import Answer
+from training.errors import OutOfMemory, UserError
+from training.probe_types import Outcome, Probe
+
+LOSSES_ALLOWED = 3
+
+
+class Jobs:
+    """Between an executor's workers and what it returns from ``wait``."""
+
+    def __init__(self) -> None:
+        self._ended: list[tuple[Probe, Outcome | OutOfMemory]] = []
+        self._failure: Exception | None = None  # to be raised once what ended has been handed over
+        self._losses: Counter[Probe] = Counter()  # by the first probe of a job
+
+    @property
+    def ended(self) -> list[Probe]:
+        """The probes that :meth:`hand_over` will return."""
+        return [probe for probe, _ in self._ended]
+
+    def take(self, job: Sequence[Probe], answer: Answer) -> None:
+        """Take a worker's answer to ``job``."""
+        if isinstance(answer, OutOfMemory):
+            self._ended += [(probe, answer) for probe in job]
+        elif isinstance(answer, list):
+            self._ended += answer
+        elif isinstance(answer, UserError):
+            self._failure = self._failure or answer
+        else:
+            self._failure = self._failure or RuntimeError(f"{job} failed:\n{answer}")
+
+    def is_lost_for_good(self, job: Sequence[Probe], how: str) -> bool:
+        """Count a loss of ``job``; after too many its probes end, without outcomes.
+
+        ``how`` it was lost is for the message. Otherwise the executor has to submit it again.
+        """
+        probe = job[0]
+        self._losses[probe] += 1
+        if self._losses[probe] < LOSSES_ALLOWED:
+            return False
+        error = OutOfMemory(
+            f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.spec.name} "
+            f"{probe.architecture.name} on {probe.n} sequences ({how})"
+        )
+        self._ended += [(probe, error) for probe in job]
+        return True
+
+    def hand_over(self) -> list[tuple[Probe, Outcome | OutOfMemory]]:
+        """Return what has ended since the last call; raise a failure once nothing has."""
+        if self._failure is not None and not self._ended:
+            raise self._failure
+        ended, self._ended = self._ended, []
+        return ended
