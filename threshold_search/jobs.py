@@ -36,17 +36,19 @@ class Jobs:
         else:
             self._failure = self._failure or RuntimeError(f"{job} failed:\n{answer}")
 
-    def is_lost_for_good(self, job: Sequence[Probe], how: str) -> bool:
-        """Count a loss of ``job``; after too many its probes end, without outcomes.
+    def is_lost_for_good(
+        self, job: Sequence[Probe], how: str, allowed: int = LOSSES_ALLOWED
+    ) -> bool:
+        """Count a loss of ``job``; when it is one of ``allowed`` its probes end, without outcomes.
 
         ``how`` it was lost is for the message. Otherwise the executor has to submit it again.
         """
         probe = job[0]
         self._losses[probe] += 1
-        if self._losses[probe] < LOSSES_ALLOWED:
+        if self._losses[probe] < allowed:
             return False
         error = OutOfMemory(
-            f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.spec.name} "
+            f"a worker died {self._losses[probe]} times training {probe.architecture.spec.name} "
             f"{probe.architecture.name} on {probe.n} sequences ({how})"
         )
         self._ended += [(probe, error) for probe in job]

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from command_line.interrupts import ENDING
 from engines.cpu import cpu_name
 from threshold_search.executor import DEADLINE_SECONDS, Answer, NextProbe, run_job, start_worker
-from threshold_search.jobs import Jobs
+from threshold_search.jobs import LOSSES_ALLOWED, Jobs
 from threshold_search.software import Software, own_software
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
@@ -35,12 +36,19 @@ if TYPE_CHECKING:
 
 NO_RAY = "--executor ray needs Ray, which is not installed: pip install '.[ray]'"
 IN_FLIGHT = 2  # jobs per CPU or GPU: the next one is there when one ends
+NODE_LOSSES_ALLOWED = 10
 NODES_SECONDS = 1.0  # how old the list of the nodes may be
+CONNECT_SECONDS = 10.0
 GREETING_SECONDS = 120.0  # a node that has not answered by then is left out
 STORE_BYTES = 80 * 2**20  # nothing large is stored, and it is the least that Ray takes
 LOOPBACK = "127.0.0.1"
-# Before Ray is imported. The second keeps its servers on the loopback interface, on Linux too.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Before Ray is imported: nothing is reported anywhere, no log of Ray's gets on our standard output,
+# and its servers stay on the loopback interface, on Linux too.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+}
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -109,6 +117,7 @@ class RayWorkers:
         self._resource = "GPU" if on_gpu else "CPU"
         self._software = own_software()
         self._ray: Any = None  # the module, once it is needed
+        self._is_connected_here = False  # or by whoever uses this class in a program of theirs
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._nodes: dict[str, dict[str, Any]] = {}  # what has answered and may train, by Ray's id
         self._refused: dict[str, str] = {}  # why not, by Ray's id
@@ -127,10 +136,13 @@ class RayWorkers:
 
     def close(self) -> None:
         """Leave the cluster, or end it if it is ours; what is being trained is lost."""
+        for reference in self._flights:
+            self._ray.cancel(reference, force=True)
         self._flights.clear()
-        if self._ray is not None:
+        if self._is_connected_here:
             self._ray.shutdown()
-            self._ray = None
+            self._is_connected_here = False
+        self._ray = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -204,7 +216,9 @@ class RayWorkers:
             reason = str(error).strip().splitlines()[-1]
             self._jobs.take(flight.job, UserError(f"a node cannot run the project: {reason}"))
         except errors.RayError as error:
-            self._lose(flight, type(error).__name__)
+            is_nodes = isinstance(error, errors.NodeDiedError)  # seldom the job's fault
+            allowed = NODE_LOSSES_ALLOWED if is_nodes else LOSSES_ALLOWED
+            self._lose(flight, type(error).__name__, allowed)
         else:
             if reply.difference:
                 self._refuse(reply.node, reply.difference)
@@ -212,8 +226,8 @@ class RayWorkers:
             elif reply.answer is not None:
                 self._jobs.take(flight.job, reply.answer)
 
-    def _lose(self, flight: _Flight, how: str) -> None:
-        if not self._jobs.is_lost_for_good(flight.job, how):
+    def _lose(self, flight: _Flight, how: str, allowed: int = LOSSES_ALLOWED) -> None:
+        if not self._jobs.is_lost_for_good(flight.job, how, allowed):
             self.submit(flight.job, flight.then)
 
     def _end_late(self) -> None:
@@ -233,9 +247,14 @@ class RayWorkers:
     # The cluster.
 
     def _start(self) -> None:
-        """Connect to the cluster, or start one; ask its nodes who they are."""
+        """Connect to the cluster, or start one; ask its nodes who they are.
+
+        A program that is connected already, a notebook say, stays so.
+        """
         if self._ray is not None:
             return
+        if self._address not in (None, "auto"):
+            _require_answer(self._address or "")
         is_here = self._address is None or _is_loopback(self._address)
         for name, value in (QUIET | ON_LOOPBACK if is_here else QUIET).items():
             os.environ.setdefault(name, value)
@@ -245,9 +264,13 @@ class RayWorkers:
             except ImportError:
                 raise UserError(NO_RAY) from None
             self._ray = ray
+            if ray.is_initialized():
+                self._look_at_nodes()
+                return
+            self._is_connected_here = True
             try:
                 ray.init(**self._arguments(), log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            except Exception as error:  # Ray raises plain ones too, of a start that takes too long
                 reason = str(error).strip().partition("\n")[0]
                 raise UserError(f"Ray at {self._address or 'this machine'}: {reason}") from None
         self._look_at_nodes()
@@ -316,6 +339,18 @@ class RayWorkers:
                 f"{difference}",
                 file=sys.stderr,
             )
+
+
+def _require_answer(address: str) -> None:
+    """Raise UserError where nothing listens: Ray would try for many minutes, and say a lot."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except ValueError:
+        raise UserError(f"--ray-address must be auto or HOST:PORT, got {address!r}") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"no Ray cluster answers at {address}: {reason}") from None
 
 
 def _is_loopback(address: str) -> bool:

@@ -1,0 +1,83 @@
+"""A Ray cluster of two nodes on the loopback interface, for benchmarks and tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import machine  # noqa: F401
+
+from threshold_search.ray_workers import LOOPBACK, ON_LOOPBACK, QUIET, STORE_BYTES
+
+ATTEMPTS = 4
+NODE = {"node_ip_address": LOOPBACK, "num_cpus": 1, "object_store_memory": STORE_BYTES}
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Start a cluster; yield its address and what kills its second node and starts another.
+
+    All that Ray leaves on disk is in a temporary folder.
+    """
+    with started_cluster() as cluster:
+        nodes = [add_node(cluster)]
+
+        def kill_a_node() -> None:
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+            nodes.append(add_node(cluster))
+
+        yield cluster.address, kill_a_node
+
+
+def add_node(cluster: Any, **options: Any) -> Any:
+    """Add a node of one CPU to a cluster and return it."""
+    return patiently(lambda: cluster.add_node(**NODE, **free_ports(), **options))
+
+
+def free_ports() -> dict[str, int]:
+    """Return ports for a node's agents; a node that need not learn them starts at once."""
+    names = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    with contextlib.ExitStack() as stack:
+        ports = {}
+        for name in names:
+            server = stack.enter_context(socket.create_server((LOOPBACK, 0)))
+            ports[name] = server.getsockname()[1]
+        return ports
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Return what ``start`` does: Ray gives up after 30 seconds, which a busy machine may need."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(Exception):  # a plain one
+            return start()
+    return start()
+
+
+@contextlib.contextmanager
+def started_cluster() -> Iterator[Any]:
+    """Start a cluster of one node, a ``ray.cluster_utils.Cluster``, and end it."""
+    os.environ.update(QUIET | ON_LOOPBACK)
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder  # of this process and of what it starts
+        from ray.cluster_utils import Cluster
+
+        cluster = patiently(
+            lambda: Cluster(
+                initialize_head=True,
+                head_node_args={
+                    **NODE,
+                    **free_ports(),
+                    "include_dashboard": False,
+                    "no_monitor": True,
+                },
+            )
+        )
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+            del os.environ["RAY_TMPDIR"]

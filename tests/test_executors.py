@@ -1,0 +1,278 @@
+"""What every executor must do, asked of each of them: processes here, and Ray on a real cluster.
+
+The Ray half runs where Ray is installed, on one cluster on the loopback interface.
+"""
+
+import dataclasses
+import importlib.util
+import time
+
+import pytest
+from faulty_engine import FaultyEngine, outcome_of
+from scripts import results_without_seconds
+
+from engines.engine import choose_engine
+from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, architecture_for_budget
+from threshold_search.driver import drive
+from threshold_search.plan import searches
+from threshold_search.ray_workers import RayWorkers
+from threshold_search.results_folder import ResultsFolder
+from threshold_search.searches import Rest
+from threshold_search.workers import Workers
+from training.errors import OutOfMemory, UserError
+from training.probe_types import Probe
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+MLP = MLPArchitecture(4, 1)
+PAPER = SPEC.protocol()
+ENOUGH_SECONDS = 100  # for whatever has to happen on a busy machine
+
+
+def probe_of(n, repeat=0):
+    return Probe(MLP, PAPER, 0, repeat, n)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of one node, to which this process is connected, as a notebook may be."""
+    if not HAS_RAY:
+        pytest.skip("needs Ray")
+    from faults_cluster import started_cluster
+
+    with started_cluster() as started:
+        import ray
+
+        ray.init(address=started.address, log_to_driver=False)
+        yield started
+        ray.shutdown()
+
+
+@pytest.fixture(params=["local", "ray"])
+def executor_of(request):
+    """A function from an engine, or engines by architecture, to an executor of one worker."""
+    if request.param == "local":
+        return lambda engines, **options: Workers(1, engines, **options)
+    cluster = request.getfixturevalue("cluster")
+    return lambda engines, **options: RayWorkers(None, engines, address=cluster.address, **options)
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """A function from a fault to an engine that has it."""
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    return lambda fault="", times=0: FaultyEngine(folder=str(folder), fault=fault, times=times)
+
+
+def outcomes(executor, count, seconds=ENOUGH_SECONDS):
+    """Wait for ``count`` probes; return what became of them."""
+    found, until = [], time.monotonic() + seconds
+    while len(found) < count:
+        assert time.monotonic() < until, found
+        found += executor.wait(1.0)
+    return found
+
+
+def wait_for_jobs(engine, count):
+    until = time.monotonic() + ENOUGH_SECONDS
+    while len(jobs := engine.jobs()) < count or not all(jobs):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return jobs
+
+
+def is_running(process):
+    """Whether a process is there and no zombie."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_outcomes_are_those_of_this_process(executor_of):
+    engine = choose_engine("fast", "cpu", MLP)
+    probes = [probe_of(n, repeat) for n in (2, 30) for repeat in (0, 1)]
+    with executor_of({MLP: engine}) as executor:
+        assert executor.has_spare and not executor.running
+        waiting, found = list(probes), {}
+        while waiting or executor.running:
+            while waiting and executor.has_idle:
+                executor.submit([waiting.pop()])
+            assert not executor.has_spare
+            found.update(executor.wait(1.0))
+        assert executor.has_spare
+    for probe in probes:
+        [(expected, _)] = engine.train([probe])
+        assert dataclasses.replace(found[probe], seconds=expected.seconds) == expected
+
+
+def test_the_job_of_a_dead_worker_starts_again(executor_of, faulty):
+    engine = faulty("dies", 2)
+    with executor_of({MLP: engine}) as executor:
+        executor.submit([probe_of(3)])
+        assert executor.running == [probe_of(3)]
+        assert outcomes(executor, 1) == [(probe_of(3), outcome_of(probe_of(3)))]
+        assert not executor.running
+    assert [n for _, n in engine.jobs()] == [3, 3, 3]
+
+
+def test_a_job_that_always_kills_its_worker_is_given_up(executor_of, faulty):
+    engine = faulty("dies", 99)
+    with executor_of({MLP: engine}) as executor:
+        executor.submit([probe_of(3)])
+        [(probe, error)] = outcomes(executor, 1)
+        assert probe == probe_of(3) and isinstance(error, OutOfMemory)
+        assert "a worker died 3 times training mlp 4x1 on 3 sequences" in str(error)
+    assert len(engine.jobs()) == 3
+
+
+def test_a_job_beyond_its_deadline_starts_again(executor_of, faulty):
+    engine = faulty("hangs", 1)
+    with executor_of({MLP: engine}, deadline=8.0) as executor:
+        executor.submit([probe_of(3)])
+        assert outcomes(executor, 1) == [(probe_of(3), outcome_of(probe_of(3)))]
+    (first, _), (second, _) = engine.jobs()
+    assert first != second
+
+
+def test_a_cancelled_job_comes_out_no_more(executor_of, faulty):
+    engine = faulty("hangs", 1)
+    with executor_of({MLP: engine}) as executor:
+        executor.submit([probe_of(3)])
+        [(process, _)] = wait_for_jobs(engine, 1)
+        executor.cancel(probe_of(3))
+        executor.cancel(probe_of(99))  # there is none
+        assert not executor.running
+        executor.submit([probe_of(30)])
+        assert outcomes(executor, 1) == [(probe_of(30), outcome_of(probe_of(30)))]
+        assert not is_running(process)
+
+
+def test_close_ends_what_is_being_trained(executor_of, faulty):
+    engine = faulty("hangs", 1)
+    with executor_of({MLP: engine}) as executor:
+        executor.submit([probe_of(3)])
+        [(process, _)] = wait_for_jobs(engine, 1)
+        assert is_running(process)
+    until = time.monotonic() + ENOUGH_SECONDS
+    while is_running(process):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [("refuses", UserError, "not this one"), ("is a mistake", RuntimeError, "ZeroDivisionError")],
+)
+def test_what_a_job_raises(executor_of, faulty, fault, error, words):
+    with executor_of({MLP: faulty(fault, 1)}) as executor:
+        executor.submit([probe_of(3)])
+        with pytest.raises(error, match=words):
+            outcomes(executor, 1)
+
+
+def test_a_job_without_memory_has_no_outcome(executor_of, faulty):
+    with executor_of({MLP: faulty("has no memory", 1)}) as executor:
+        executor.submit([probe_of(3)])
+        [(_, error)] = outcomes(executor, 1)
+        assert isinstance(error, OutOfMemory) and "not enough memory" in str(error)
+
+
+def test_what_comes_then_is_right_whoever_trains_it(executor_of, faulty):
+    """An executor may go on with the search of a quick probe, or leave that to the driver."""
+    engine = faulty()
+    (search,) = searches([(MLP, PAPER, 1)], repeats=1)
+    sizes = [2, 4, 8, 16, 32, 24, 20, 22, 21]  # the published search, with a threshold of 20
+    with executor_of({MLP: engine}) as executor:
+        executor.submit([probe_of(2)], Rest(search, ()))
+        found = outcomes(executor, 1)
+        jobs = engine.jobs()
+    assert found == [(probe_of(n), outcome_of(probe_of(n))) for n in sizes[: len(found)]]
+    assert [n for _, n in jobs] == sizes[: len(found)]
+    assert len(found) in (1, len(sizes))
+
+
+def quick_search(executor_of, folder):
+    """Run a search of some hundred probes of milliseconds to a second; return its CSV."""
+    architectures = [architecture_for_budget(10_000, depth) for depth in (2, 3)]
+    wanted = searches([(a, PAPER, 10_000) for a in architectures], repeats=3)
+    engines = {a: choose_engine("fast", "cpu", a) for a in architectures}
+    with ResultsFolder(folder, [SPEC]) as results, executor_of(engines) as executor:
+        drive(wanted, results, executor)
+    return results_without_seconds(folder / "mlp_results.csv")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The results CSV of the local executor."""
+    return quick_search(lambda engines: Workers(2, engines), tmp_path_factory.mktemp("local"))
+
+
+@pytest.mark.parametrize("rows_before", [1, 20])
+def test_a_node_dies_in_mid_search(cluster, expected, tmp_path, rows_before):
+    """No probe is lost but those in flight: the rows that were there stay, none is there twice."""
+    from faults_cluster import add_node
+
+    node, log = add_node(cluster), tmp_path / "mlp_probes.csv"
+    before = []
+
+    class DyingNode(RayWorkers):
+        def wait(self, timeout):
+            ended = super().wait(timeout)
+            if not before and log.exists() and log.read_text().count("\n") > rows_before:
+                assert len(self.nodes()) == 2
+                before.extend(log.read_text().splitlines())
+                cluster.remove_node(node, allow_graceful=False)
+            return ended
+
+    found = quick_search(lambda e: DyingNode(None, e, address=cluster.address), tmp_path)
+    assert found == expected
+    rows = log.read_text().splitlines()
+    assert before and rows[: len(before)] == before
+    identities = [row.split(",")[:9] for row in rows]
+    assert len({*map(tuple, identities)}) == len(rows)
+
+
+def test_a_node_with_another_engine_is_left_out(cluster, expected, tmp_path, capsys):
+    from faults_cluster import add_node
+
+    node = add_node(cluster, env_vars={"MEMORIZATION_NO_ENGINE": "1"})
+    try:
+        found = quick_search(lambda e: RayWorkers(None, e, address=cluster.address), tmp_path)
+    finally:
+        cluster.remove_node(node)
+    assert found == expected
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == ("note: node 127.0.0.1 is left out, its bits could differ: no compiled engine")
+
+
+def test_a_cluster_of_another_version_is_refused(cluster, faulty):
+    with RayWorkers(None, {MLP: faulty()}, address=cluster.address) as executor:
+        executor._software = dataclasses.replace(executor._software, version="0.0.1")
+        with pytest.raises(UserError, match=r"no node .* version .* instead of 0\.0\.1"):
+            executor.submit([probe_of(3)])
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("nonsense", "must be auto or HOST:PORT, got 'nonsense'"),
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
+    ],
+)
+def test_an_address_without_a_cluster(address, words, faulty):
+    with (
+        RayWorkers(None, {MLP: faulty()}, address=address) as executor,
+        pytest.raises(UserError, match=words),
+    ):
+        executor.submit([probe_of(3)])
+
+
+def test_without_ray_the_flag_says_what_to_install(faulty, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with (
+        RayWorkers(1, {MLP: faulty()}) as executor,
+        pytest.raises(UserError, match="needs Ray, which is not installed: pip install"),
+    ):
+        executor.submit([probe_of(3)])
