@@ -69,8 +69,8 @@ lock: .venv/installed
 	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-for-tests: requirements-test.txt .venv/installed
-	$(BIN)/pip install --disable-pip-version-check -r requirements-test.txt
+.venv/installed-for-tests: requirements-test.txt requirements-ray.txt .venv/installed
+	$(BIN)/pip install --disable-pip-version-check -r requirements-test.txt -r requirements-ray.txt
 	touch $@
 
 .venv/installed-for-docs: requirements-docs.txt .venv/installed

@@ -63,8 +63,8 @@ class Row:
 
     def values(self) -> dict[str, object]:
         """Return the row as the CSV has it."""
-        facts = {**vars(self)}
-        lost = facts.pop("lost")
+        lost = self.lost
+        facts = {name: value for name, value in vars(self).items() if name != "lost"}
         return {
             **facts,
             "lost_largest": max(lost, default=0),
@@ -180,7 +180,6 @@ class Faults:
 
     def row(self, fault: str) -> Row:
         """Return an empty row."""
-        print(f"{self.executor}: {fault}", file=sys.stderr)
         return Row(fault, self.executor, self.in_flight)
 
     def driver_kills(self, count: int) -> Row:
@@ -344,8 +343,8 @@ def main() -> None:
             rows += ray_rows(Path(folder))
     if only is None:
         report([row.values() for row in rows], "faults")
-    for row in rows:
-        print(row.values())
+    else:
+        print(*(row.values() for row in rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import machine  # noqa: F401
 
-from threshold_search.ray_workers import LOOPBACK, ON_LOOPBACK, QUIET, STORE_BYTES
+from threshold_search.ray_connection import LOOPBACK, ON_LOOPBACK, QUIET
+from threshold_search.ray_workers import STORE_BYTES
 
 ATTEMPTS = 4
 NODE = {"node_ip_address": LOOPBACK, "num_cpus": 1, "object_store_memory": STORE_BYTES}
@@ -35,18 +35,7 @@ def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
 
 def add_node(cluster: Any, **options: Any) -> Any:
     """Add a node of one CPU to a cluster and return it."""
-    return patiently(lambda: cluster.add_node(**NODE, **free_ports(), **options))
-
-
-def free_ports() -> dict[str, int]:
-    """Return ports for a node's agents; a node that need not learn them starts at once."""
-    names = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
-    with contextlib.ExitStack() as stack:
-        ports = {}
-        for name in names:
-            server = stack.enter_context(socket.create_server((LOOPBACK, 0)))
-            ports[name] = server.getsockname()[1]
-        return ports
+    return patiently(lambda: cluster.add_node(**NODE, **options))
 
 
 def patiently(start: Callable[[], Any]) -> Any:
@@ -70,7 +59,6 @@ def started_cluster() -> Iterator[Any]:
                 initialize_head=True,
                 head_node_args={
                     **NODE,
-                    **free_ports(),
                     "include_dashboard": False,
                     "no_monitor": True,
                 },

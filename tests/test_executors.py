@@ -15,6 +15,7 @@ from engines.engine import choose_engine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, architecture_for_budget
 from threshold_search.driver import drive
 from threshold_search.plan import searches
+from threshold_search.ray_connection import options_of_every_driver
 from threshold_search.ray_workers import RayWorkers
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.searches import Rest
@@ -42,7 +43,7 @@ def cluster():
     with started_cluster() as started:
         import ray
 
-        ray.init(address=started.address, log_to_driver=False)
+        ray.init(address=started.address, **options_of_every_driver())
         yield started
         ray.shutdown()
 

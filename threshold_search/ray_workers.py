@@ -8,24 +8,27 @@ extra, imported when the first job starts. Imports no torch.
 from __future__ import annotations
 
 import functools
-import ipaddress
-import logging
 import math
 import os
-import signal
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from command_line.interrupts import ENDING
 from engines.cpu import cpu_name
 from threshold_search.executor import DEADLINE_SECONDS, Answer, NextProbe, run_job, start_worker
 from threshold_search.jobs import LOSSES_ALLOWED, Jobs
+from threshold_search.ray_connection import (
+    LOOPBACK,
+    ON_LOOPBACK,
+    QUIET,
+    is_loopback,
+    options_of_every_driver,
+    own_handlers,
+    require_answer,
+)
 from threshold_search.software import Software, own_software
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
@@ -38,18 +41,8 @@ NO_RAY = "--executor ray needs Ray, which is not installed: pip install '.[ray]'
 IN_FLIGHT = 2  # jobs per CPU or GPU: the next one is there when one ends
 NODE_LOSSES_ALLOWED = 10
 NODES_SECONDS = 1.0  # how old the list of the nodes may be
-CONNECT_SECONDS = 10.0
 GREETING_SECONDS = 120.0  # a node that has not answered by then is left out
 STORE_BYTES = 80 * 2**20  # nothing large is stored, and it is the least that Ray takes
-LOOPBACK = "127.0.0.1"
-# Before Ray is imported: nothing is reported anywhere, no log of Ray's gets on our standard output,
-# and its servers stay on the loopback interface, on Linux too.
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
-}
-ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
@@ -254,11 +247,11 @@ class RayWorkers:
         if self._ray is not None:
             return
         if self._address not in (None, "auto"):
-            _require_answer(self._address or "")
-        is_here = self._address is None or _is_loopback(self._address)
+            require_answer(self._address or "")
+        is_here = self._address is None or is_loopback(self._address)
         for name, value in (QUIET | ON_LOOPBACK if is_here else QUIET).items():
             os.environ.setdefault(name, value)
-        with _own_handlers():
+        with own_handlers():
             try:
                 import ray
             except ImportError:
@@ -269,7 +262,7 @@ class RayWorkers:
                 return
             self._is_connected_here = True
             try:
-                ray.init(**self._arguments(), log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(**self._arguments(), **options_of_every_driver())
             except Exception as error:  # Ray raises plain ones too, of a start that takes too long
                 reason = str(error).strip().partition("\n")[0]
                 raise UserError(f"Ray at {self._address or 'this machine'}: {reason}") from None
@@ -339,37 +332,3 @@ class RayWorkers:
                 f"{difference}",
                 file=sys.stderr,
             )
-
-
-def _require_answer(address: str) -> None:
-    """Raise UserError where nothing listens: Ray would try for many minutes, and say a lot."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except ValueError:
-        raise UserError(f"--ray-address must be auto or HOST:PORT, got {address!r}") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"no Ray cluster answers at {address}: {reason}") from None
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0] or address
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-@contextmanager
-def _own_handlers() -> Iterator[None]:
-    """Undo what Ray does to this process: SIGTERM, and what tracebacks are printed by."""
-    handlers = {number: signal.getsignal(number) for number in ENDING}
-    hook = sys.excepthook
-    try:
-        yield
-    finally:
-        sys.excepthook = hook
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is not handler:
-                signal.signal(number, handler)

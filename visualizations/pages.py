@@ -48,6 +48,9 @@ PAGES = (
     "docs/tour.md",
     "docs/replication.md",
     "docs/theory.md",
+    "docs/replication.md",
+    "docs/theory.md",
+    "docs/reliability.md",
 )
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
 HEADINGS = (
@@ -141,6 +144,24 @@ def most_bits_table() -> str:
     return markdown(headings, rows)
 
 
+def faults_table() -> str:
+    """What the injected faults cost, by kind and executor."""
+    table = pd.read_csv(DEFAULT_FOLDER / "benchmarks" / "faults.csv")
+    rows = []
+    for row in table.to_dict("records"):
+        lost = f"{row['lost_largest']} ({row['lost_mean']:.2f})"
+        equal = f"{row['results_equal']} of {row['searches']}"
+        counts = (row[name] for name in ("rows_missing", "trained_again", "left_running"))
+        rows.append(
+            [row["fault"], row["executor"], row["faults"], row["in_flight"], lost, *counts, equal]
+        )
+    headings = [
+        *("fault", "executor", "faults", "in flight at most", "lost at most (mean)"),
+        *("logged rows lost", "trained twice", "left running", "results equal"),
+    ]
+    return markdown(headings, rows)
+
+
 def _published_rows() -> pd.DataFrame:
     return every_published_row().assign(table=published()["table"])  # in the same order
 
@@ -181,6 +202,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "unlucky": unlucky_table,
     "depth-0": depth_0_table,
     "most-bits": most_bits_table,
+    "faults": faults_table,
 }
 
 
