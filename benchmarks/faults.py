@@ -36,10 +36,9 @@ CHILD = Path(__file__).with_name("journaled_search.py")
 SEARCH = ["--model", "mlp", "--params", "10000", "--layers", "2", "3", "--repeats", "1"]
 LOG, RESULTS = "mlp_probes.csv", "mlp_results.csv"
 WORKERS = 2
-SEED = 0
 DRIVER_KILLS, RAY_DRIVER_KILLS = 100, 20
-WORKER_KILLS, RAY_WORKER_KILLS, KILLS_PER_SEARCH = 50, 20, 5
-NODE_KILLS = 3
+WORKER_KILLS, RAY_WORKER_KILLS, KILLS_PER_SEARCH = 20, 20, 2
+NODE_KILLS = 3  # of kills of workers two a search: a job is given up at its third loss
 CUTS = 20  # of a log, each at a random byte
 DISK_PAGES = (2, 3, 4)  # sizes of the disk that gets full, in pages of memory
 GONE_SECONDS = 20.0  # within which nothing of a killed search may still run
@@ -162,7 +161,7 @@ class Faults:
 
     def __init__(self, base: Path, executor: str, flags: list[str], in_flight: int) -> None:
         self.base, self.executor, self.flags, self.in_flight = base, executor, flags, in_flight
-        self.random = random.Random(SEED)
+        self.random = random.Random(0)
         self.folders = itertools.count()
         begin = time.monotonic()
         trial = self.trial()
