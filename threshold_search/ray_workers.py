@@ -249,7 +249,7 @@ class RayWorkers:
         if self._address not in (None, "auto"):
             require_answer(self._address or "")
         is_here = self._address is None or is_loopback(self._address)
-        os.environ.update(QUIET | ON_LOOPBACK if is_here else QUIET)
+        os.environ |= QUIET | ON_LOOPBACK if is_here else QUIET
         with own_handlers():
             try:
                 import ray
