@@ -40,7 +40,7 @@ DRIVER_KILLS, RAY_DRIVER_KILLS = 100, 20
 WORKER_KILLS, RAY_WORKER_KILLS, KILLS_PER_SEARCH = 20, 20, 2
 NODE_KILLS = 3  # of kills of workers two a search: a job is given up at its third loss
 CUTS = 20  # of a log, each at a random byte
-DISK_PAGES = (2, 3, 4)  # sizes of the disk that gets full, in pages of memory
+DISK_PAGES = (1, 2, 3)  # sizes of the disk that gets full, in pages of memory
 GONE_SECONDS = 20.0  # within which nothing of a killed search may still run
 
 
