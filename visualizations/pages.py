@@ -48,8 +48,6 @@ PAGES = (
     "docs/tour.md",
     "docs/replication.md",
     "docs/theory.md",
-    "docs/replication.md",
-    "docs/theory.md",
     "docs/reliability.md",
 )
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
