@@ -17,7 +17,7 @@ from command_line import files
 from command_line.files import append_whole
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from threshold_search.records import probe_layout
-from threshold_search.results_folder import read_rows
+from threshold_search.tables import read_rows
 from training.errors import UserError
 
 NAMES = ("mlp_probes.csv", "mlp_results.csv")
@@ -96,7 +96,7 @@ def test_a_results_file_that_does_not_fit(tmp_path, undisturbed):
     shutil.copy(undisturbed / log, tmp_path)
     ended = search(tmp_path, limit=(undisturbed / results).stat().st_size - 1)
     assert_one_line(ended, tmp_path / results, "File too large")
-    assert {path.name for path in tmp_path.iterdir()} == {log, results, "results.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {log, "results.lock"}
     run(tmp_path, InstantWorkers())
     assert_same_results(tmp_path, undisturbed)
 

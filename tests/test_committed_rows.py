@@ -10,7 +10,7 @@ from engines.engine import NativeEngine
 from engines.native.load import load_engine
 from threshold_search.models import MODELS
 from threshold_search.records import probe_layout
-from threshold_search.results_folder import read_rows
+from threshold_search.tables import read_rows
 from training.bits import BITS_VERSION
 from training.probe_types import Outcome, Probe
 

@@ -9,7 +9,7 @@ from test_driver import InstantWorkers, run, searches
 
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from threshold_search.records import probe_layout, result_layout
-from threshold_search.results_folder import read_rows
+from threshold_search.tables import read_rows
 from training.errors import UserError
 from visualizations.results import load_probes, load_results
 

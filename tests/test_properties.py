@@ -16,7 +16,8 @@ from threshold_search import binary_search
 from threshold_search.driver import drive
 from threshold_search.models import MODELS
 from threshold_search.records import probe_layout, probe_layout_of, result_layout, result_layout_of
-from threshold_search.results_folder import ResultsFolder, read_rows
+from threshold_search.results_folder import ResultsFolder
+from threshold_search.tables import read_rows
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.probe_types import Outcome, Probe
@@ -138,7 +139,7 @@ def test_an_outcome_that_is_logged_is_found_again(data):
     outcome = Outcome(**data.draw(outcomes()))
     with tempfile.TemporaryDirectory() as folder:
         with ResultsFolder(Path(folder), [MLP_SPEC]) as results:
-            results.logs["mlp"].append(probe, outcome)
+            results.logs["mlp"].append([(probe, outcome)])
         with ResultsFolder(Path(folder), [MLP_SPEC]) as results:
             found = results.logs["mlp"].get(probe)
         assert same(dataclasses.asdict(found), dataclasses.asdict(outcome))

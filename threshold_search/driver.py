@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections.abc import Callable, Sequence
 
 from threshold_search.executor import Executor
+from threshold_search.requests import Kind, Requests, kind_of
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.searches import Search, SearchState
-from training.errors import OutOfMemory
-from training.probe_types import Probe
-from training.protocol import Protocol
-from training.spec import Architecture
+from training.errors import OutOfMemory, UserError
+from training.probe_types import Outcome, Probe
 
 PROGRESS_SECONDS = 0.5
-
-
-Kind = tuple[Architecture, Protocol]
-
-
-def _kind(probe: Probe) -> Kind:
-    return probe.architecture, probe.protocol
+RESULTS_SECONDS = 1.0  # between two writings of the results, which are written whole
 
 
 def drive(
@@ -32,69 +27,106 @@ def drive(
 ) -> list[SearchState]:
     """Run all ``searches`` to their end, reusing every probe the log has; return their states.
 
-    Configurations are taken in order, so that results appear one by one. Within one, the search
-    with the most probes to come goes first, which lets the repeats end at about the same time.
-    Equal probes of different searches train once. A job takes as many ready probes of one
-    architecture and protocol as its engine trains together. ``before_training`` is called once,
-    before the first of them starts, or never if the log has them all.
+    The order is that of :class:`~threshold_search.requests.Requests`. A job takes as many ready
+    probes of one architecture and protocol as its engine trains together. ``before_training`` is
+    called once, before the first of them starts, or never if the log has them all.
 
     Where memory is too short for a probe, its search and those of the same configuration that ask
     for as many sequences or more end as failed (``SearchState.failure``); the others go on.
     """
-    states = [search.start() for search in searches]
-    rank: dict[tuple, int] = {}
-    for search in searches:
-        rank.setdefault(search.configuration, len(rank))
+    driver = _Driver(searches, folder, workers, before_training)
+    try:
+        driver.run(on_progress)
+    except BaseException:
+        with contextlib.suppress(UserError):
+            folder.write_results()
+        raise
+    folder.write_results()
+    return driver.states
 
-    def advance(state: SearchState) -> None:
-        name = state.search.architecture.spec.name
-        log = folder.logs[name]
-        state.advance(log.get)
-        if state.bounds is not None:
-            folder.results[name].put(state.row(folder.label(state.probe)))
 
-    for state in states:
-        advance(state)
-    on_progress(states)
-    has_trained = False
-    too_large: dict[Kind, tuple[int, str]] = {}  # smallest size that failed, why
-    company: dict[Probe, int] = {}  # how many probes the job had that a probe is, or was, in
-    alone: set[Probe] = set()  # a job of theirs was too large: each has to show if it is itself
-    while unfinished := [state for state in states if state.is_waiting]:
-        unfinished.sort(key=lambda state: (rank[state.search.configuration], -state.remaining))
-        running = set(workers.running)
-        ready = list(dict.fromkeys(s.probe for s in unfinished if s.probe not in running))
-        while ready and workers.has_idle:
-            first = ready[0]
-            if not has_trained:
-                before_training()
-                has_trained = True
-            alike = [first]
-            if first not in alone:
-                alike = [p for p in ready if _kind(p) == _kind(first) and p not in alone]
-                alike = alike[: workers.largest_job(first.architecture)]
-            company.update(dict.fromkeys(alike, len(alike)))
-            rest = next(s.rest for s in unfinished if s.probe == first)
-            workers.submit(alike, rest if len(alike) == 1 else None)
-            ready = [p for p in ready if p not in alike]
-        for probe, outcome in workers.wait(PROGRESS_SECONDS):
-            if isinstance(outcome, OutOfMemory) and company[probe] > 1:
-                alone.add(probe)
-                continue
-            if isinstance(outcome, OutOfMemory):
-                smallest = too_large.get(_kind(probe), (probe.n + 1, ""))
-                too_large[_kind(probe)] = min(smallest, (probe.n, str(outcome)))
-                continue
-            log = folder.logs[probe.architecture.spec.name]
-            if log.get(probe) is not None:  # a group of probes went on into what another had
-                continue
-            log.append(probe, outcome)
-            for state in unfinished:
-                if state.probe == probe:
-                    advance(state)
-        for state in unfinished:
-            size, reason = too_large.get(_kind(state.probe), (math.inf, ""))
-            if state.is_waiting and state.probe.n >= size:
+class _Driver:
+    """What is in flight, and for which searches.
+
+    What an event costs the driver does not grow with the number of searches.
+    """
+
+    def __init__(
+        self,
+        searches: Sequence[Search],
+        folder: ResultsFolder,
+        workers: Executor,
+        before_training: Callable[[], None],
+    ) -> None:
+        self.states = [search.start() for search in searches]
+        self._folder, self._workers = folder, workers
+        self._before_training = before_training
+        self._has_trained = False
+        self._requests = Requests(self.states)
+        self._in_flight: dict[Probe, int] = {}  # how many probes the job of each has
+        self._alone: set[Probe] = set()  # a job of theirs was too large: each has to show if it is
+        self._too_large: dict[Kind, tuple[int, str]] = {}  # smallest size that failed, why
+
+    def run(self, on_progress: Callable[[list[SearchState]], None]) -> None:
+        """Run every search to its end."""
+        for state in self.states:
+            self._advance(state)
+        on_progress(self.states)
+        written = -math.inf
+        while self._requests.has_any:
+            self._submit()
+            if time.monotonic() - written >= RESULTS_SECONDS:
+                self._folder.write_results()
+                written = time.monotonic()
+            self._take(self._workers.wait(PROGRESS_SECONDS))
+            on_progress(self.states)
+
+    def _submit(self) -> None:
+        while self._requests.has_ready and self._workers.has_idle:
+            if not self._has_trained:
+                self._before_training()
+                self._has_trained = True
+            job, asker = self._requests.take(self._largest_job)
+            self._in_flight.update(dict.fromkeys(job, len(job)))
+            self._workers.submit(job, asker.rest if len(job) == 1 else None)
+
+    def _largest_job(self, probe: Probe) -> int:
+        return 1 if probe in self._alone else self._workers.largest_job(probe.architecture)
+
+    def _take(self, ended: Sequence[tuple[Probe, Outcome | OutOfMemory]]) -> None:
+        """Log what has ended; let the searches that waited for it go on."""
+        finished: dict[str, list[tuple[Probe, Outcome]]] = {}
+        answered = []
+        for probe, outcome in ended:
+            name = probe.architecture.spec.name
+            company = self._in_flight.pop(probe, 1)  # not there: it came after another one
+            if not isinstance(outcome, OutOfMemory):
+                if self._folder.logs[name].get(probe) is None:  # else two jobs came to it
+                    finished.setdefault(name, []).append((probe, outcome))
+                answered.append(probe)
+            elif company > 1:
+                self._alone.add(probe)
+                self._requests.put_back(probe)
+            else:
+                smallest = self._too_large.get(kind_of(probe), (probe.n + 1, ""))
+                size, reason = min(smallest, (probe.n, str(outcome)))
+                self._too_large[kind_of(probe)] = size, reason
+                answered += self._requests.too_large(kind_of(probe), size)
+        for name, rows in finished.items():
+            self._folder.logs[name].append(rows)
+        for probe in answered:
+            for state in self._requests.remove(probe):
+                self._advance(state)
+
+    def _advance(self, state: SearchState) -> None:
+        """Let a search take what the log has; ask for its next probe or put down its result."""
+        state.advance(self._folder.logs[state.search.architecture.spec.name].get)
+        if state.is_waiting:
+            size, reason = self._too_large.get(kind_of(state.probe), (math.inf, ""))
+            if state.probe.n >= size:
                 state.failure = reason
-        on_progress(states)
-    return states
+            else:
+                self._requests.add(state, is_ready=state.probe not in self._in_flight)
+        elif state.bounds is not None:
+            row = state.row(self._folder.label(state.probe))
+            self._folder.results[state.search.architecture.spec.name].put(row)

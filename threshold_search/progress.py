@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from threshold_search.searches import Search, SearchState
+
+SECONDS = 0.2  # between two looks at all searches, of which there may be thousands
 
 
 class Progress:
@@ -28,15 +31,24 @@ class Progress:
             disable=None,
         )
         self._started = False
+        self._next = 0.0  # time of the next look
+        self._states: Sequence[SearchState] = ()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._move(self._states)
         self._bar.close()
 
     def show(self, states: Sequence[SearchState]) -> None:
-        """Move the bar to where ``states`` are, and say where those that wait stand."""
+        """Move the bar to where ``states`` are and say where those that wait stand."""
+        self._states = states
+        if time.monotonic() >= self._next:
+            self._move(states)
+            self._next = time.monotonic() + SECONDS
+
+    def _move(self, states: Sequence[SearchState]) -> None:
         if self._bar.disable:
             return
         done = sum(state.fraction for state in states)

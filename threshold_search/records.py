@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from training.spec import ModelSpec
@@ -39,7 +39,7 @@ def _number(kind: type, smallest: float, largest: float) -> Parser:
 
 def _without_zeros(text: str) -> str:
     """Return a whole number's digits, also of one that a spreadsheet stored as 33.0."""
-    found = re.fullmatch(r"(\d+)\.0+", text)
+    found = re.fullmatch(r"(\d+)\.0+", text) if "." in text else None
     return found[1] if found else text
 
 
@@ -109,9 +109,15 @@ class Layout:
                 values[column] = parser(text)
             except ValueError as error:
                 raise ValueError(f"{column}: {error}") from None
-        if values.get("memorized") and values["accuracy"] != 1.0:
-            raise ValueError("memorized, but accuracy is not 1")
+        self.check({column: [value] for column, value in values.items()})
         return values
+
+    def check(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Raise ValueError if any row of these parsed columns contradicts itself."""
+        if "memorized" in columns:
+            pairs = zip(columns["memorized"], columns["accuracy"], strict=True)
+            if any(memorized and accuracy != 1.0 for memorized, accuracy in pairs):
+                raise ValueError("memorized, but accuracy is not 1")
 
     def line(self, values: Mapping[str, object]) -> str:
         """Return ``values`` as one CSV line; None becomes an empty field."""

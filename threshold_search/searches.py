@@ -37,6 +37,10 @@ class Search:
         """What the repeats of a search have in common."""
         return self.architecture, self.budget
 
+    def probe(self, n: int) -> Probe:
+        """Return its probe of ``n`` sequences."""
+        return Probe(self.architecture, self.protocol, self.seed, self.repeat, n, self.attempt)
+
     def start(self) -> SearchState:
         """Return the search before its first probe."""
         return SearchState(self)
@@ -79,34 +83,31 @@ class Rest:
 
 
 class SearchState:
-    """A search in progress: the verdicts so far and the size it waits for."""
+    """A search in progress: the verdicts so far and the probe it waits for.
+
+    ``success`` and ``smallest_failure`` are what the search has found so far, in sequences.
+    """
 
     def __init__(self, search: Search) -> None:
         self.search = search
         self.bounds: Bounds | None = None
         self.failure: str | None = None  # why the search cannot go on
-        self._sizes = search_sizes(search.limit)
-        self._size = next(self._sizes)
-        self._success = 0
-        self._failure: int | None = None
+        self.success = 0
+        self.smallest_failure: int | None = None
         self._outcomes: list[Outcome] = []
-
-    @property
-    def probe(self) -> Probe:
-        """The probe whose outcome the search waits for."""
-        s = self.search
-        return Probe(s.architecture, s.protocol, s.seed, s.repeat, self._size, s.attempt)
+        self._sizes = search_sizes(search.limit)
+        self.probe = search.probe(next(self._sizes))
 
     def advance(self, outcome_of: Callable[[Probe], Outcome | None]) -> None:
         """Consume every outcome that is known, up to the next unknown one or the end."""
         while self.bounds is None and (outcome := outcome_of(self.probe)) is not None:
             self._outcomes.append(outcome)
             if outcome.memorized:
-                self._success = self._size
+                self.success = self.probe.n
             else:
-                self._failure = self._size
+                self.smallest_failure = self.probe.n
             try:
-                self._size = self._sizes.send(outcome.memorized)
+                self.probe = self.search.probe(self._sizes.send(outcome.memorized))
             except StopIteration as end:
                 self.bounds = end.value
 
@@ -132,9 +133,9 @@ class SearchState:
         """Probes still to come: known in the bisection, a guess before it."""
         if not self.is_waiting:
             return 0.0
-        if self._failure is None:
+        if self.smallest_failure is None:
             return len(self._outcomes) + 8.0  # as many halvings as doublings, and a few of both
-        return math.log2(max(2, self._failure - self._success))
+        return math.log2(max(2, self.smallest_failure - self.success))
 
     @property
     def fraction(self) -> float:
@@ -169,7 +170,7 @@ class TrialState(SearchState):
 
     def __init__(self, trial: Trial) -> None:
         super().__init__(trial)
-        self._size = trial.limit
+        self.probe = trial.probe(trial.limit)
         self.outcome: Outcome | None = None
 
     def advance(self, outcome_of: Callable[[Probe], Outcome | None]) -> None:

@@ -1,0 +1,165 @@
+"""Reads the project's CSVs: whole columns at once, mistakes by their line. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gc
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from command_line.files import is_plain
+from threshold_search.records import Layout
+from training.errors import UserError
+
+Row = dict[str, Any]
+LayoutOf = Callable[[list[str]], Layout | None]  # of the header's columns
+Check = Callable[[Row], None]  # raises ValueError for a row that is bad for another reason
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+PIECE = 2000  # rows that are parsed at once
+BLANK = BYTE_ORDER_MARK + b"\r\n\t ,"  # all that a spreadsheet writes of an empty sheet
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a CSV holds: its layout and, of every row, the values in the layout's order."""
+
+    layout: Layout
+    rows: list[tuple[Any, ...]]
+
+
+def read_rows(path: Path, layout: Layout | LayoutOf, check: Check = lambda row: None) -> list[Row]:
+    """Return the rows of a CSV; raise :class:`UserError` for another layout or a bad row.
+
+    ``layout`` is what the file must have, or a function that finds it by the header. A blank file
+    has no rows. ``check`` raises ValueError for a row that is bad for another reason.
+    """
+    content = content_of(path)
+    if not content:
+        return []
+    table = parse_table(path, content, layout, check)
+    return [_by_column(table.layout, row) for row in table.rows]
+
+
+def content_of(path: Path) -> bytes:
+    """Return the bytes of ``path``, none if it is blank.
+
+    A device or pipe is an output: there is nothing to read.
+    """
+    try:
+        content = path.read_bytes() if path.is_dir() or is_plain(path) else b""
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return content if content.strip(BLANK) else b""
+
+
+def without_torn_line(content: bytes, header: str) -> tuple[bytes, bool]:
+    """Return ``content`` up to a last line that a crash left unfinished; whether there is one.
+
+    A file without any whole line is cut only where it has the beginning of ``header``: something
+    else's content is no torn line of ours.
+    """
+    whole = content[: max(content.rfind(b"\n"), content.rfind(b"\r")) + 1]
+    torn = content[len(whole) :].removeprefix(BYTE_ORDER_MARK)
+    if torn and (whole.strip(BLANK) or header.encode().startswith(torn)):
+        return whole, True
+    return content, False
+
+
+def parse_table(
+    path: Path, content: bytes, layout: Layout | LayoutOf, check: Check | None = None
+) -> Table:
+    """Return the table in ``content``, which is not blank; see :func:`read_rows`."""
+    fields_of = _fields(path, content)
+    _, header = next(fields_of)
+    found = layout if isinstance(layout, Layout) else layout(header)
+    if found is None or header != found.columns:
+        raise UserError(
+            f"{path} has another layout: its first line is not this version's; "
+            "move it away, or use another folder (--results-dir)"
+        )
+    rows: list[tuple[Any, ...]] = []
+    with no_collection():
+        while piece := list(itertools.islice(fields_of, PIECE)):
+            try:
+                parsed = _parse(found, [fields for _, fields in piece])
+            except ValueError:
+                raise _first_mistake(path, piece, found) from None
+            if check is not None:
+                _check_each(path, [line for line, _ in piece], found, parsed, check)
+            rows += parsed
+    return Table(found, rows)
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the collector of garbage from going over a long file's rows again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _fields(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Yield the texts of the header and of every row, each with the number of its last line.
+
+    Blank lines and empty fields at the end of lines are none: both are what spreadsheets write, as
+    are a byte-order mark, TRUE and 33.0.
+    """
+    width = 0  # of the header
+    try:
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        for fields in reader:
+            if not (0 < width == len(fields) and fields[0].strip()):
+                if not any(field.strip() for field in fields):
+                    continue
+                while len(fields) > width and not fields[-1]:
+                    fields.pop()
+                width = width or len(fields)
+            yield reader.line_num, fields
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a readable CSV: {error}") from None
+
+
+def _parse(layout: Layout, rows: Sequence[list[str]]) -> list[tuple[Any, ...]]:
+    """Return the rows' values; raise ValueError if any is bad.
+
+    By column, each of its texts once: most columns of a log have few.
+    """
+    columns = []
+    for parser, texts in zip(layout.parsers.values(), zip(*rows, strict=True), strict=True):
+        values = {text: parser(text) for text in set(texts)}
+        columns.append(list(map(values.__getitem__, texts)))
+    layout.check(dict(zip(layout.columns, columns, strict=True)))
+    return list(zip(*columns, strict=True))
+
+
+def _first_mistake(path: Path, lines: Sequence[tuple[int, list[str]]], layout: Layout) -> UserError:
+    """Return what is wrong with the first bad row, with its line as an editor counts them."""
+    for line, fields in lines:
+        try:
+            layout.parse(fields)
+        except ValueError as error:
+            return UserError(f"{path} line {line}: {error}")
+    raise AssertionError("rows that are bad together are good one by one")
+
+
+def _check_each(
+    path: Path, lines: Sequence[int], layout: Layout, rows: Sequence[tuple[Any, ...]], check: Check
+) -> None:
+    for line, row in zip(lines, rows, strict=True):
+        try:
+            check(_by_column(layout, row))
+        except ValueError as error:
+            raise UserError(f"{path} line {line}: {error}") from None
+
+
+def _by_column(layout: Layout, row: Sequence[Any]) -> Row:
+    return dict(zip(layout.columns, row, strict=True))
