@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from dataset.synthetic_generator import max_mappings
 from threshold_search.searches import Search
+from training.errors import UserError
 from training.protocol import Protocol
 from training.spec import Architecture, FlagValue, ModelSpec
 
@@ -70,6 +72,25 @@ def searches(
             )
             found[search] = None
     return list(found)
+
+
+def shard(searches: Sequence[Search], index: int, count: int) -> list[Search]:
+    """Return the ``index``-th part, from 1 on, of ``count`` fixed ones; in their order.
+
+    Every ``count``-th search is in it, so that each part has its share of each configuration.
+    Searches that differ in their budget alone train the same probes and stay together. Raises
+    :class:`~training.errors.UserError` where there are fewer searches than parts.
+    """
+    numbers: dict[Search, int] = {}
+    for search in searches:
+        numbers.setdefault(dataclasses.replace(search, budget=0), len(numbers))
+    if len(numbers) < count:
+        raise UserError(f"--shard {index}/{count}: there are only {len(numbers)} searches to split")
+    return [
+        search
+        for search in searches
+        if numbers[dataclasses.replace(search, budget=0)] % count == index - 1
+    ]
 
 
 def label_notes(configurations: Iterable[Configuration]) -> list[str]:

@@ -23,6 +23,7 @@ from threshold_search.plan import (
     configurations,
     label_notes,
     published_configurations,
+    shard,
 )
 from threshold_search.results_folder import DEFAULT_FOLDER
 from threshold_search.run import EXECUTORS, Finished, run_searches
@@ -69,11 +70,13 @@ def configurations_asked_for(
 def run_as_asked(
     args: argparse.Namespace, wanted: Sequence[Configuration], searches: Sequence[Search]
 ) -> Finished:
-    """Run ``searches``, which are of the ``wanted`` configurations, as the flags say.
+    """Run ``searches``, which are of the ``wanted`` configurations, or a shard, as the flags say.
 
     Raises KeyboardInterrupt with what an interrupted user should know, and as
     :func:`~threshold_search.run.run_searches`.
     """
+    if args.shard is not None:
+        searches = shard(searches, *args.shard)
     try:
         finished = run_searches(
             searches,
@@ -98,6 +101,15 @@ def run_as_asked(
             file=sys.stderr,
         )
     return finished
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Flag type of a part of the searches: "1/3" is the first of three."""
+    index, _, count = text.partition("/")
+    part, parts = positive_int(index), positive_int(count)
+    if part > parts:
+        raise argparse.ArgumentTypeError(f"must be I/N with I up to N, got {text!r}")
+    return part, parts
 
 
 def failures_text(failures: Sequence[tuple[Search, str]]) -> str:
@@ -126,6 +138,13 @@ def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -
         "--repeats", type=positive_int, metavar="N", default=repeats, help="independent repeats"
     )
     add_probe_flags(parser)
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only the I-th of N parts of the searches, for as many machines; give each a "
+        "--results-dir of its own, then merge_logs.py (default: all)",
+    )
     parser.add_argument(
         "--workers",
         type=positive_int,

@@ -1,0 +1,167 @@
+"""Merge the logs of several results folders, such as those of a job array's shards, into one.
+
+    python threshold_search/merge_logs.py OUT IN...
+
+OUT keeps what it has. Of rows that differ in their seconds alone one stays; rows that contradict
+one another all stay and are named. Nothing is written if any row is malformed. Then the command of
+the shards, without --shard, run in OUT, trains what is still missing and writes the results.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from command_line.parser import begin
+
+    begin()
+
+from command_line.files import require_writable, write_whole
+from command_line.parser import Parser, run, user_path
+from threshold_search.folder_lock import FolderLock
+from threshold_search.records import Layout, probe_layout_of
+from threshold_search.run_record import RECORD_NAME
+from threshold_search.tables import content_of, parse_table, without_torn_line
+from training.errors import UserError
+
+SUFFIX = "_probes.csv"
+NAMED = 5  # contradictions that are named, at most
+
+
+@dataclass
+class MergedLog:
+    """The rows of some logs of one model, each once."""
+
+    name: str
+    layout: Layout | None = None
+    files: int = 0
+    rows: int = 0
+    # By the row's identity, up to n: each answer with its line and the file that had it.
+    answers: dict[tuple[Any, ...], dict[str, tuple[str, Path]]] = field(default_factory=dict)
+
+    def add(self, path: Path) -> None:
+        """Take every row of a log, but for a last line that a crash left unfinished."""
+        content, is_torn = without_torn_line(content_of(path), "")
+        if is_torn:
+            print(f"{path}: an unfinished last line is left out", file=sys.stderr)
+        if not content:
+            return
+        model = self.name.removesuffix(SUFFIX)
+        table = parse_table(path, content, lambda header: probe_layout_of(header, model))
+        if self.layout is not None and self.layout.columns != table.layout.columns:
+            raise UserError(f"{path} has other columns than another {self.name} of these folders")
+        self.layout = table.layout
+        self.files += 1
+        length = table.layout.columns.index("n") + 1
+        for row in table.rows:
+            self.rows += 1
+            line = table.layout.line(dict(zip(table.layout.columns, row, strict=True)))
+            answer = line.rpartition(",")[0]  # all but the seconds
+            answers = self.answers.setdefault(row[:length], {})
+            # The one that a search takes, whatever the order of the folders.
+            answers[answer] = min(answers.get(answer, (line, path)), (line, path))
+
+    @property
+    def text(self) -> str:
+        """The log, in an order that does not depend on that of the files."""
+        assert self.layout is not None
+        keys = sorted(self.answers, key=lambda key: [(isinstance(v, str), v) for v in key])
+        lines = [line for key in keys for line, _ in sorted(self.answers[key].values())]
+        return self.layout.header + "\n" + "".join(lines)
+
+    def report(self) -> list[str]:
+        """Return what to say of it: how much there is, and what contradicts itself."""
+        contradicting = {key: found for key, found in self.answers.items() if len(found) > 1}
+        kept = sum(len(found) for found in self.answers.values())
+        lines = [
+            f"{self.name}: {len(self.answers)} probes from {self.rows} rows of {self.files} files; "
+            f"{self.rows - kept} duplicate rows, {len(contradicting)} contradictions"
+        ]
+        assert self.layout is not None
+        for key, found in list(contradicting.items())[:NAMED]:
+            identity = zip(self.layout.columns, key, strict=False)
+            probe = " ".join(f"{column}={value}" for column, value in identity)
+            files = ", ".join(sorted({str(path) for _, path in found.values()}))
+            lines.append(f"contradiction: {probe} in {files}; the row that sorts first counts")
+        return lines
+
+
+def merge(out: Path, folders: Sequence[Path]) -> list[str]:
+    """Merge the logs and run records of ``folders`` into ``out``; return lines that report it.
+
+    Raises :class:`UserError` for a folder that is none or has no log, and for a malformed row, by
+    file and line; then nothing is written.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no results folder {folder}")
+        if not any(folder.glob(f"?*{SUFFIX}")):
+            raise UserError(f"no probe log (?*{SUFFIX}) in {folder}")
+    is_new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}") from None
+    lock = FolderLock(out)
+    lock.acquire()
+    try:
+        return _merge_into(out, folders)
+    except BaseException:
+        lock.release(undo=True)
+        if is_new and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    finally:
+        lock.release()
+
+
+def _merge_into(out: Path, folders: Sequence[Path]) -> list[str]:
+    sources = {folder.resolve(): folder for folder in (out, *folders)}.values()
+    logs: dict[str, MergedLog] = {}
+    for path in (path for folder in sources for path in sorted(folder.glob(f"?*{SUFFIX}"))):
+        logs.setdefault(path.name, MergedLog(path.name)).add(path)
+    written = {name: log for name, log in logs.items() if log.layout is not None}
+    files = {name: log.text for name, log in written.items()}
+    if records := _records(folder / RECORD_NAME for folder in sources):
+        files[RECORD_NAME] = "".join(records)
+    for name in files:
+        require_writable(out / name)
+    for name, text in files.items():
+        _write(out / name, text.encode())
+    return [line for log in written.values() for line in log.report()]
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        write_whole(path, lambda file: file.write(content))
+
+
+def _records(paths: Iterable[Path]) -> list[str]:
+    """Return the entries of the run records, each once, by their time, which they begin with."""
+    entries: set[str] = set()
+    for path in paths:
+        if path.exists():
+            text = content_of(path).decode("utf-8", "replace")
+            entries |= {line + "\n" for line in text.splitlines() if line}
+    return sorted(entries)
+
+
+def main() -> None:
+    """Read the folders, merge, report."""
+    parser = Parser(__doc__)
+    parser.add_argument("out", type=user_path, metavar="OUT", help="results folder to merge into")
+    parser.add_argument(
+        "folders", type=user_path, metavar="IN", nargs="+", help="results folders to read"
+    )
+    args = parser.parse_args()
+    for line in merge(args.out, args.folders):
+        print(line, file=sys.stderr if line.startswith("contradiction") else sys.stdout)
+
+
+if __name__ == "__main__":
+    run(main)
