@@ -9,20 +9,7 @@ from documents import fenced_blocks
 from scripts import ROOT, results_without_seconds, run_script
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
-QUICK = [
-    "--model",
-    "mlp",
-    "--params",
-    "1000",
-    "--layers",
-    "0",
-    "--repeats",
-    "2",
-    "--max-size",
-    "4",
-    "--device",
-    "cpu",
-]
+QUICK = ("--model", "mlp", "--params", "1000", "--layers", "0", "--repeats", "2", "--max-size", "4")
 
 
 @pytest.fixture

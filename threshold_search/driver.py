@@ -11,6 +11,7 @@ from threshold_search.executor import Executor
 from threshold_search.requests import Kind, Requests, kind_of
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.searches import Search, SearchState
+from threshold_search.speculation import Speculation
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 
@@ -24,6 +25,7 @@ def drive(
     workers: Executor,
     on_progress: Callable[[list[SearchState]], None] = lambda states: None,
     before_training: Callable[[], None] = lambda: None,
+    speculate: bool = False,
 ) -> list[SearchState]:
     """Run all ``searches`` to their end, reusing every probe the log has; return their states.
 
@@ -33,8 +35,11 @@ def drive(
 
     Where memory is too short for a probe, its search and those of the same configuration that ask
     for as many sequences or more end as failed (``SearchState.failure``); the others go on.
+
+    With ``speculate``, workers for which there is no such probe train what the next verdicts could
+    ask for (:mod:`~threshold_search.speculation`): the log gets more rows, the results the same.
     """
-    driver = _Driver(searches, folder, workers, before_training)
+    driver = _Driver(searches, folder, workers, before_training, speculate)
     try:
         driver.run(on_progress)
     except BaseException:
@@ -57,6 +62,7 @@ class _Driver:
         folder: ResultsFolder,
         workers: Executor,
         before_training: Callable[[], None],
+        speculate: bool,
     ) -> None:
         self.states = [search.start() for search in searches]
         self._folder, self._workers = folder, workers
@@ -66,6 +72,12 @@ class _Driver:
         self._in_flight: dict[Probe, int] = {}  # how many probes the job of each has
         self._alone: set[Probe] = set()  # a job of theirs was too large: each has to show if it is
         self._too_large: dict[Kind, tuple[int, str]] = {}  # smallest size that failed, why
+        self._guesses: dict[Probe, None] = {}  # what is in flight without being waited for
+        self._speculation = (
+            Speculation(self.states, self._outcome_of, self._in_flight.__contains__)
+            if speculate
+            else None
+        )
 
     def run(self, on_progress: Callable[[list[SearchState]], None]) -> None:
         """Run every search to its end."""
@@ -75,6 +87,7 @@ class _Driver:
         written = -math.inf
         while self._requests.has_any:
             self._submit()
+            self._speculate()
             if time.monotonic() - written >= RESULTS_SECONDS:
                 self._folder.write_results()
                 written = time.monotonic()
@@ -82,6 +95,11 @@ class _Driver:
             on_progress(self.states)
 
     def _submit(self) -> None:
+        # No guess takes a worker that a search could use, but workers may have become fewer.
+        while self._guesses and self._requests.has_ready and not self._workers.has_spare:
+            probe, _ = self._guesses.popitem()  # the least likely of those that came last
+            self._workers.cancel(probe)
+            del self._in_flight[probe]
         while self._requests.has_ready and self._workers.has_idle:
             if not self._has_trained:
                 self._before_training()
@@ -89,6 +107,14 @@ class _Driver:
             job, asker = self._requests.take(self._largest_job)
             self._in_flight.update(dict.fromkeys(job, len(job)))
             self._workers.submit(job, asker.rest if len(job) == 1 else None)
+
+    def _speculate(self) -> None:
+        if self._speculation is None or self._requests.has_ready:
+            return
+        while self._workers.has_spare and (probe := self._speculation.take()) is not None:
+            self._in_flight[probe] = 1
+            self._guesses[probe] = None
+            self._workers.submit([probe])
 
     def _largest_job(self, probe: Probe) -> int:
         return 1 if probe in self._alone else self._workers.largest_job(probe.architecture)
@@ -100,10 +126,14 @@ class _Driver:
         for probe, outcome in ended:
             name = probe.architecture.spec.name
             company = self._in_flight.pop(probe, 1)  # not there: it came after another one
+            is_guess = probe in self._guesses
+            self._guesses.pop(probe, None)
             if not isinstance(outcome, OutOfMemory):
-                if self._folder.logs[name].get(probe) is None:  # else two jobs came to it
+                if self._outcome_of(probe) is None:  # else two jobs came to it
                     finished.setdefault(name, []).append((probe, outcome))
                 answered.append(probe)
+            elif is_guess:  # nobody needs it, and guesses need memory that is short
+                self._speculation = None
             elif company > 1:
                 self._alone.add(probe)
                 self._requests.put_back(probe)
@@ -115,18 +145,26 @@ class _Driver:
         for name, rows in finished.items():
             self._folder.logs[name].append(rows)
         for probe in answered:
+            if self._speculation is not None:
+                self._speculation.ended(probe)
             for state in self._requests.remove(probe):
                 self._advance(state)
 
     def _advance(self, state: SearchState) -> None:
         """Let a search take what the log has; ask for its next probe or put down its result."""
-        state.advance(self._folder.logs[state.search.architecture.spec.name].get)
+        state.advance(self._outcome_of)
         if state.is_waiting:
             size, reason = self._too_large.get(kind_of(state.probe), (math.inf, ""))
             if state.probe.n >= size:
                 state.failure = reason
             else:
+                self._guesses.pop(state.probe, None)
                 self._requests.add(state, is_ready=state.probe not in self._in_flight)
         elif state.bounds is not None:
             row = state.row(self._folder.label(state.probe))
             self._folder.results[state.search.architecture.spec.name].put(row)
+        if self._speculation is not None:
+            self._speculation.renew(state)
+
+    def _outcome_of(self, probe: Probe) -> Outcome | None:
+        return self._folder.logs[probe.architecture.spec.name].get(probe)

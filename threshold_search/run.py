@@ -50,6 +50,7 @@ def run_searches(
     executor: str = "local",
     ray_address: str | None = None,
     deadline: float = DEADLINE_SECONDS,
+    speculation: bool = True,
 ) -> Finished:
     """Run ``searches``, trials among them, to their ends in ``results_dir``.
 
@@ -59,7 +60,8 @@ def run_searches(
     stderr once the folder is ours. ``command`` is what the run record says started it, by default
     the process's command line. ``executor`` is one of EXECUTORS; Ray's is on this machine or on
     the cluster at ``ray_address``. A job that takes more than ``deadline`` seconds is taken for
-    lost. Raises :class:`~training.errors.UserError` for what the user can mend.
+    lost. With ``speculation`` spare workers train what searches may ask for next. Raises
+    :class:`~training.errors.UserError` for what the user can mend.
     """
     if ray_address is not None and executor != "ray":
         raise UserError("--ray-address needs --executor ray")
@@ -100,7 +102,7 @@ def run_searches(
             pool_of(worker_count, engines, deadline=deadline, **on_cluster) as pool,
             Progress(searches) as progress,
         ):
-            states = drive(searches, folder, pool, progress.show, before_training)
+            states = drive(searches, folder, pool, progress.show, before_training, speculation)
         return Finished(
             [(s.search, s.row(folder.label(s.probe))) for s in states if s.bounds is not None],
             [(s.search, s.failure) for s in states if s.failure is not None],

@@ -6,7 +6,7 @@ published. No torch, no files: tested without any training.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 FIRST_SIZE = 2
@@ -45,3 +45,15 @@ def search_sizes(limit: int) -> Generator[int, bool, Bounds]:
         else:
             high = middle
     return Bounds(low - 1, low)
+
+
+def next_size(limit: int, verdicts: Iterable[bool]) -> int | None:
+    """Return what a search asks for after ``verdicts``, or None if it has ended by then."""
+    sizes = search_sizes(limit)
+    try:
+        size = next(sizes)
+        for memorized in verdicts:
+            size = sizes.send(memorized)
+    except StopIteration:
+        return None
+    return size

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from threshold_search.search import Bounds, search_sizes
+from threshold_search.search import Bounds, next_size, search_sizes
 from training.bits import BITS_VERSION
 from training.probe_types import Outcome, Probe
 from training.protocol import Protocol
@@ -71,15 +71,9 @@ class Rest:
 
     def __call__(self, outcomes: Sequence[Outcome]) -> Probe | None:
         """Return the probe after those with ``outcomes``, or None where the search ends."""
-        s = self.search
-        sizes = search_sizes(s.limit)
-        size = next(sizes)
-        try:
-            for verdict in (*self.verdicts, *(outcome.memorized for outcome in outcomes)):
-                size = sizes.send(verdict)
-        except StopIteration:
-            return None
-        return Probe(s.architecture, s.protocol, s.seed, s.repeat, size, s.attempt)
+        verdicts = (*self.verdicts, *(outcome.memorized for outcome in outcomes))
+        size = next_size(self.search.limit, verdicts)
+        return None if size is None else self.search.probe(size)
 
 
 class SearchState:
@@ -121,7 +115,12 @@ class SearchState:
     @property
     def rest(self) -> Rest | None:
         """What comes after the probe that the search waits for."""
-        return Rest(self.search, tuple(outcome.memorized for outcome in self._outcomes))
+        return Rest(self.search, self.verdicts)
+
+    @property
+    def verdicts(self) -> tuple[bool, ...]:
+        """Whether its probes so far memorized, in their order."""
+        return tuple(outcome.memorized for outcome in self._outcomes)
 
     @property
     def is_waiting(self) -> bool:

@@ -24,6 +24,7 @@ from engines.cpu import cpu_name
 from threshold_search.executor import DEADLINE_SECONDS, NextProbe, run_job, start_worker
 from threshold_search.jobs import Jobs
 from threshold_search.software import Software, own_software
+from threshold_search.spare import SpareCpus, has_memory_for_a_process
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
@@ -108,6 +109,7 @@ class Workers:
         self._software = own_software()
         self._workers: list[_Worker] = []
         self._jobs = Jobs()
+        self._cpus = SpareCpus()
 
     def __enter__(self) -> Self:
         """Start nothing yet: a process starts with the first job it gets."""
@@ -133,8 +135,11 @@ class Workers:
 
     @property
     def has_spare(self) -> bool:
-        """The same: no job stands behind another one."""
-        return self.has_idle
+        """Whether a job would start at once and take nothing from those that run."""
+        busy = sum(bool(w.job) for w in self._workers)
+        if busy >= self._count or not self._cpus.has_one(busy):
+            return False
+        return busy < len(self._workers) or has_memory_for_a_process()
 
     @property
     def running(self) -> list[Probe]:
@@ -168,6 +173,7 @@ class Workers:
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """See :class:`~threshold_search.executor.Executor`."""
         by_connection: dict[object, _Worker] = {w.connection: w for w in self._workers if w.job}
+        self._cpus.note(len(by_connection))
         for connection in wait([w.connection for w in by_connection.values()], timeout):
             worker = by_connection[connection]
             try:
