@@ -19,6 +19,7 @@ from threshold_search.ray_connection import options_of_every_driver
 from threshold_search.ray_workers import RayWorkers
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.searches import Rest
+from threshold_search.spare import SpareCpus
 from threshold_search.workers import Workers
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Probe
@@ -55,6 +56,12 @@ def executor_of(request):
         return lambda engines, **options: Workers(1, engines, **options)
     cluster = request.getfixturevalue("cluster")
     return lambda engines, **options: RayWorkers(None, engines, address=cluster.address, **options)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """No other process of this machine counts: the local executor spares the CPUs of others."""
+    monkeypatch.setattr(SpareCpus, "has_one", lambda self, jobs: True)
 
 
 @pytest.fixture

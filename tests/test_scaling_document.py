@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
-from documents import fenced_blocks
+from documents import PROSE, fenced_blocks
+from scaling import paper_searches
 from scripts import ROOT, results_without_seconds, run_script
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
@@ -59,6 +61,34 @@ def test_the_array_and_what_merges_it(checkout, tmp_path):
     name = "mlp_results.csv"
     found = results_without_seconds(checkout / "runs" / "array" / "all" / name)
     assert found == results_without_seconds(whole / name)
+
+
+def test_the_prose_says_what_was_simulated():
+    table = pd.read_csv(ROOT / "results" / "benchmarks" / "scaling.csv")
+    text = PROSE["docs/scaling.md"]
+    assert f"the same in all {len(table)} cases" in text
+    assert f"{len(paper_searches()):,} searches whose results count" in text
+    assert f"count {table['probes_counted'].unique().item():,} probes" in text
+    least, most = (round(100 * share) for share in table["drawn_share"].agg(["min", "max"]))
+    assert f"the other {least} to {most} % of the trained probes are drawn" in text
+    assert table["failures_per_node_hour"].max() == 1 / 4 and "every four hours" in text
+    (unlucky,) = set(
+        table[
+            (table["workers"] <= 16)
+            & (table["jobs_lost"] == 0)
+            & (table["failures_per_node_hour"] > 0)
+        ]["workers"]
+    )
+    assert unlucky == 16
+    large = table[(table["workers"] == 1024) & (table["failures_per_node_hour"] == 0)]
+    plain, guessing = large.sort_values("speculation").to_dict("records")
+    hours = plain["makespan_hours"], guessing["makespan_hours"]
+    assert f"512 workers and more take {hours[0]:.3g} hours" in text
+    assert f"1,024 workers take {hours[1]:.3g} hours, {hours[0] / hours[1]:.2g} times less" in text
+    more = guessing["probes_trained"] / guessing["probes_counted"] - 1
+    assert f"train {100 * more:.0f} % more probes" in text
+    slowest = table["driver_ms_per_probe"].max()
+    assert f"{slowest:.2f} ms per probe at most" in text and slowest < 0.5
 
 
 def test_the_cluster_file_passes_rays_own_check():

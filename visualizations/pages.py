@@ -39,6 +39,7 @@ from visualizations.claim_tables import CLAIM_TABLES
 from visualizations.comparison import every_configuration, every_published_row, published
 from visualizations.markdown import markdown
 from visualizations.results import load_results, select
+from visualizations.scaling import scaling_table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SUMMARY = DEFAULT_FOLDER / "summary.csv"
@@ -49,6 +50,7 @@ PAGES = (
     "docs/replication.md",
     "docs/theory.md",
     "docs/reliability.md",
+    "docs/scaling.md",
 )
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
 HEADINGS = (
@@ -201,6 +203,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "depth-0": depth_0_table,
     "most-bits": most_bits_table,
     "faults": faults_table,
+    "scaling": scaling_table,
 }
 
 
