@@ -108,9 +108,9 @@ class SearchState:
     @property
     def bounds_so_far(self) -> str:
         """What is known of the threshold, in sequences, for the progress bar; "" for nothing."""
-        if self._failure is None:
-            return f"at least {self._success}, " if self._success else ""
-        return f"{self._success} to {self._failure - 1}, "
+        if self.smallest_failure is None:
+            return f"at least {self.success}, " if self.success else ""
+        return f"{self.success} to {self.smallest_failure - 1}, "
 
     @property
     def rest(self) -> Rest | None:
