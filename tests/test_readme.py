@@ -137,12 +137,28 @@ def test_a_row_says_what_the_results_say(row):
     assert float(bits) == float(f"{stored / result['parameters']:.3g}")
 
 
+def mean_of_depth(protocol):
+    """Return the mean first failing size of MLPs of the smallest budget, by depth."""
+    rows = pd.read_csv(RESULTS / "mlp_results.csv")
+    rows = rows[(rows["budget"] == 10_000) & rows["protocol"].str.fullmatch(f"{protocol}( .*)?")]
+    if protocol == "paper":
+        rows = rows[rows["protocol"] == "paper"]
+    return rows.groupby("num_layers")["first_failure"].mean()
+
+
 def test_the_findings_are_in_the_results():
     mlp, transformer = compared("mlp"), compared("transformer")
     readme = PROSE["README.md"]
     shallow = mlp[mlp["num_layers"].isin([1, 2])]
     ratios = shallow["ours_mean"] / shallow["mean"]
     assert f"MLP thresholds are {ratios.min():.2f} to {ratios.max():.2f} times" in readme
+    paper, converged = (mean_of_depth(label) for label in ("paper", "paper weight_decay=0.0"))
+    assert (
+        f"in four layers {paper[4]:.0f} sequences under the published protocol become "
+        f"{converged[4]:.0f} when trained to the end"
+    ) in readme
+    assert f"in five layers {paper[5]:.1f} become {converged[5]:.0f}, and then two layers" in readme
+    assert converged[2] > converged[1]
     assert (
         "one hidden layer is best at every budget, and thresholds fall with depth after" in readme
     )
