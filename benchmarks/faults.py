@@ -33,7 +33,11 @@ from machine import report
 from command_line.parser import Parser, run
 
 CHILD = Path(__file__).with_name("journaled_search.py")
-SEARCH = ["--model", "mlp", "--params", "10000", "--layers", "2", "3", "--repeats", "1"]
+# Without guesses: what is lost is then what was asked for.
+SEARCH = [
+    *("--model", "mlp", "--params", "10000", "--layers", "2", "3", "--repeats", "1"),
+    "--no-speculation",
+]
 LOG, RESULTS = "mlp_probes.csv", "mlp_results.csv"
 WORKERS = 2
 DRIVER_KILLS, RAY_DRIVER_KILLS = 100, 20

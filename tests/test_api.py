@@ -85,6 +85,7 @@ def test_train_probe_is_what_the_training_script_trains(tmp_path):
         {"max_size": 0},
         {"engine": "Reference"},
         {"device": "gpu"},
+        {"executor": "Ray"},
     ],
     ids=str,
 )

@@ -43,13 +43,16 @@ def find_threshold(
     max_size: int | None = None,
     device: str = "auto",
     engine: str = "fast",
+    executor: str = "local",
+    ray_address: str | None = None,
 ) -> pd.DataFrame:
     """Return the threshold of ``architecture`` in independent repeats, one row each.
 
     The rows are as :func:`visualizations.results.load_results` has them; sizes are numbers of
     sequences. ``protocol`` is by default the model's published one. Probes that the logs in
     ``results_dir`` have are not trained again; without a folder nothing is kept. ``max_size``
-    bounds the search. A repeat for which memory is too short is left out, with a line on stderr.
+    bounds the search. ``executor`` is "local" or "ray", whose cluster is at ``ray_address``, or on
+    this machine. A repeat for which memory is too short is left out, with a line on stderr.
     Raises :class:`UserError` for what the caller can mend, :class:`OutOfMemory` if no repeat ended.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -68,7 +71,12 @@ def find_threshold(
     call = f"find_threshold({architecture!r}, repeats={repeats}, workers={workers}, seed={seed})"
     with tempfile.TemporaryDirectory(prefix="thresholds-") as temporary:
         folder = Path(results_dir if results_dir is not None else temporary).expanduser()
-        finished = run_searches(wanted, folder, engine, device, workers, command=call)
+        finished = run_searches(
+            *(wanted, folder, engine, device, workers),
+            command=call,
+            executor=executor,
+            ray_address=ray_address,
+        )
     for search, reason in finished.failures:
         if not finished.rows:
             raise OutOfMemory(reason)

@@ -63,6 +63,8 @@ def run_searches(
     lost. With ``speculation`` spare workers train what searches may ask for next. Raises
     :class:`~training.errors.UserError` for what the user can mend.
     """
+    if executor not in EXECUTORS:
+        raise UserError(f"no executor {executor!r}: there are {', '.join(EXECUTORS)}")
     if ray_address is not None and executor != "ray":
         raise UserError("--ray-address needs --executor ray")
     device = resolve_device(device)
