@@ -154,10 +154,11 @@ def test_the_findings_are_in_the_results():
     assert f"MLP thresholds are {ratios.min():.2f} to {ratios.max():.2f} times" in readme
     paper, converged = (mean_of_depth(label) for label in ("paper", "paper weight_decay=0.0"))
     assert (
-        f"in four layers {paper[4]:.0f} sequences under the published protocol become "
-        f"{converged[4]:.0f} when trained to the end"
+        f"in four layers {paper[4]:.0f} sequences become {converged[4]:.0f} when trained to the end"
     ) in readme
-    assert f"in five layers {paper[5]:.1f} become {converged[5]:.0f}, and then two layers" in readme
+    assert (
+        f"in five layers {paper[5]:.1f} become {converged[5]:.0f}, and there two layers" in readme
+    )
     assert converged[2] > converged[1]
     assert (
         "one hidden layer is best at every budget, and thresholds fall with depth after" in readme
@@ -173,7 +174,7 @@ def test_the_findings_are_in_the_results():
     small = transformer[transformer["hidden_size"] == 32]
     ratios = small["ours_mean"] / small["mean"]
     assert (round(ratios.min()), round(ratios.max())) == (2, 6)
-    assert "two to six times the published ones" in readme
+    assert "ours are two to six times the published ones" in readme
     assert "more heads raise the threshold" in readme
     for _, rows in small.groupby("num_layers"):
         means = list(rows.sort_values("num_heads")["ours_mean"])
@@ -181,9 +182,8 @@ def test_the_findings_are_in_the_results():
     probes = of_table_4(probes_of("transformer"))
     probes = probes[probes["n"] == 32]
     assert (
-        f"At N = 32 our searches trained {len(probes)} of these transformers and "
-        f"{probes['memorized'].sum()} memorized everything; no published mean exceeds "
-        f"{small['mean'].max():g}."
+        f"{probes['memorized'].sum()} of the {len(probes)} that our searches tried at N = 32 "
+        f"memorized everything; no published mean exceeds {small['mean'].max():g}."
     ) in readme
     zeros = (PUBLISHED["std"] == 0).sum()
     assert f"{zeros} of {len(PUBLISHED)} standard deviations are 0" in readme

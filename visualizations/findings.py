@@ -35,6 +35,8 @@ from visualizations.drawing import (
 from visualizations.results import PAPER_PROTOCOL, load_results, select
 from visualizations.threshold_lines import THRESHOLD_LABEL, line_figure
 
+PRESET_NAMES = {"paper": "published protocol", "converged": "trained to the end"}
+
 
 @own_style()
 def heads_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure:
@@ -95,7 +97,7 @@ def protocols_figure(results_dir: Path | str = DEFAULT_FOLDER, budget: int = 10_
 def _preset_labels() -> Mapping[str, str]:
     """Return what the protocol column says for the presets of the figure, and their names."""
     paper = MLP.protocol()
-    return {MLP.protocol(name).label(paper): name for name in PRESETS}
+    return {MLP.protocol(name).label(paper): PRESET_NAMES.get(name, name) for name in PRESETS}
 
 
 def findings(results_dir: Path | str = DEFAULT_FOLDER) -> dict[str, Figure]:
