@@ -37,9 +37,9 @@ def test_protocols_side_by_side(tmp_path):
     write_results(tmp_path, "mlp", [(MLP_1, [700]), (MLP_4, [600])], protocol=CONVERGED)
     path.write_text(first + path.read_text().removeprefix(result_layout(MLP).header + "\n"))
     axes = only_axes(protocols_figure(tmp_path))
-    assert drawn(axes, "published protocol", "ours")[1].tolist() == [450, 8]
+    assert drawn(axes, "the paper's protocol", "ours")[1].tolist() == [450, 8]
     assert drawn(axes, "trained to the end", "ours")[1].tolist() == [700, 600]
-    assert drawn(axes, "published protocol", "published")[1].tolist() == [467, 21.6]
+    assert drawn(axes, "the paper's protocol", "published")[1].tolist() == [467, 21.6]
     with pytest.raises(ValueError):  # the published numbers stand beside their own protocol
         drawn(axes, "trained to the end", "published")
     assert "protocols" in findings(tmp_path)

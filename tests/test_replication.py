@@ -11,7 +11,7 @@ from documents import cells
 from scripts import ROOT
 
 from visualizations import assessment, claim_tables, claims, effects, pages
-from visualizations.ablations import ABLATED, ABLATION_TABLES, _effect, combinations
+from visualizations.ablations import ABLATED, ABLATION_TABLES, combinations
 from visualizations.claim_tables import VERDICTS, p_text
 from visualizations.markdown import number
 
@@ -120,7 +120,8 @@ def test_the_prose_has_no_number_but_those_of_the_design():
     constants = [effects.PERMUTATIONS, claims.COLLAPSED, low, high, assessment.LEVEL]
     allowed = {*(f"{value:,g}" for value in constants), f"{claims.FAR_MORE:g}"}
     assert allowed <= set(re.findall(r"\d[\d,.]*\d|\d", prose))
-    others = {"95", "1", "128", "64", "10", "33.22"}  # interval, p = 1, tau-b -1, 1 %, widths, bits
+    # Interval, p = 1, tau-b -1, 1 %, widths and the batch, bits, the smallest budget.
+    others = {"95", "1", "128", "64", "32", "10", "33.22", f"{claims.TRUE_BUDGETS[0]:,}"}
     orders = math.comb(10, 5)  # of five searches and five
     others |= {str(orders), f"{1 / orders:.3f}"}
     assert set(re.findall(r"\d[\d,.]*\d|\d", prose)) <= allowed | others
@@ -192,25 +193,46 @@ def test_a_factorial_design_has_every_combination():
             assert len(labels) == 2 ** len(ablated.factors)
 
 
-def test_the_effect_in_a_factorial_design_is_the_mean_difference_of_pairs():
-    """With equally many searches in every cell, least squares are that."""
-    (ablated,) = (a for a in ABLATED if a.name == "transformer 64 x 1, 1 head")
-    rng = np.random.default_rng(1)
-    cells = {frozenset(c.items()): np.exp(rng.normal(3, 1, 3)) for c in combinations(ablated)}
-    effect, least, most = _effect(ablated, cells, "dropout")
-    with_it = [np.log(v) for c, v in cells.items() if ("dropout", 0.0) in c]
-    without = [np.log(v) for c, v in cells.items() if ("dropout", 0.0) not in c]
-    assert effect.value == pytest.approx(np.mean(with_it) - np.mean(without))
-    assert least <= math.exp(effect.value) <= most
+def test_the_ratios_of_a_factorial_design_are_those_of_paired_searches():
+    log = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("hidden_size == 33")
+    log = log[~log["protocol"].str.contains("max_epochs=5000")]
+    log = log.assign(
+        changed=log["protocol"].str.contains("patience=0"),
+        others=log["protocol"].str.replace(" patience=0", ""),
+        log=np.log(log["first_failure"]),
+    )
+    assert log["others"].nunique() == 16
+    by_repeat = log.groupby(["repeat", "changed"])["log"].mean().unstack()
+    effects = by_repeat[True] - by_repeat[False]
+    test = scipy.stats.ttest_1samp(effects, 0)
+    low, high = np.exp(test.confidence_interval())
+    (row,) = (row for row in table("ablation-factorial") if "--patience" in row[1])
+    assert row[2] == f"{number(np.exp(effects.mean()))} ({number(low)} to {number(high)})"
+    assert row[3] == f"{number(np.exp(effects.min()))} to {number(np.exp(effects.max()))}"
+    assert np.sum(effects > np.log(5)) == 1  # the one repeat of which the document speaks
 
 
-def test_what_is_said_of_lucky_and_unlucky_probes():
-    shares = {row[0]: float(row[3].split()[0]) for row in table("unlucky")}
-    assert shares["mlp, no hidden layer"] == shares["transformer 64 x 1, 16 heads"] == 1
-    assert 0.5 < shares["mlp 41 x 2"] < 0.95
-    assert max(shares["mlp 149 x 1"], shares["mlp 447 x 1"]) < 0.25
-    log = pd.read_csv(ROOT / "results" / "mlp_probes.csv")
-    for hidden_size, size in ((149, 1728), (447, 3648)):
-        near = log[(log["hidden_size"] == hidden_size) & (log["protocol"] == "paper")]
-        near = near[(near["num_layers"] == 1) & near["n"].between(0.97 * size, size - 1)]
-        assert len(near) and near["memorized"].mean() < 0.5
+def test_what_is_said_of_single_changes():
+    means = {tuple(row[:2]): float(row[2].split()[0]) for row in table("ablation-alone")}
+    three, five = (
+        {change: mean for (name, change), mean in means.items() if name == row}
+        for row in ("mlp 36 x 3", "mlp 30 x 5")
+    )
+    stop = "`--patience 0`"
+    assert min(three["`--learning-rate 0.003`"], three["`--batch-size 1024`"]) > three[stop]
+    assert five["`--init orthogonal`"] > five[stop]
+    assert five["`--batch-size 1024`"] == five["published protocol"] < 32
+    four = {change: mean for (name, change), mean in means.items() if name == "mlp 33 x 4"}
+    assert four["all of these"] > four["`--protocol converged`"]
+
+
+def test_what_is_said_of_unlucky_probes():
+    shares = {(row[0], row[2]): float(row[4].split()[0]) for row in table("unlucky")}
+    assert shares["mlp, no hidden layer", "224"] == 1
+    assert shares["transformer 64 x 1, 16 heads", "31"] == 1
+    assert sizes(10_000, 2).min() <= 417 <= 441 <= sizes(10_000, 2).max()
+    log = pd.read_csv(ROOT / "results" / "mlp_probes.csv").query("protocol == 'paper'")
+    near = log[log["hidden_size"].isin([41, 49]) & log["n"].between(400, 600)]
+    rest = near["n"] % 32
+    assert near.loc[rest.between(1, 4), "memorized"].mean() < 0.2
+    assert near.loc[rest == 0, "memorized"].mean() > 0.5

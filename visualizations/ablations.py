@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
+from scipy.stats import gmean
 
 from mlp_experiments.mlp_utils import SPEC as MLP
 from threshold_search.results_folder import DEFAULT_FOLDER
@@ -25,7 +27,6 @@ from visualizations.assessment import find, rows_of
 from visualizations.claim_tables import effect_text, published_text
 from visualizations.claims import every_claim
 from visualizations.comparison import published
-from visualizations.effects import Effect, slope
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import PAPER_PROTOCOL, load_results, select
 from visualizations.summary import summarize
@@ -125,19 +126,62 @@ def factorial_table() -> str:
         if not ablated.factorial:
             continue
         cells = {frozenset(c.items()): _sizes(searches, ablated, c) for c in combinations(ablated)}
-        if any(len(sizes) == 0 for sizes in cells.values()):
+        repeats = set.intersection(*(set(sizes.index) for sizes in cells.values()))
+        if not repeats:
             continue
+        count = sum(len(sizes) for sizes in cells.values())
         for name, value in ablated.factors.items():
-            effect, least, most = _effect(ablated, cells, name)
-            ratio, low, high = (math.exp(v) for v in (effect.value, effect.low, effect.high))
-            text = f"{number(ratio)}{interval_text(low, high)}"
-            among = f"{number(least)} to {number(most)}"
-            count = sum(len(sizes) for sizes in cells.values())
-            rows.append([ablated.name, flag(name, value), text, among, count])
+            effect = Ratios.of(cells, (name, value), sorted(repeats))
+            rows.append([ablated.name, flag(name, value), *effect.texts(), count])
     if not rows:
         return "Not measured yet.\n"
     headings = ["configuration", "changed", "ratio of thresholds (95 % interval)"]
-    return markdown([*headings, "among the others' combinations", "searches"], rows)
+    by = ["in single repeats", "in single combinations of the others"]
+    return markdown([*headings, *by, "searches"], rows)
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """By what a change multiplies the threshold: geometric means of ratios of paired searches.
+
+    The searches of one repeat share data and initial weights over all cells of a design, so the
+    repeats are what is independent: ``by_repeat`` are the means over all other combinations.
+    """
+
+    by_repeat: tuple[float, ...]
+    by_combination: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls,
+        cells: Mapping[frozenset, pd.Series],
+        change: tuple[str, Any],
+        repeats: Sequence[int],
+    ) -> Ratios:
+        """Return those of ``change``; ``cells`` are first failing sizes by repeat."""
+        logs = [
+            np.log(cells[without | {change}].loc[list(repeats)] / cells[without].loc[list(repeats)])
+            for without in cells
+            if change not in without
+        ]
+        table = np.exp(np.array(logs, dtype=float))  # (combinations, repeats)
+        return cls(tuple(gmean(table, axis=0)), tuple(gmean(table, axis=1)))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean over repeats, by Student's t of logarithms."""
+        logs = np.log(self.by_repeat)
+        if len(logs) < 2:
+            return math.nan, math.nan
+        half = stdtrit(len(logs) - 1, 0.975) * np.std(logs, ddof=1) / math.sqrt(len(logs))
+        return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
+
+    def texts(self) -> list[str]:
+        """Return the mean with its interval, and both ranges."""
+        ranges = [
+            f"{number(min(r))} to {number(max(r))}" for r in (self.by_repeat, self.by_combination)
+        ]
+        return [f"{number(float(gmean(self.by_repeat)))}{interval_text(*self.interval)}", *ranges]
 
 
 def converged_table() -> str:
@@ -175,23 +219,6 @@ def flag(name: str, value: Any) -> str:
     return f"`--{name.replace('_', '-')} {text}`"
 
 
-def _effect(
-    ablated: Ablated, cells: Mapping[frozenset, np.ndarray], name: str
-) -> tuple[Effect, float, float]:
-    """Return the effect of a change on the logarithm, and the least and most ratio of two cells."""
-    x, y, strata, ratios = [], [], [], []
-    value = ablated.factors[name]
-    others = [c for c in cells if (name, value) not in c]
-    for stratum, without in enumerate(others):
-        pair = cells[without], cells[without | {(name, value)}]
-        for place, sizes in enumerate(pair):
-            x += [float(place)] * len(sizes)
-            y += list(np.log(sizes))
-            strata += [stratum] * len(sizes)
-        ratios.append(float(np.exp(np.mean(np.log(pair[1])) - np.mean(np.log(pair[0])))))
-    return slope(np.array(x), np.array(y), np.array(strata)), min(ratios), max(ratios)
-
-
 def _searches(folder: Path = DEFAULT_FOLDER) -> pd.DataFrame:
     searches = load_results(folder)
     return searches[searches["bits"] == BITS_VERSION]
@@ -219,10 +246,11 @@ def _published(ablated: Ablated) -> str:
     return f"{row['published_mean']:g} ± {row['published_std']:g}"
 
 
-def _sizes(searches: pd.DataFrame, ablated: Ablated, changed: Settings) -> np.ndarray:
+def _sizes(searches: pd.DataFrame, ablated: Ablated, changed: Settings) -> pd.Series:
+    """Return the first failing sizes of one seed, by repeat."""
     own = _of(searches, ablated)
-    found = own.loc[own["protocol"] == ablated.label(changed), "first_failure"]
-    return found.to_numpy(dtype=float)
+    found = own[(own["protocol"] == ablated.label(changed)) & (own["seed"] == 0)]
+    return found.set_index("repeat")["first_failure"].astype(float)
 
 
 def _numbers(found: pd.DataFrame) -> list[str]:

@@ -34,8 +34,8 @@ from visualizations.results import configuration_columns, load_results, select
 NAMED = 3  # parts in a remark; of more, their number
 RESEEDED = DEFAULT_FOLDER / "benchmarks" / "reseeded_trainer.csv"
 
-FEW = "five searches against five can hardly have a small enough p"
-NOT_CONVERGED = "an artefact of the protocol: not so when trained to the end"
+FEW = "the least p of five searches against five, corrected for all claims, is above 0.05"
+NOT_CONVERGED = "an artefact of the protocol at 10,000, where longer training was tried"
 
 # Of every claim the verdict that the document was written for, and what is to be said of it. Where
 # the data give another verdict the table shows that one, without the remark, and a test fails.

@@ -35,7 +35,7 @@ from visualizations.drawing import (
 from visualizations.results import PAPER_PROTOCOL, load_results, select
 from visualizations.threshold_lines import THRESHOLD_LABEL, line_figure
 
-PRESET_NAMES = {"paper": "published protocol", "converged": "trained to the end"}
+PRESET_NAMES = {"paper": "the paper's protocol", "converged": "trained to the end"}
 
 
 @own_style()

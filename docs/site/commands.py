@@ -13,6 +13,7 @@ from pathlib import Path
 VARIANTS: Sequence[tuple[str, ...]] = (
     ("threshold_search/binary_search.py",),
     ("threshold_search/success_rate.py",),
+    ("threshold_search/merge_logs.py",),
     ("mlp_experiments/train_mlp.py",),
     ("transformer_experiments/train_transformer.py",),
     ("transformer_experiments/train_transformer.py", "--architecture", "decoder-only"),
