@@ -13,7 +13,8 @@ what the answers need, weight by weight: keys and values of every position, in t
 rest and the head at T positions alone; a token looked up costs nothing. Where JAX is installed
 (requirements-bench.txt), it trains one model of four configurations in a process pinned to one CPU,
 in turn with the others, by the wall clock, its compilation apart (jax_step.py). Prints the table
-and writes results/benchmarks/step_times.csv.
+and writes results/benchmarks/step_times.csv, or step_times_avx512.csv where the processor has
+AVX-512.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from machine import report, sgemm_rate
 
 from command_line.parser import Parser, positive_int, run
 from engines.engine import choose_engine, fallback_note, start_native
+from engines.native.load import has_wide_registers
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import train
@@ -179,7 +181,9 @@ def main() -> None:
                 "sgemm_gflops": rate / 1e9,
             }
         )
-    report(rows, "step_times", keeps_others_than=args.model)
+    # With wider registers both the engine and the floor are others: a file of its own.
+    name = "step_times_avx512" if has_wide_registers() else "step_times"
+    report(rows, name, keeps_others_than=args.model)
 
 
 if __name__ == "__main__":
