@@ -143,13 +143,13 @@ void add_norm_backward(const Extent& size, const Dropping& dropping, const Norm&
 
 // x (rows, columns) = dropout(x). Row r of the site's draws starts at draws + r * ld_draws.
 inline void drop(const Extent& size, float* x, const Dropping& dropping, std::ptrdiff_t ld_draws) {
-    const int columns = size.columns, whole = columns / VL * VL, dropped = dropping.dropped;
+    const int columns = size.columns, whole = columns / WL * WL, dropped = dropping.dropped;
     for (int r = 0; r < size.rows; ++r) {
         const std::uint16_t* draws = dropping.draws + r * ld_draws;
         float* row = x + r * size.ld;
-        for (int j = 0; j < whole; j += VL) {
-            const ivec keep = load_draws(draws + j) >= dropped;
-            store(row + j, from_bits(keep & bits(load(row + j) * dropping.scale)));
+        for (int j = 0; j < whole; j += WL) {
+            const iwide keep = load_draws<wide>(draws + j) >= dropped;
+            store(row + j, from_bits<wide>(keep & bits(load<wide>(row + j) * dropping.scale)));
         }
         for (int j = whole; j < columns; ++j) {
             row[j] = draws[j] >= dropped ? row[j] * dropping.scale : 0.0f;
@@ -157,22 +157,34 @@ inline void drop(const Extent& size, float* x, const Dropping& dropping, std::pt
     }
 }
 
+// gradient (rows, columns) = value(r, j, lanes of it), in place, a vector at a time, and its columns'
+// sums, whose vectors are whole.
+template <class Value>
+void each_gradient(const Extent& size, float* gradient, float* sums, const Value& value) {
+    const int width = round_up(size.columns, VL);
+    std::fill(sums, sums + width, 0.0f);
+    const auto one = [&]<class V>(V, int r, int j) {
+        const V g = value(r, j, load<V>(gradient + j));
+        store(gradient + j, g);
+        store(sums + j, load<V>(sums + j) + g);
+    };
+    for (int r = 0; r < size.rows; ++r) {
+        int j = 0;
+        for (; j + WL <= width; j += WL) one(wide{}, r, j);
+        for (; j < width; j += VL) one(vec{}, r, j);
+        gradient += size.ld;
+    }
+}
+
 // The gradient through dropout and ReLU, in place: their result y, of the same stride, tells where
 // both let it through. The columns' sums go to `sums`, a multiple of VL of them.
 inline void drop_relu_backward(const Extent& size, const float* y, float scale, float* gradient,
                                float* sums) {
-    const int width = round_up(size.columns, VL);
-    std::fill(sums, sums + width, 0.0f);
-    for (int r = 0; r < size.rows; ++r) {
-        for (int j = 0; j < width; j += VL) {
-            // As in torch, a NaN lets the gradient through.
-            const ivec stop = load(y + j) <= 0;
-            const vec g = from_bits(~stop & bits(load(gradient + j) * scale));
-            store(gradient + j, g);
-            store(sums + j, load(sums + j) + g);
-        }
-        y += size.ld, gradient += size.ld;
-    }
+    each_gradient(size, gradient, sums, [=]<class V>(int r, int j, V g) {
+        // As in torch, a NaN lets the gradient through.
+        const auto stop = load<V>(y + r * size.ld + j) <= 0;
+        return from_bits<V>(~stop & bits(g * scale));
+    });
 }
 
 template <class V>
@@ -195,16 +207,9 @@ inline void gelu_rows(const Extent& size, float* x, float* slope) {
 
 // The gradient through GELU, in place, and its columns' sums, as for ReLU.
 inline void gelu_backward(const Extent& size, const float* slope, float* gradient, float* sums) {
-    const int width = round_up(size.columns, VL);
-    std::fill(sums, sums + width, 0.0f);
-    for (int r = 0; r < size.rows; ++r) {
-        for (int j = 0; j < width; j += VL) {
-            const vec g = load(gradient + j) * load(slope + j);
-            store(gradient + j, g);
-            store(sums + j, load(sums + j) + g);
-        }
-        slope += size.ld, gradient += size.ld;
-    }
+    each_gradient(size, gradient, sums, [=]<class V>(int r, int j, V g) {
+        return g * load<V>(slope + r * size.ld + j);
+    });
 }
 
 }  // namespace native
