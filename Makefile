@@ -56,7 +56,7 @@ docs: .venv/installed-for-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # For every Python and system at once. Versions that still fit stay; without the file all are new.
-LOCKED := requirements-test.txt requirements-docs.txt requirements-bench.txt
+LOCKED := requirements-test.txt requirements-docs.txt requirements-bench.txt requirements-ray.txt
 lock: .venv/installed
 	$(BIN)/pip install --disable-pip-version-check uv==0.13.9
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \

@@ -18,6 +18,7 @@ SCRIPTS = [
     ROOT / "visualizations" / "figures.py",
     ROOT / "visualizations" / "pages.py",
     ROOT / "threshold_search" / "success_rate.py",
+    ROOT / "threshold_search" / "merge_logs.py",
 ]
 PACKAGES = "training dataset command_line threshold_search engines mlp_experiments visualizations"
 QUICK = "--model mlp --params 1000 --layers 0 --max-size 2 --repeats 1 --workers 1"

@@ -251,8 +251,9 @@ def test_a_node_with_another_engine_is_left_out(cluster, expected, tmp_path, cap
     finally:
         cluster.remove_node(node)
     assert found == expected
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line == ("note: node 127.0.0.1 is left out, its bits could differ: no compiled engine")
+    # Ray may have lines of its own there, of earlier nodes that it lost.
+    lines = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert lines == ["note: node 127.0.0.1 is left out, its bits could differ: no compiled engine"]
 
 
 def test_a_cluster_of_another_version_is_refused(cluster, faulty):

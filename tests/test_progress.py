@@ -11,6 +11,7 @@ import tqdm.std
 from test_driver import InstantWorkers, searches, true_threshold
 
 from mlp_experiments.mlp_utils import SPEC
+from threshold_search import progress
 from threshold_search.driver import drive
 from threshold_search.progress import Progress, where
 from threshold_search.results_folder import ResultsFolder
@@ -34,7 +35,11 @@ class Terminal(io.StringIO):
 
 
 def terminal(monkeypatch):
-    """Make stderr a terminal; of the test's call, because pytest puts its own before that."""
+    """Make stderr a terminal; of the test's call, because pytest puts its own before that.
+
+    The bar looks at the searches as often as it is told to, not some times a second.
+    """
+    monkeypatch.setattr(progress, "SECONDS", 0)
     monkeypatch.setattr(sys, "stderr", Terminal(80))
     return sys.stderr
 

@@ -16,7 +16,7 @@ V, T = 10, 10
 SEQUENCES = V**T
 TEXT = " ".join((ROOT / "docs" / "theory.md").read_text().split())
 DEPTH_0 = pd.read_csv(ROOT / "results" / "depth0" / "mlp_results.csv")
-MAIN = pd.read_csv(ROOT / "results" / "mlp_results.csv")
+MAIN = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
 
 
 def label_bits(n):
