@@ -16,6 +16,11 @@ BENCHMARKS = {
         "step_times",
         ["reference_us", "fast_us", "speedup", "share_of_floor", "jax_us"],
     ),
+    "| configuration with AVX-512 | reference loop | fast engine | speed-up "
+    "| share of the floor |": (
+        "step_times_avx512",
+        ["reference_us", "fast_us", "speedup", "share_of_floor"],
+    ),
     "| configuration | reference loop | JAX | JAX compiles, seconds | this engine "
     "| floor of the arithmetic |": (
         "step_times",

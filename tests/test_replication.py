@@ -121,7 +121,19 @@ def test_the_prose_has_no_number_but_those_of_the_design():
     allowed = {*(f"{value:,g}" for value in constants), f"{claims.FAR_MORE:g}"}
     assert allowed <= set(re.findall(r"\d[\d,.]*\d|\d", prose))
     # Interval, p = 1, tau-b -1, 1 %, widths and the batch, bits, the smallest budget.
-    others = {"95", "1", "128", "64", "32", "10", "33.22", f"{claims.TRUE_BUDGETS[0]:,}"}
+    others = {
+        "95",
+        "1",
+        "128",
+        "64",
+        "32",
+        "10",
+        "33.22",
+        "416",
+        "417",
+        "200",
+        f"{claims.TRUE_BUDGETS[0]:,}",
+    }
     orders = math.comb(10, 5)  # of five searches and five
     others |= {str(orders), f"{1 / orders:.3f}"}
     assert set(re.findall(r"\d[\d,.]*\d|\d", prose)) <= allowed | others
@@ -206,7 +218,8 @@ def test_the_ratios_of_a_factorial_design_are_those_of_paired_searches():
     effects = by_repeat[True] - by_repeat[False]
     test = scipy.stats.ttest_1samp(effects, 0)
     low, high = np.exp(test.confidence_interval())
-    (row,) = (row for row in table("ablation-factorial") if "--patience" in row[1])
+    rows = [row for row in table("ablation-factorial") if row[0] == "mlp 33 x 4"]
+    (row,) = (row for row in rows if "--patience" in row[1])
     assert row[2] == f"{number(np.exp(effects.mean()))} ({number(low)} to {number(high)})"
     assert row[3] == f"{number(np.exp(effects.min()))} to {number(np.exp(effects.max()))}"
     assert np.sum(effects > np.log(5)) == 1  # the one repeat of which the document speaks
@@ -230,6 +243,12 @@ def test_what_is_said_of_unlucky_probes():
     shares = {(row[0], row[2]): float(row[4].split()[0]) for row in table("unlucky")}
     assert shares["mlp, no hidden layer", "224"] == 1
     assert shares["transformer 64 x 1, 16 heads", "31"] == 1
+    assert shares["mlp 41 x 2", "417"] == 0 and 0.7 < shares["mlp 41 x 2", "416"] < 0.9
+    assert max(shares["mlp 149 x 1", "1,727"], shares["mlp 447 x 1", "3,647"]) < 0.25
+    every = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
+    first = every.drop_duplicates(["num_parameters", "num_layers", "repeat"])["first_failure"]
+    assert (first[first > 64] % 32).isin([0, 1]).mean() > 0.4  # 1 in 16 by chance
+    assert (PUBLISHED["mean_threshold"] % 32).isin([0, 1]).sum() > 3 * len(PUBLISHED) / 16
     assert sizes(10_000, 2).min() <= 417 <= 441 <= sizes(10_000, 2).max()
     log = pd.read_csv(ROOT / "results" / "mlp_probes.csv").query("protocol == 'paper'")
     near = log[log["hidden_size"].isin([41, 49]) & log["n"].between(400, 600)]

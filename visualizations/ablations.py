@@ -127,7 +127,7 @@ def factorial_table() -> str:
             continue
         cells = {frozenset(c.items()): _sizes(searches, ablated, c) for c in combinations(ablated)}
         repeats = set.intersection(*(set(sizes.index) for sizes in cells.values()))
-        if not repeats:
+        if len(repeats) < 2:  # nothing to tell chance from
             continue
         count = sum(len(sizes) for sizes in cells.values())
         for name, value in ablated.factors.items():
