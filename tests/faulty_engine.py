@@ -23,12 +23,15 @@ def outcome_of(probe):
 class FaultyEngine(Engine):
     """Answers :func:`outcome_of`; its first ``times`` jobs end as ``fault`` says.
 
+    It always dies of ``deadly`` sequences or more.
+
     ``folder`` gets a file for every job, named by its number, with the process and the sizes.
     """
 
     folder: str = ""
     fault: str = ""
     times: int = 0
+    deadly: int = 10**9
 
     name: ClassVar[str] = "faulty"
 
@@ -45,6 +48,8 @@ class FaultyEngine(Engine):
     def _train(self, probes, on_epoch):
         (probe,) = probes
         number = self._begin(f"{os.getpid()} {probe.n}")
+        if probe.n >= self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         if number < self.times:
             if self.fault == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)

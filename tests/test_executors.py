@@ -69,7 +69,9 @@ def faulty(tmp_path):
     """A function from a fault to an engine that has it."""
     folder = tmp_path / "jobs"
     folder.mkdir()
-    return lambda fault="", times=0: FaultyEngine(folder=str(folder), fault=fault, times=times)
+    return lambda fault="", times=0, **more: FaultyEngine(
+        folder=str(folder), fault=fault, times=times, **more
+    )
 
 
 def outcomes(executor, count, seconds=ENOUGH_SECONDS):
@@ -199,6 +201,17 @@ def test_what_comes_then_is_right_whoever_trains_it(executor_of, faulty):
     assert found == [(probe_of(n), outcome_of(probe_of(n))) for n in sizes[: len(found)]]
     assert [n for _, n in jobs] == sizes[: len(found)]
     assert len(found) in (1, len(sizes))
+
+
+def test_a_size_that_kills_is_the_one_that_is_given_up(executor_of, faulty, tmp_path):
+    """Not the first one of the job that went on to it."""
+    wanted = searches([(MLP, PAPER, 1)], repeats=1)
+    folder = ResultsFolder(tmp_path / "results", [SPEC])
+    with folder as results, executor_of({MLP: faulty(deadly=16)}) as executor:
+        [state] = drive(wanted, results, executor)
+        logged = [probe_of(n) for n in (2, 4, 8, 16) if results.logs["mlp"].get(probe_of(n))]
+    assert logged == [probe_of(n) for n in (2, 4, 8)]
+    assert "on 16 sequences" in state.failure
 
 
 def quick_search(executor_of, folder):

@@ -165,6 +165,29 @@ def test_a_guess_that_memory_is_too_short_for_is_no_failure(tmp_path):
     ).read_bytes()
 
 
+class CrowdedWorkers(SpareWorkers):
+    """Memory is short for large probes as long as two are training."""
+
+    def wait(self, timeout):
+        if len(self.running) > 1 and self.steps % 3 == 2 and self.running[0].n > 8:
+            self.steps += 1
+            return [(self.running.pop(0), OutOfMemory("too many"))]
+        return super().wait(timeout)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_lacked_the_memory_of_guesses_is_tried_again_without_them(seed, tmp_path):
+    wanted = searches(repeats=1)[:1]
+    run(tmp_path / "plain", InstantWorkers(), wanted)
+    workers = CrowdedWorkers(6, seed)
+    states = speculate(tmp_path / "crowded", workers, wanted)
+    assert all(state.failure is None for state in states)
+    assert len(workers.submitted) > len(set(workers.submitted)) or not workers.cancelled
+    assert (tmp_path / "crowded" / RESULTS).read_bytes() == (
+        tmp_path / "plain" / RESULTS
+    ).read_bytes()
+
+
 def test_trials_have_no_guesses(tmp_path):
     trials = [Trial(s.architecture, s.protocol, s.budget, s.repeat, 0, 9) for s in searches()]
     workers = SpareWorkers(1000)

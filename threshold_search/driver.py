@@ -132,10 +132,12 @@ class _Driver:
                 if self._outcome_of(probe) is None:  # else two jobs came to it
                     finished.setdefault(name, []).append((probe, outcome))
                 answered.append(probe)
-            elif is_guess:  # nobody needs it, and guesses need memory that is short
-                self._speculation = None
+            elif is_guess or not self._requests.is_waited_for(probe):
+                self._stop_guessing()  # nobody needs it, and guesses need memory that is short
             elif company > 1:
                 self._alone.add(probe)
+                self._requests.put_back(probe)
+            elif self._stop_guessing():  # did it lack what the guesses had?
                 self._requests.put_back(probe)
             else:
                 smallest = self._too_large.get(kind_of(probe), (probe.n + 1, ""))
@@ -149,6 +151,15 @@ class _Driver:
                 self._speculation.ended(probe)
             for state in self._requests.remove(probe):
                 self._advance(state)
+
+    def _stop_guessing(self) -> bool:
+        """End every guess and make no more; return whether there was one in flight."""
+        self._speculation = None
+        guesses, self._guesses = list(self._guesses), {}
+        for probe in guesses:
+            self._workers.cancel(probe)
+            del self._in_flight[probe]
+        return bool(guesses)
 
     def _advance(self, state: SearchState) -> None:
         """Let a search take what the log has; ask for its next probe or put down its result."""

@@ -27,6 +27,7 @@ class Jobs:
 
     def take(self, job: Sequence[Probe], answer: Answer) -> None:
         """Take a worker's answer to ``job``."""
+        del self._losses[job[0]]  # a Counter takes that of what it does not have
         if isinstance(answer, OutOfMemory):
             self._ended += [(probe, answer) for probe in job]
         elif isinstance(answer, list):
@@ -47,8 +48,9 @@ class Jobs:
         self._losses[probe] += 1
         if self._losses[probe] < allowed:
             return False
+        del self._losses[probe]  # if it is asked for again, it was a guess, or in company
         error = OutOfMemory(
-            f"a worker died {self._losses[probe]} times training {probe.architecture.spec.name} "
+            f"a worker died {allowed} times training {probe.architecture.spec.name} "
             f"{probe.architecture.name} on {probe.n} sequences ({how})"
         )
         self._ended += [(probe, error) for probe in job]

@@ -49,7 +49,7 @@ def require_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"--ray-address must be auto or HOST:PORT, got {address!r}") from None
     except OSError as error:
         reason = error.strerror or str(error)

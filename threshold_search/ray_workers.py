@@ -221,7 +221,8 @@ class RayWorkers:
 
     def _lose(self, flight: _Flight, how: str, allowed: int = LOSSES_ALLOWED) -> None:
         if not self._jobs.is_lost_for_good(flight.job, how, allowed):
-            self.submit(flight.job, flight.then)
+            # Alone: one of those that came then may have been what killed it, and is to be blamed.
+            self.submit(flight.job)
 
     def _end_late(self) -> None:
         """Let go of jobs beyond their deadline.

@@ -52,6 +52,10 @@ class Requests:
         """Whether a probe can be taken."""
         return bool(self._ready)
 
+    def is_waited_for(self, probe: Probe) -> bool:
+        """Whether a search waits for this probe."""
+        return probe in self._askers
+
     def add(self, state: SearchState, is_ready: bool) -> None:
         """Take the probe that ``state`` waits for, which ``is_ready`` unless it trains already."""
         self._askers.setdefault(state.probe, []).append(state)
