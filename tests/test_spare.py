@@ -10,11 +10,12 @@ from threshold_search import spare
 class Machine:
     """Four CPUs; the system averages over a minute what we and others run."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, usable=4):
         self.now = self.load = 0.0
         monkeypatch.setattr(spare.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(spare.os, "getloadavg", lambda: (self.load, 0.0, 0.0), raising=False)
         monkeypatch.setattr(spare.os, "cpu_count", lambda: 4)
+        monkeypatch.setattr(spare, "usable_cpus", lambda: usable)
 
     def run(self, cpus, jobs, seconds):
         """Let ``jobs`` be what the system counts for a while, ours of them noted every second."""
@@ -33,6 +34,12 @@ def test_there_is_a_spare_one_if_fewer_run_than_there_are(ours, others, seconds,
     cpus = spare.SpareCpus()
     machine.run(cpus, (ours, others), seconds)
     assert cpus.has_one(ours) == (ours + others < 4)
+
+
+def test_no_more_than_this_process_may_use(monkeypatch):
+    Machine(monkeypatch, usable=2)
+    cpus = spare.SpareCpus()
+    assert cpus.has_one(1) and not cpus.has_one(2)
 
 
 def test_without_a_load_average_ours_alone_count(monkeypatch):

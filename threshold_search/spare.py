@@ -6,6 +6,7 @@ import math
 import os
 import time
 
+from engines.cpu import usable_cpus
 from engines.memory import available_memory
 
 LOAD_SECONDS = 60.0  # over which the system averages its load
@@ -18,6 +19,7 @@ class SpareCpus:
 
     def __init__(self) -> None:
         self._jobs, self._own, self._time = 0, 0.0, time.monotonic()
+        self._usable = usable_cpus()
 
     def note(self, jobs: int) -> None:
         """Say that ``jobs`` of ours run from now on, one CPU each."""
@@ -34,7 +36,9 @@ class SpareCpus:
         except (AttributeError, OSError):  # Windows has none
             load = self._own
         others = max(0.0, load - self._own)
-        return jobs + 1 + others <= (os.cpu_count() or 1) + ROUNDING
+        # The load is the machine's, and so are its CPUs; of them we may have fewer.
+        is_ours = jobs + 1 <= self._usable
+        return is_ours and jobs + 1 + others <= (os.cpu_count() or 1) + ROUNDING
 
 
 def has_memory_for_a_process() -> bool:
