@@ -52,7 +52,8 @@ def find_threshold(
     sequences. ``protocol`` is by default the model's published one. Probes that the logs in
     ``results_dir`` have are not trained again; without a folder nothing is kept. ``max_size``
     bounds the search. ``executor`` is "local" or "ray", whose cluster is at ``ray_address``, or on
-    this machine; ``workers`` is then how many jobs are in flight at most. A repeat for which memory is too short is left out, with a line on stderr.
+    this machine; ``workers`` is then how many jobs are in flight at most. A repeat for which memory
+    is too short is left out, with a line on stderr.
     Raises :class:`UserError` for what the caller can mend, :class:`OutOfMemory` if no repeat ended.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
