@@ -49,7 +49,7 @@ def cluster():
         ray.shutdown()
 
 
-@pytest.fixture(params=["local", "ray"])
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
 def executor_of(request):
     """A function from an engine, or engines by architecture, to an executor of one worker."""
     if request.param == "local":
@@ -230,6 +230,7 @@ def expected(tmp_path_factory):
     return quick_search(lambda engines: Workers(2, engines), tmp_path_factory.mktemp("local"))
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("rows_before", [1, 20])
 def test_a_node_dies_in_mid_search(cluster, expected, tmp_path, rows_before):
     """No probe is lost but those in flight: the rows that were there stay, none is there twice."""
@@ -255,6 +256,7 @@ def test_a_node_dies_in_mid_search(cluster, expected, tmp_path, rows_before):
     assert len({*map(tuple, identities)}) == len(rows)
 
 
+@pytest.mark.ray
 def test_a_node_with_another_engine_is_left_out(cluster, expected, tmp_path, capsys):
     from faults_cluster import add_node
 
@@ -269,6 +271,7 @@ def test_a_node_with_another_engine_is_left_out(cluster, expected, tmp_path, cap
     assert lines == ["note: node 127.0.0.1 is left out, its bits could differ: no compiled engine"]
 
 
+@pytest.mark.ray
 def test_a_cluster_of_another_version_is_refused(cluster, faulty):
     with RayWorkers(None, {MLP: faulty()}, address=cluster.address) as executor:
         executor._software = dataclasses.replace(executor._software, version="0.0.1")
