@@ -1,13 +1,13 @@
 """What kills, full disks and torn files cost a search: a table of injected faults.
 
     python benchmarks/faults.py                  (about half an hour; Linux, root for the mounts)
-    python benchmarks/faults.py --only disk      (prints the rows of one group, writes nothing)
+    python benchmarks/faults.py --only disk      (one group: other rows of the file stay)
 
 Every trial runs one small search (MLPs of 10,000 parameters, 2 workers), injects its faults at
 random instants between the start and the end, runs the same command to its end and compares the
 results CSV with that of an undisturbed run, in every column but the seconds. Ray runs on a cluster
 of two nodes of one CPU on the loopback interface; without Ray its rows are left out. Prints the
-table and writes results/benchmarks/faults.csv.
+table and writes results/benchmarks/faults.csv, after every row.
 """
 
 from __future__ import annotations
@@ -20,124 +20,24 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from fault_trials import LOG, RESULTS, Row, Trial, without_seconds
 from faults_cluster import two_nodes
 from machine import report
 
 from command_line.parser import Parser, run
 
-CHILD = Path(__file__).with_name("journaled_search.py")
-# Without guesses: what is lost is then what was asked for.
-SEARCH = [
-    *("--model", "mlp", "--params", "10000", "--layers", "2", "3", "--repeats", "1"),
-    "--no-speculation",
-]
-LOG, RESULTS = "mlp_probes.csv", "mlp_results.csv"
 WORKERS = 2
 DRIVER_KILLS, RAY_DRIVER_KILLS = 100, 20
 WORKER_KILLS, RAY_WORKER_KILLS, KILLS_PER_SEARCH = 20, 20, 2
 NODE_KILLS = 3  # of kills of workers two a search: a job is given up at its third loss
 CUTS = 20  # of a log, each at a random byte
-DISK_PAGES = (1, 2, 3)  # sizes of the disk that gets full, in pages of memory
+DISK_PAGES = (1, 2, 2)  # sizes of the disk that gets full, in pages of memory: three suffice
 GONE_SECONDS = 20.0  # within which nothing of a killed search may still run
-
-
-@dataclass
-class Row:
-    """One line of the table; the counts are summed over its trials."""
-
-    fault: str
-    executor: str
-    in_flight: int  # probes that may be at once
-    faults: int = 0
-    searches: int = 0  # brought to their end afterwards
-    lost: list[int] = field(default_factory=list)  # submitted and not in the log, by fault
-    rows_missing: int = 0  # rows that the log had before and not after
-    trained_again: int = 0  # probes that the log has twice
-    results_equal: int = 0
-    refused_in_one_line: int = 0  # exit status 2 and one line on stderr
-    left_running: int = 0  # processes, some seconds after their driver was killed
-
-    def values(self) -> dict[str, object]:
-        """Return the row as the CSV has it."""
-        lost = self.lost
-        facts = {name: value for name, value in vars(self).items() if name != "lost"}
-        return {
-            **facts,
-            "lost_largest": max(lost, default=0),
-            "lost_mean": sum(lost) / len(lost) if lost else 0.0,
-        }
-
-
-class Trial:
-    """One results folder and the search in it."""
-
-    def __init__(self, folder: Path, executor: list[str], results: Path | None = None) -> None:
-        self.folder = folder
-        self.results = results or folder / "results"
-        self.flags = [*SEARCH, *executor, "--results-dir", str(self.results)]
-        self.runs = itertools.count()
-        self.seen: list[str] = []  # lines of the log when a fault had happened
-
-    def start(self) -> subprocess.Popen[str]:
-        """Start the search, or go on with it, in a session of its own."""
-        self.journal = self.folder / f"journal-{next(self.runs)}"
-        return subprocess.Popen(
-            [sys.executable, str(CHILD), str(self.journal), *self.flags],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def complete(self, row: Row, expected: list[str]) -> None:
-        """Run the search to its end and count what became of it in ``row``."""
-        process = self.start()
-        _, stderr = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"{row.fault}: exit status {process.returncode}: {stderr}")
-        self.count(row, expected)
-
-    def count(self, row: Row, expected: list[str]) -> None:
-        """Count the ended search in ``row``."""
-        log = self.log()
-        keys = [probe_of(line) for line in log]
-        row.searches += 1
-        row.rows_missing += len(set(self.seen) - set(log))
-        row.trained_again += len(keys) - len(set(keys))
-        row.results_equal += without_seconds(self.results / RESULTS) == expected
-
-    def note_fault(self, row: Row) -> None:
-        """Count a fault that has just happened, and what it lost."""
-        log = self.log()
-        row.faults += 1
-        row.rows_missing += len(set(self.seen) - set(log))
-        self.seen = log
-        submitted = self.journal.read_text().splitlines() if self.journal.exists() else []
-        row.lost.append(len(set(submitted) - {probe_of(line) for line in log}))
-
-    def log(self) -> list[str]:
-        """Return the whole lines of the log, without its header."""
-        path = self.results / LOG
-        text = path.read_text() if path.exists() else ""
-        return text[: text.rfind("\n") + 1].splitlines()[1:]
-
-
-def probe_of(line: str) -> str:
-    """Return a line of the log as the journal has it."""
-    fields = line.split(",")  # model, protocol, bits, parameters, size, layers, repeat, seed, n
-    return f"{fields[4]}x{fields[5]} {fields[6]} {fields[8]}"
-
-
-def without_seconds(path: Path) -> list[str]:
-    """Return the lines of a results CSV without their last column."""
-    return [line.rpartition(",")[0] for line in path.read_text().splitlines()]
 
 
 def members(session: int) -> list[int]:
@@ -223,10 +123,7 @@ class Faults:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(self.random.choice(found), signal.SIGKILL)
                         row.faults += 1
-            _, stderr = process.communicate()
-            if process.returncode:
-                raise RuntimeError(stderr)
-            trial.count(row, self.expected)
+            trial.finish(process, row, self.expected)
         return row
 
     def node_kills(self, kill_a_node: Callable[[], None]) -> Row:
@@ -240,10 +137,7 @@ class Faults:
             time.sleep(self.random.uniform(0, 2))
             kill_a_node()
             row.faults += 1
-            _, stderr = process.communicate()
-            if process.returncode:
-                raise RuntimeError(stderr)
-            trial.count(row, self.expected)
+            trial.finish(process, row, self.expected)
         return row
 
     def refused(self, trial: Trial, row: Row) -> None:
@@ -333,21 +227,24 @@ def ray_rows(base: Path) -> Iterator[Row]:
         yield faults.node_kills(kill_a_node)
 
 
+def every_row(base: Path, only: str | None) -> Iterator[Row]:
+    """Yield the rows of a group, or of all that can be measured here."""
+    if only != "ray":
+        yield from local_rows(base, only)
+    if only in (None, "ray") and importlib.util.find_spec("ray"):
+        yield from ray_rows(base)
+
+
 def main() -> None:
     """Inject, print, write."""
     parser = Parser(__doc__)
-    parser.add_argument("--only", choices=("kills", "disk", "ray"), help="print one group's rows")
+    parser.add_argument("--only", choices=("kills", "disk", "ray"), help="measure one group")
     only = parser.parse_args().only
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        if only != "ray":
-            rows += local_rows(Path(folder), only)
-        if only in (None, "ray") and importlib.util.find_spec("ray"):
-            rows += ray_rows(Path(folder))
-    if only is None:
-        report([row.values() for row in rows], "faults")
-    else:
-        print(*(row.values() for row in rows), sep="\n")
+        for row in every_row(Path(folder), only):
+            rows.append(row)
+            report([row.values() for row in rows], "faults", keys=("fault", "executor"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,11 @@ def _seconds(work) -> float:
     return time.process_time() - start
 
 
-def report(rows: list[dict], name: str, keeps_others_than: str | None = None) -> None:
+def report(rows: list[dict], name: str, keys: Sequence[str] = ()) -> None:
     """Print the table and write it, with hardware and versions, to results/benchmarks/NAME.csv.
 
-    With the name of a model, the file's rows of other models stay, before the new ones.
+    With ``keys``, columns of both, the file's rows that differ in them from every new one stay,
+    before the new ones.
     """
     table = pd.DataFrame(rows)
     facts = hardware()
@@ -63,9 +65,10 @@ def report(rows: list[dict], name: str, keeps_others_than: str | None = None) ->
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.csv"
     kept = pd.DataFrame()
-    if keeps_others_than is not None and path.exists():
+    if keys and path.exists():
         kept = pd.read_csv(path, dtype=str, keep_default_na=False)  # text stays as it is written
-        kept = kept[kept["model"] != keeps_others_than]
+        measured = {tuple(str(row[key]) for key in keys) for row in rows}
+        kept = kept[[found not in measured for found in zip(*(kept[k] for k in keys), strict=True)]]
     written = io.StringIO(table.assign(**facts).to_csv(index=False, float_format="%.6g"))
     new = pd.read_csv(written, dtype=str, keep_default_na=False)
     pd.concat([kept, new]).to_csv(path, index=False, lineterminator="\n")

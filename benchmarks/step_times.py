@@ -183,7 +183,7 @@ def main() -> None:
         )
     # With wider registers both the engine and the floor are others: a file of its own.
     name = "step_times_avx512" if has_wide_registers() else "step_times"
-    report(rows, name, keeps_others_than=args.model)
+    report(rows, name, keys=("model",) if args.model else ())
 
 
 if __name__ == "__main__":

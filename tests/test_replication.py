@@ -172,7 +172,7 @@ def test_the_reseeded_searches_once_they_are_there(tmp_path, monkeypatch):
 
 
 def converged(depth):
-    """First failing sizes at the budget of 10,000, trained to the end, from the CSV alone."""
+    """First failing sizes at the budget of 10,000 by `converged`, from the CSV alone."""
     rows = pd.read_csv(ROOT / "results" / "mlp_results.csv").query(
         "budget == 10000 and num_layers == @depth and protocol.str.contains('max_epochs=5000')"
     )

@@ -110,6 +110,7 @@ class RayWorkers:
         self._resource = "GPU" if on_gpu else "CPU"
         self._software = own_software()
         self._ray: Any = None  # the module, once it is needed
+        self._remote: Any = None  # _serve as Ray has it: made once, because each is stored anew
         self._is_connected_here = False  # or by whoever uses this class in a program of theirs
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._nodes: dict[str, dict[str, Any]] = {}  # what has answered and may train, by Ray's id
@@ -176,7 +177,7 @@ class RayWorkers:
         if self._refused:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self._refused)})"}
         engine = self._engines[job[0].architecture]
-        remote = self._ray.remote(**options)(_serve)
+        remote = self._remote.options(**options)
         self._flights[remote.remote(self._software, engine, job, then)] = _Flight(job, then)
 
     def cancel(self, probe: Probe) -> None:
@@ -256,7 +257,7 @@ class RayWorkers:
                 import ray
             except ImportError:
                 raise UserError(NO_RAY) from None
-            self._ray = ray
+            self._ray, self._remote = ray, ray.remote(_serve)
             if ray.is_initialized():
                 self._look_at_nodes()
                 return
@@ -290,6 +291,8 @@ class RayWorkers:
         able = {i: n for i, n in alive.items() if n["Resources"].get(self._resource)}
         new = [i for i in able if i not in self._nodes and i not in self._refused]
         for node, reply in zip(new, self._greetings(new), strict=True):
+            if reply is None:
+                continue
             if reply.difference:
                 self._refuse(node, reply.difference, able[node]["NodeManagerAddress"])
             else:
@@ -298,14 +301,17 @@ class RayWorkers:
         self._nodes = {i: facts for i, facts in self._nodes.items() if i in able}
         self._places = sum(facts["jobs"] for facts in self._nodes.values())
         self._looked = time.monotonic()
-        if able and not self._nodes:
+        if able and able.keys() <= self._refused.keys():
             raise UserError(
                 "no node of the Ray cluster can train: "
                 + "; ".join(dict.fromkeys(self._refused.values()))
             )
 
-    def _greetings(self, nodes: list[str]) -> Iterator[_Reply]:
-        """Yield what each of ``nodes`` answers, or why it does not."""
+    def _greetings(self, nodes: list[str]) -> Iterator[_Reply | None]:
+        """Yield what each of ``nodes`` answers, None for one that has gone or is to be asked again.
+
+        One that cannot run the project, or does not answer in time, differs from the driver.
+        """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         asked = [
@@ -320,8 +326,12 @@ class RayWorkers:
         for node, reference in zip(nodes, asked, strict=True):
             try:
                 yield self._ray.get(reference, timeout=max(0.0, until - time.monotonic()))
-            except self._ray.exceptions.RayError as error:
+            except self._ray.exceptions.GetTimeoutError:
+                yield _Reply(node, difference=f"no answer in {GREETING_SECONDS:.0f} seconds")
+            except self._ray.exceptions.RayTaskError as error:
                 yield _Reply(node, difference=str(error).strip().splitlines()[-1])
+            except self._ray.exceptions.RayError:  # lost with its node, or its worker
+                yield None
 
     def _refuse(self, node: str, difference: str, address: str = "") -> None:
         if node not in self._refused:

@@ -100,7 +100,7 @@ ABLATED: Sequence[Ablated] = (
 
 
 def alone_table() -> str:
-    """Every ablated row: as published, each change alone, all together, and trained to the end."""
+    """Every ablated row: as published, each change alone, all together, and `converged`."""
     searches, rows = _searches(), []
     for ablated in ABLATED:
         changes: list[tuple[str, str]] = [("published protocol", ablated.label({}))]
@@ -185,7 +185,7 @@ class Ratios:
 
 
 def converged_table() -> str:
-    """C1 and C2 at the budgets that were trained to the end, beside the published protocol."""
+    """C1 and C2 at the budgets that were searched by `converged`, beside the published protocol."""
     label = MLP.protocol("converged").label(MLP.protocol())
     every = pd.concat([_searches(), _searches(DEPTH_0)])
     ours, theirs = rows_of(select(every)), rows_of(published())

@@ -35,7 +35,7 @@ from visualizations.drawing import (
 from visualizations.results import PAPER_PROTOCOL, load_results, select
 from visualizations.threshold_lines import THRESHOLD_LABEL, line_figure
 
-PRESET_NAMES = {"paper": "the paper's protocol", "converged": "trained to the end"}
+PRESET_NAMES = {"paper": "the paper's protocol", "converged": "no early stop, 5,000 epochs"}
 
 
 @own_style()
@@ -73,7 +73,7 @@ def heads_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure:
 
 @own_style()
 def protocols_figure(results_dir: Path | str = DEFAULT_FOLDER, budget: int = 10_000) -> Figure:
-    """MLP threshold against depth: published, under the same protocol, and trained to the end.
+    """MLP threshold against depth: published, under the same protocol, and for longer.
 
     Raises :class:`UserError` without searches of the preset ``converged`` at this budget.
     """

@@ -1,4 +1,4 @@
-"""Shares of probes that memorized everything, with their intervals."""
+"""Shares of probes that memorized everything, with their intervals. No torch."""
 
 from __future__ import annotations
 
