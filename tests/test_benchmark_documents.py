@@ -94,6 +94,13 @@ def test_a_benchmark_table_says_what_its_csv_says(header):
 def test_the_prose_says_what_the_benchmarks_say():
     text = PROSE["docs/engine.md"]
     workers = pd.read_csv(BENCHMARK_RESULTS / "worker_times.csv").iloc[0]
+    ratios = pd.read_csv(BENCHMARK_RESULTS / "engine_widths.csv").set_index("configuration")[
+        "ratio"
+    ]
+    is_mlp = ratios.index.str.startswith("mlp ")
+    wide, mlps = ratios[~is_mlp], ratios[is_mlp]
+    assert f"transformers' steps take {wide.min():.2f} to {wide.max():.2f} of the time" in text
+    assert f"the MLPs' {mlps.min():.2f} to {mlps.max():.2f} (" in text
     assert f"Two workers are {workers['speedup']:.2f} times as fast as one" in text
 
 
