@@ -26,6 +26,7 @@ from training.task import IGNORED
 EVALUATION_ROWS = 1024  # at most, of every model at once
 ROW_BLOCK = 32
 FIXED_EVALUATION_ROWS = 256  # exactly, where the number of lanes is fixed
+ALIGNMENT = 32  # floats: every lane's parameters start at a multiple of 128 bytes
 
 
 class StackedModels:
@@ -34,8 +35,8 @@ class StackedModels:
     A lane holds one model. By default there are as many lanes as models. With a fixed number those
     left over are idle: they have weights, but no data, and never take a step. Then the shapes of
     all products depend on architecture, protocol and ``lanes`` alone: a GPU's libraries choose by
-    the shapes in which order they add. Raises :class:`~training.errors.UserError` for a module that
-    vmap cannot run.
+    the shapes in which order they add, and by a row's address, so lanes are aligned alike. Raises
+    :class:`~training.errors.UserError` for a module that vmap cannot run.
     """
 
     def __init__(
@@ -95,9 +96,13 @@ class StackedModels:
         first = modules[0]
         self._names = [name for name, _ in first.named_parameters()]
         self._shapes = [p.shape for p in first.parameters()]
+        parameters = sum(shape.numel() for shape in self._shapes)
+        padding = -parameters % ALIGNMENT  # zeros, which stay zero
+        self._sizes = [*(shape.numel() for shape in self._shapes), padding]
         flat = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in modules]
+        flat = [F.pad(row, (0, padding)) for row in flat]
         flat += flat[:1] * (self._lanes - len(flat))  # idle lanes: any finite weights
-        self._flat = torch.stack(flat).to(self.device)  # (M, P)
+        self._flat = torch.stack(flat).to(self.device)  # (M, P), padding included
         self._best = self._flat.clone()
         self._moment1 = torch.zeros_like(self._flat)
         self._moment2 = torch.zeros_like(self._flat)
@@ -107,10 +112,10 @@ class StackedModels:
             for p in group["params"]
         }
         decay = [torch.full((p.numel(),), decays[id(p)]) for p in first.parameters()]
-        self._decay = torch.cat(decay).to(self.device)  # (P,)
+        self._decay = F.pad(torch.cat(decay), (0, padding)).to(self.device)  # (P,)
 
     def _parameters(self, flat: Tensor) -> dict[str, Tensor]:
-        parts = flat.split([shape.numel() for shape in self._shapes], dim=1)
+        *parts, _ = flat.split(self._sizes, dim=1)
         return {
             name: part.view(len(flat), *shape)
             for name, part, shape in zip(self._names, parts, self._shapes, strict=True)
@@ -126,7 +131,8 @@ class StackedModels:
         weights = counts / counts.sum((1, 2), keepdim=True).clamp(min=1)
         loss = (losses.view(target.shape) * weights).sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
-        return torch.cat([g.flatten(1) for g in gradients], dim=1)
+        padding = gradients[0].new_zeros(self._lanes, self._sizes[-1])
+        return torch.cat([*(g.flatten(1) for g in gradients), padding], dim=1)
 
     def _step(self, active: list[bool]) -> None:
         """One optimiser step of every model that has one left in this round."""

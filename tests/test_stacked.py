@@ -93,7 +93,9 @@ def test_follows_the_reference(architecture, sizes, changes, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    "architecture", [MLPArchitecture(49, 1), TransformerArchitecture(16, 20, 2, 1)]
+    "architecture",
+    [MLPArchitecture(49, 1), TransformerArchitecture(16, 20, 2, 1)],
+    ids=lambda a: a.spec.name,
 )
 def test_a_probe_does_not_know_its_neighbours(architecture, device):
     probes = probes_of(architecture, (40, 70, 33, 3), {}, 12)
@@ -101,6 +103,25 @@ def test_a_probe_does_not_know_its_neighbours(architecture, device):
     for probe, outcome in zip(probes, together, strict=True):
         assert trained([probe], device) == [outcome]
     assert trained(probes[::-1], device)[::-1] == together
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        TransformerArchitecture(32, 380, 4, 1),  # 34,342 parameters, 16 models of which are
+        TransformerArchitecture(64, 768, 32, 1),  # not all aligned alike without padding
+        TransformerArchitecture(128, 1550, 16, 1),
+        DecoderOnlyArchitecture(64, 256, 4, 2),
+    ],
+    ids=lambda a: f"{a.spec.name} {a.name}",
+)
+def test_nor_do_large_ones_on_a_gpu(architecture):
+    probes = probes_of(architecture, (300, 40, 129), {}, 6)
+    together = trained(probes, "cuda")
+    assert [trained([probe], "cuda")[0] for probe in probes] == together
+    others = probes_of(architecture, (20,) * 13, {}, 6)
+    assert trained([*others, *probes], "cuda")[13:] == together  # other lanes, all in use
 
 
 class Shapes(TorchDispatchMode):
