@@ -212,13 +212,15 @@ def test_the_counts_are_those_of_the_csvs():
         assert f"{done} ({rows['repeats'].sum()} searches)" in PROSE["results/README.md"]
 
 
-def test_the_searches_on_a_gpu_are_as_described():
+@pytest.mark.parametrize("gpu", ["h100", "h200"])
+def test_the_searches_on_a_gpu_are_as_described(gpu):
     lines = LINES["results/README.md"]
     start = lines.index(
-        "| configuration | finished searches | mean `first_failure` | trained models |"
+        "| configuration | finished searches | mean `first_failure` | trained models |",
+        lines.index(f"## {gpu}"),
     )
     rows = [cells(line) for line in lines[start + 2 : lines.index("", start)]]
-    folder = RESULTS / "h200"
+    folder = RESULTS / gpu
     trained = 0
     for configuration, finished, mean, models in rows:
         model, *_ = configuration.lower().split()
@@ -227,7 +229,9 @@ def test_the_searches_on_a_gpu_are_as_described():
         )
         assert {*results["protocol"], *probes["protocol"]} == {"paper device=cuda"}
         numbers = list(map(int, re.findall(r"\d+", configuration)))
-        shape = {"hidden_size": numbers[0]} | ({} if model == "mlp" else {"num_heads": numbers[-1]})
+        shape = {"hidden_size": numbers[0]}
+        if model != "mlp":
+            shape |= {"num_layers": numbers[-2], "num_heads": numbers[-1]}
         for column, value in shape.items():
             results, probes = (t[t[column] == value] for t in (results, probes))
         assert len(results) == int(finished.split()[0])
