@@ -171,6 +171,19 @@ def test_a_torn_last_line_is_left_out(parts, tmp_path, monkeypatch, capsys):
     assert (status, notes) == (0, f"{log}: an unfinished last line is left out\n")
 
 
+@pytest.mark.parametrize("whole", ['{"time": "2026-01-03"}\n', ""])
+@pytest.mark.parametrize("torn", [b'{"time": "2026-01-0', b'{"time": "caf\xc3'])
+def test_a_torn_last_line_of_a_run_record_is_left_out(
+    whole, torn, parts, tmp_path, monkeypatch, capsys
+):
+    record, out = parts[1] / "runs.jsonl", tmp_path / "out"
+    record.write_bytes(whole.encode() + torn)
+    status, _, notes = merge(monkeypatch, capsys, out, *parts)
+    assert (status, notes) == (0, f"{record}: an unfinished last line is left out\n")
+    expected = '{"time": "2026-01-01"}\n{"time": "2026-01-02"}\n' + whole
+    assert (out / "runs.jsonl").read_text() == expected
+
+
 @pytest.mark.parametrize("name", ["none", "empty", "file"])
 def test_a_folder_without_a_log_is_refused(name, parts, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()

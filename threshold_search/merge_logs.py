@@ -48,7 +48,7 @@ class MergedLog:
         """Take every row of a log, but for a last line that a crash left unfinished."""
         content, is_torn = without_torn_line(content_of(path), "")
         if is_torn:
-            print(f"{path}: an unfinished last line is left out", file=sys.stderr)
+            _say_torn(path)
         if not content:
             return
         model = self.name.removesuffix(SUFFIX)
@@ -146,9 +146,16 @@ def _records(paths: Iterable[Path]) -> list[str]:
     entries: set[str] = set()
     for path in paths:
         if path.exists():
-            text = content_of(path).decode("utf-8", "replace")
-            entries |= {line + "\n" for line in text.splitlines() if line}
+            # What no line end follows is torn, as in a log, even where it is all there is.
+            whole, _, torn = content_of(path).decode("utf-8", "replace").rpartition("\n")
+            if torn:
+                _say_torn(path)
+            entries |= {line + "\n" for line in whole.splitlines() if line}
     return sorted(entries)
+
+
+def _say_torn(path: Path) -> None:
+    print(f"{path}: an unfinished last line is left out", file=sys.stderr)
 
 
 def main() -> None:
