@@ -12,7 +12,8 @@ from scripts import BINARY_SEARCH, ROOT, TRAIN_MLP, run_script
 
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
 from threshold_search.api import find_threshold, train_probe
-from training.errors import UserError
+from threshold_search.spare import SpareCpus
+from training.errors import OutOfMemory, UserError
 from visualizations.summary import summarize
 
 SMALL = MLPArchitecture(4, 1)
@@ -86,6 +87,8 @@ def test_train_probe_is_what_the_training_script_trains(tmp_path):
         {"engine": "Reference"},
         {"device": "gpu"},
         {"executor": "Ray"},
+        {"deadline": 0},
+        {"deadline": float("nan")},
     ],
     ids=str,
 )
@@ -93,6 +96,31 @@ def test_numbers_and_names_that_do_not_exist(arguments, tmp_path):
     with pytest.raises(UserError, match=str(next(iter(arguments.values())))):
         find_threshold(SMALL, results_dir=tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_deadline_ends_a_repeat(capsys):
+    """No job of any size ends within it: none of the repeats has a result."""
+    with pytest.raises(
+        OutOfMemory, match=r"a worker died 3 times .*took longer than the deadline"
+    ):
+        find_threshold(SMALL, repeats=1, workers=1, max_size=2, deadline=1e-3)
+
+
+def test_guesses_are_made_unless_they_are_not_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(SpareCpus, "has_one", lambda self, jobs: True)
+    found = {}
+    for speculation in (True, False):
+        folder = tmp_path / str(speculation)
+        rows = find_threshold(
+            *(SMALL, SPEC.protocol(max_epochs=20)),
+            repeats=1,
+            results_dir=folder,
+            max_size=64,
+            speculation=speculation,
+        )
+        found[speculation] = rows.drop(columns="seconds"), (folder / "mlp_probes.csv").read_text()
+    pd.testing.assert_frame_equal(found[True][0], found[False][0])
+    assert found[True][1].count("\n") > found[False][1].count("\n")
 
 
 def test_in_a_thread():

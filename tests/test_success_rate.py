@@ -73,6 +73,7 @@ def test_a_search_finds_the_probes(measured):
         (("--num-sequences", "0"), "at least 1"),
         (("--num-sequences", "5000000001"), "at most 5000000000"),
         (("--num-sequences", "4", "--paper"), "--paper fixes"),
+        (("--num-sequences", "4", "--no-speculation"), "--no-speculation"),  # nothing to guess
     ],
 )
 def test_bad_flags_are_one_line(tmp_path, flags, words):

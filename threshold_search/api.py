@@ -19,6 +19,7 @@ import pandas as pd
 
 from command_line.flags import resolve_device
 from engines.engine import choose_engine
+from threshold_search.executor import DEADLINE_SECONDS
 from threshold_search.plan import searches
 from threshold_search.run import run_searches
 from threshold_search.workers import CALLED_DURING_IMPORT
@@ -45,6 +46,8 @@ def find_threshold(
     engine: str = "fast",
     executor: str = "local",
     ray_address: str | None = None,
+    deadline: float = DEADLINE_SECONDS,
+    speculation: bool = True,
 ) -> pd.DataFrame:
     """Return the threshold of ``architecture`` in independent repeats, one row each.
 
@@ -52,8 +55,11 @@ def find_threshold(
     sequences. ``protocol`` is by default the model's published one. Probes that the logs in
     ``results_dir`` have are not trained again; without a folder nothing is kept. ``max_size``
     bounds the search. ``executor`` is "local" or "ray", whose cluster is at ``ray_address``, or on
-    this machine; ``workers`` is then how many jobs are in flight at most. A repeat for which memory
-    is too short is left out, with a line on stderr.
+    this machine; ``workers`` is then how many jobs are in flight at most. A job that takes more
+    than ``deadline`` seconds, by default a day, is taken for lost and starts again twice. With
+    ``speculation`` workers that no search needs train what verdicts could ask for next: more rows
+    in the logs, the same thresholds. A repeat for which memory is too short is left out, with a
+    line on stderr.
     Raises :class:`UserError` for what the caller can mend, :class:`OutOfMemory` if no repeat ended.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -65,6 +71,8 @@ def find_threshold(
             _require(name, value, 1)
     _require("seed", seed, 0)
     _require("attempt", attempt, 0)
+    if not deadline > 0:
+        raise UserError(f"deadline must be more than 0 seconds, got {deadline}")
     protocol = protocol or architecture.spec.paper
     configuration = (architecture, protocol, architecture.num_parameters)
     wanted = searches([configuration], repeats, seed, attempt, max_size)
@@ -77,6 +85,8 @@ def find_threshold(
             command=call,
             executor=executor,
             ray_address=ray_address,
+            deadline=deadline,
+            speculation=speculation,
         )
     for search, reason in finished.failures:
         if not finished.rows:

@@ -49,7 +49,7 @@ def main() -> None:
     wanted_searches = searches(wanted, args.repeats, args.seed, args.attempt, args.max_size)
     if args.figure:
         require_writable(args.figure)
-    finished = run_as_asked(args, wanted, wanted_searches)
+    finished = run_as_asked(args, wanted, wanted_searches, not args.no_speculation)
     if finished.rows:
         from visualizations.report import summary_table
 
@@ -83,6 +83,12 @@ def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
         type=figure_path,
         metavar="FILE",
         help="draw the thresholds into FILE.png or FILE.pdf at the end",
+    )
+    parser.add_argument(
+        "--no-speculation",
+        action="store_true",
+        help="leave workers idle that no search needs, instead of training what verdicts could "
+        "ask for next: more rows in the logs, the same results, sooner",
     )
     add_search_flags(parser, specs, repeats=5)
     return parser.parse_args()

@@ -68,10 +68,14 @@ def configurations_asked_for(
 
 
 def run_as_asked(
-    args: argparse.Namespace, wanted: Sequence[Configuration], searches: Sequence[Search]
+    args: argparse.Namespace,
+    wanted: Sequence[Configuration],
+    searches: Sequence[Search],
+    speculation: bool = False,
 ) -> Finished:
     """Run ``searches``, which are of the ``wanted`` configurations, or a shard, as the flags say.
 
+    With ``speculation`` spare workers train what the searches may ask for next.
     Raises KeyboardInterrupt with what an interrupted user should know, and as
     :func:`~threshold_search.run.run_searches`.
     """
@@ -88,7 +92,7 @@ def run_as_asked(
             executor=args.executor,
             ray_address=args.ray_address,
             deadline=args.deadline,
-            speculation=not args.no_speculation,
+            speculation=speculation,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -167,12 +171,6 @@ def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -
         metavar="SECONDS",
         default=int(DEADLINE_SECONDS),
         help="a job that takes longer is taken for lost, and starts again twice",
-    )
-    parser.add_argument(
-        "--no-speculation",
-        action="store_true",
-        help="leave workers idle that no search needs, instead of training what verdicts could "
-        "ask for next: more rows in the logs, the same results, sooner",
     )
     parser.add_argument(
         "--results-dir",

@@ -76,7 +76,7 @@ def _exit_with_driver() -> None:
 
 def _how_it_ended(worker: _Worker) -> str:
     if worker.is_late:
-        return "took longer than --deadline"
+        return "took longer than the deadline"
     code = worker.process.exitcode
     if code == -signal.SIGKILL:
         return "killed: out of memory?"
@@ -140,11 +140,6 @@ class Workers:
         if busy >= self._count or not self._cpus.has_one(busy):
             return False
         return busy < len(self._workers) or has_memory_for_a_process()
-
-    @property
-    def running(self) -> list[Probe]:
-        """The probes being trained."""
-        return self._jobs.ended + [probe for w in self._workers for probe in w.job]
 
     def nodes(self) -> list[dict[str, object]]:
         """Return this machine alone."""
