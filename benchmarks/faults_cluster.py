@@ -10,11 +10,21 @@ from typing import Any
 
 import machine  # noqa: F401
 
-from threshold_search.ray_connection import LOOPBACK, ON_LOOPBACK, QUIET
-from threshold_search.ray_workers import STORE_BYTES
+from threshold_search.ray_connection import (
+    LOOPBACK,
+    ON_LOOPBACK,
+    PATIENT,
+    QUIET,
+    STORE_BYTES,
+    patient_start,
+)
 
-ATTEMPTS = 4
-NODE = {"node_ip_address": LOOPBACK, "num_cpus": 1, "object_store_memory": STORE_BYTES}
+NODE = {
+    "node_ip_address": LOOPBACK,
+    "num_cpus": 1,
+    "object_store_memory": STORE_BYTES,
+    "include_log_monitor": False,  # nobody reads the logs
+}
 
 
 @contextlib.contextmanager
@@ -35,35 +45,21 @@ def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
 
 def add_node(cluster: Any, **options: Any) -> Any:
     """Add a node of one CPU to a cluster and return it."""
-    return patiently(lambda: cluster.add_node(**NODE, **options))
-
-
-def patiently(start: Callable[[], Any]) -> Any:
-    """Return what ``start`` does: Ray gives up after 30 seconds, which a busy machine may need."""
-    for _ in range(ATTEMPTS - 1):
-        with contextlib.suppress(Exception):  # a plain one
-            return start()
-    return start()
+    with patient_start():
+        return cluster.add_node(**NODE, **options)
 
 
 @contextlib.contextmanager
 def started_cluster() -> Iterator[Any]:
     """Start a cluster of one node, a ``ray.cluster_utils.Cluster``, and end it."""
-    os.environ.update(QUIET | ON_LOOPBACK)
+    os.environ.update(QUIET | ON_LOOPBACK | PATIENT)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         os.environ["RAY_TMPDIR"] = folder  # of this process and of what it starts
         from ray.cluster_utils import Cluster
 
-        cluster = patiently(
-            lambda: Cluster(
-                initialize_head=True,
-                head_node_args={
-                    **NODE,
-                    "include_dashboard": False,
-                    "no_monitor": True,
-                },
-            )
-        )
+        head = {**NODE, "include_dashboard": False, "no_monitor": True}
+        with patient_start():
+            cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield cluster
         finally:

@@ -100,9 +100,7 @@ def test_numbers_and_names_that_do_not_exist(arguments, tmp_path):
 
 def test_a_deadline_ends_a_repeat(capsys):
     """No job of any size ends within it: none of the repeats has a result."""
-    with pytest.raises(
-        OutOfMemory, match=r"a worker died 3 times .*took longer than the deadline"
-    ):
+    with pytest.raises(OutOfMemory, match=r"a worker died 3 times .*took longer than the deadline"):
         find_threshold(SMALL, repeats=1, workers=1, max_size=2, deadline=1e-3)
 
 

@@ -30,8 +30,8 @@ DEADLINE_SECONDS = 86_400.0
 class Executor(Protocol):
     """Trains jobs somewhere; a context manager that closes itself on exit.
 
-    No probe is lost: every one that was submitted is in ``running``, comes out of ``wait``, or was
-    cancelled. A job whose worker dies, or takes longer than the executor's deadline, starts again.
+    No probe is lost: every one that was submitted comes out of ``wait``, or was cancelled. A job
+    whose worker dies, or takes longer than the executor's deadline, starts again.
     """
 
     def __enter__(self) -> Self:
@@ -50,10 +50,6 @@ class Executor(Protocol):
     @property
     def has_spare(self) -> bool:
         """Whether it would start at once, instead of standing behind another one."""
-
-    @property
-    def running(self) -> Sequence[Probe]:
-        """The probes that were submitted and have not come out of :meth:`wait`."""
 
     def nodes(self) -> list[dict[str, object]]:
         """Return what the run record says of the machines that train; starts what that needs."""

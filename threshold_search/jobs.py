@@ -21,9 +21,9 @@ class Jobs:
         self._losses: Counter[Probe] = Counter()  # by the first probe of a job
 
     @property
-    def ended(self) -> list[Probe]:
-        """The probes that :meth:`hand_over` will return."""
-        return [probe for probe, _ in self._ended]
+    def has_ended(self) -> bool:
+        """Whether :meth:`hand_over` will return or raise something."""
+        return bool(self._ended) or self._failure is not None
 
     def take(self, job: Sequence[Probe], answer: Answer) -> None:
         """Take a worker's answer to ``job``."""

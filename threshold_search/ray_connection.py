@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from command_line.interrupts import ENDING
@@ -28,6 +29,19 @@ QUIET = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
 }
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Of a Ray that is started here. On a busy machine its processes take a minute to start, and what
+# Ray gives up on it starts again, with even more to do for the machine.
+PATIENT = {
+    "RAY_gcs_server_port_wait_time_s": "600",
+    "RAY_agent_register_timeout_ms": "600000",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "60000",
+    # Ray's own is 15: beside other work a worker gets a thirtieth of its share.
+    "RAY_worker_niceness": "0",
+}
+AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port")
+LISTEN_PORT = "dashboard_agent_listen_port"
+STORE_BYTES = 80 * 2**20  # nothing large is stored, and it is the least that Ray takes
 
 
 def options_of_every_driver() -> dict[str, Any]:
@@ -77,3 +91,42 @@ def own_handlers() -> Iterator[None]:
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def patient_start() -> Iterator[None]:
+    """Let the nodes that are started within not depend on how soon their helpers are there.
+
+    A node of Ray ends itself when its helpers have not told it their ports within 15 seconds, which
+    no setting changes (https://github.com/ray-project/ray/issues/65983). It does not ask for a port
+    that it is given, or finds in the file in which its helper would put it.
+    """
+    from ray._private import node as nodes
+
+    kind: Any = nodes.Node
+    start_raylet = kind.start_raylet
+
+    def start_with_ports(node: Any, *arguments: Any, **more: Any) -> Any:
+        ports = _free_ports(len(AGENT_PORTS) + 1)
+        for name, port in zip(AGENT_PORTS, ports, strict=False):
+            setattr(node._ray_params, name, getattr(node._ray_params, name) or port)
+        listen = getattr(node._ray_params, LISTEN_PORT) or ports[-1]
+        setattr(node._ray_params, LISTEN_PORT, listen)
+        file = Path(node._session_dir, f"{LISTEN_PORT}_{node._node_id}")
+        file.write_text(str(listen), encoding="ascii")
+        return start_raylet(node, *arguments, **more)
+
+    kind.start_raylet = start_with_ports
+    try:
+        yield
+    finally:
+        kind.start_raylet = start_raylet
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports of the loopback interface that nobody listens on now."""
+    listeners = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports

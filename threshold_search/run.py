@@ -56,7 +56,7 @@ def run_searches(
 
     Probes that the folder's logs have are not trained again, and where they have all, torch is not
     even imported. ``workers`` are processes, by default one per CPU that this process may use, or
-    one in all on a GPU; on a Ray cluster as many as it has room for. ``notes`` are printed on
+    one in all on a GPU; with Ray as many as there is room for. ``notes`` are printed on
     stderr once the folder is ours. ``command`` is what the run record says started it, by default
     the process's command line. ``executor`` is one of EXECUTORS; Ray's is on this machine or on
     the cluster at ``ray_address``. A job that takes more than ``deadline`` seconds is taken for
@@ -78,7 +78,7 @@ def run_searches(
         )
     specs = list(dict.fromkeys(architecture.spec for architecture in engines))
     on_cluster = {"address": ray_address} if ray_address is not None else {}
-    worker_count = workers or (None if on_cluster else _default_workers(device))
+    worker_count = workers or (None if executor == "ray" else _default_workers(device))
     trained = False
 
     def before_training() -> None:

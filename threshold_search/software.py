@@ -20,15 +20,24 @@ class Software:
     machine: str
     torch: str | None
     numpy: str | None
+    gpu: str | None = None  # model of the GPU that trains: another one rounds differently
+
+    @property
+    def device(self) -> str:
+        """What trains: "cuda" or "cpu"."""
+        return "cpu" if self.gpu is None else "cuda"
 
     def difference(self, driver: Software) -> str | None:
         """Return the first thing that is another one than the driver's, in words, or None.
 
-        An engine that the driver lacks does no harm: it chooses what trains.
+        An engine that the driver lacks does no harm: it chooses what trains. Nor does a GPU that
+        this process does not see: without one it cannot train.
         """
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(driver, field.name)
             if ours == theirs or (field.name == "engine" and theirs is None):
+                continue
+            if field.name == "gpu" and ours is None:
                 continue
             if field.name == "engine":
                 return "no compiled engine" if ours is None else "an engine of other sources"
@@ -36,8 +45,8 @@ class Software:
         return None
 
 
-def own_software() -> Software:
-    """Return what this process has."""
+def own_software(device: str = "cpu") -> Software:
+    """Return what this process has; of a GPU only what it is if ``device`` is "cuda"."""
     return Software(
         version=own_version(),
         bits=BITS_VERSION,
@@ -45,4 +54,11 @@ def own_software() -> Software:
         machine=machine(),
         torch=version_of("torch"),
         numpy=version_of("numpy"),
+        gpu=_gpu() if device == "cuda" else None,
     )
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
