@@ -2,7 +2,7 @@
 #   make threshold   threshold of the 1-layer MLP at 10,000 parameters, five repeats, into runs/
 #   make test        lint, layers, types and tests; make lint: without the tests
 #   make test-sanitize, make test-arm   the engine's tests with sanitizers, on an emulated processor
-#   make test-ray    searches on a Ray cluster of two nodes; with nothing beside it
+#   make test-ray    searches on a Ray cluster of two nodes; slow beside other work
 #   make notebook    run the notebook again and redraw the figures from results/
 #   make docs        build/site/index.html; fails at a link that leads nowhere
 #   make lock        requirements-lock.txt after a change of another requirements file
@@ -49,7 +49,8 @@ test-arm: .venv/installed-for-tests
 	command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64
 	$(BIN)/pytest -m arm tests/test_arm.py
 
-# Alone: Ray loses workers that start slowly, and a test beside others starts slowly.
+# Apart: a test ends workers, each of which takes five seconds of a CPU to start; beside other work
+# that is many minutes.
 test-ray: .venv/installed-for-tests
 	$(BIN)/pytest -m ray tests/test_executors.py
 

@@ -90,11 +90,11 @@ def outcomes(executor, count, seconds=ENOUGH_SECONDS):
     return found
 
 
-def wait_for_jobs(engine, count):
+def wait_for_jobs(executor, engine, count):
     until = time.monotonic() + ENOUGH_SECONDS
     while len(jobs := engine.jobs()) < count or not all(jobs):
         assert time.monotonic() < until
-        time.sleep(0.05)
+        assert executor.wait(0.05) == []  # as the driver does all the time
     return jobs
 
 
@@ -156,7 +156,7 @@ def test_a_cancelled_job_comes_out_no_more(executor_of, faulty):
     engine = faulty("hangs", 1)
     with executor_of({MLP: engine}) as executor:
         executor.submit([probe_of(3)])
-        [(process, _)] = wait_for_jobs(engine, 1)
+        [(process, _)] = wait_for_jobs(executor, engine, 1)
         executor.cancel(probe_of(3))
         executor.cancel(probe_of(99))  # there is none
         executor.submit([probe_of(30)])
@@ -168,7 +168,7 @@ def test_close_ends_what_is_being_trained(executor_of, faulty):
     engine = faulty("hangs", 1)
     with executor_of({MLP: engine}) as executor:
         executor.submit([probe_of(3)])
-        [(process, _)] = wait_for_jobs(engine, 1)
+        [(process, _)] = wait_for_jobs(executor, engine, 1)
         assert is_running(process)
     until = time.monotonic() + ENOUGH_SECONDS
     while is_running(process):

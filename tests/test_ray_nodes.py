@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from engines.cpu import usable_cpus
 from threshold_search import ray_nodes
 from threshold_search.ray_nodes import Greeting, RayNodes
 from threshold_search.ray_workers import RayWorkers
@@ -200,6 +201,7 @@ class Stacked:
         ("cuda", None, 4, (4, 4)),
         ("cuda", 2, 4, (2, 4)),
         ("cpu", 3, 4, (3, 0)),
+        ("cpu", None, 4, (usable_cpus(), 0)),
     ],
 )
 def test_a_ray_on_this_machine_has_a_place_for_each_gpu(device, count, gpus, expected, monkeypatch):

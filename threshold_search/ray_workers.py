@@ -153,7 +153,7 @@ class RayWorkers:
         """Start a job on the cluster, and with it, while probes are quick, what comes ``then``."""
         nodes = self._start()
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": 0, "num_returns": "streaming"}
-        # Nothing trains before it is known here that it begins: not even what kills its worker.
+        # Nothing trains before wait has heard that it begins: not even what kills its worker.
         options["_generator_backpressure_num_objects"] = 1
         options[f"num_{self._resource.lower()}s"] = 1
         if nodes.refused:
