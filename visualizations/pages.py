@@ -40,6 +40,7 @@ from visualizations.comparison import every_configuration, every_published_row, 
 from visualizations.markdown import markdown
 from visualizations.results import load_results, select
 from visualizations.scaling import scaling_table
+from visualizations.study_tables import STUDY_TABLES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SUMMARY = DEFAULT_FOLDER / "summary.csv"
@@ -198,6 +199,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "published-rows": published_table,
     "architectures": architectures_table,
     **CLAIM_TABLES,
+    **STUDY_TABLES,
     **ABLATION_TABLES,
     "unlucky": unlucky_table,
     "depth-0": depth_0_table,
