@@ -28,7 +28,7 @@ from visualizations.results import load_results
 NAMED = 3  # parts in a remark; of more, their number
 
 FEW = "the least p that so few searches can give, corrected for all claims, is above 0.05"
-NOT_CONVERGED = "an artefact of the protocol at 10,000, where longer training was tried"
+NOT_CONVERGED = "at 10,000, where longer training was tried, an artefact of the protocol"
 # What is to be said of a claim whatever its verdict, because searches by another protocol say it.
 REMARKS: Mapping[tuple[str, str], str] = {
     ("C1", MLP.name): NOT_CONVERGED,
@@ -142,7 +142,7 @@ def reason(assessed: Assessment) -> str:
     notes = []
     if verdict != HOLDS and assessed.supporting:
         notes.append(f"holds for {_names(assessed.supporting)}")
-    if verdict == UNDECIDED and assessed.least_p_holm >= LEVEL:
+    if verdict in (UNDECIDED, IN_PART) and assessed.least_p_holm >= LEVEL:
         notes.append(FEW)
     if assessed.contradicting:
         notes.append(f"contradicted for {_names(assessed.contradicting)}")
