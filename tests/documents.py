@@ -45,5 +45,12 @@ def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def table_of(document, name):
+    """Return the rows of a table that visualizations/pages.py writes into a document."""
+    text = (ROOT / document).read_text()
+    block = re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", text, re.S)[1]
+    return [cells(line) for line in block.splitlines()[2:]]
+
+
 LINES = {name_of(path): path.read_text().splitlines() for path in DOCUMENTS}
 PROSE = {name: " ".join(lines) for name, lines in LINES.items()}

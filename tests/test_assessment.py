@@ -178,7 +178,7 @@ def test_a_ratio_of_geometric_means(claimed, assessed):
     assert finding.published_effect == pytest.approx(math.log(467 / 416))
     assert by_name["C1", "mlp"].searches == 3 * 6 * 8  # each once, though in many parts
     trend = by_name["C2 trend", "mlp"].findings
-    assert [f.published_tau for f in trend[:2]] == pytest.approx([-1, -1])
+    assert [f.published_d for f in trend[:2]] == pytest.approx([-1, -1])
 
 
 def test_other_searches_do_not_count(claimed):
@@ -198,3 +198,14 @@ def test_p_values_are_adjusted_over_all_claims(assessed):
     assert smallest.p_holm == pytest.approx(min(1, p[0] * len(assessed)))
     assert all(a.p == max(f.p for f in a.findings) for a in assessed)
     assert all(a.p_holm >= a.p for a in assessed)
+
+
+def test_what_so_few_searches_cannot_show(claimed):
+    """Three against three: 20 orders, a p of 0.05 at least, whatever the thresholds are."""
+    few = assess(claimed[claimed["repeat"] < 3])
+    (one_best,) = [a for a in few if a.claim.label == "C1"]
+    assert {(f.orders, f.least_p) for f in one_best.findings} == {(20, 0.05)}
+    assert one_best.verdict == UNDECIDED and one_best.least_p_holm > LEVEL
+    assert len(one_best.as_claimed) == len(one_best.findings)  # shown by none, yet all alike
+    (trend,) = [a for a in few if a.claim.label == "C2 trend"]
+    assert trend.least_p == 0 and trend.verdict == HOLDS

@@ -13,9 +13,10 @@ from visualizations.effects import (
     deviations,
     holm,
     jonckheere_test,
-    mean_tau,
+    median_ratio,
     permutation_test,
     slope,
+    somers_d,
 )
 
 ALPHA = 0.05
@@ -35,10 +36,26 @@ def test_two_groups_are_compared_as_by_scipy():
         (Y[5:], Y[:5]), lambda a, b: np.mean(a) - np.mean(b), alternative="greater"
     )
     assert slope(X, Y, ONE).value == pytest.approx(reference.statistic)
-    assert near(permutation_test(X, Y, ONE).greater, reference.pvalue)
+    found = permutation_test(X, Y, ONE)
+    assert found.greater == pytest.approx(reference.pvalue)  # of all orders, not of some
+    assert (found.orders, found.least) == (math.comb(10, 5), 1 / math.comb(10, 5))
     other_way = permutation_test(-X, Y, ONE)
-    assert near(other_way.less, reference.pvalue)
+    assert other_way.less == pytest.approx(reference.pvalue)
     assert other_way.greater > 0.9
+
+
+def test_random_orders_agree_with_all_of_them():
+    exact = permutation_test(X, Y, ONE).greater
+    drawn = effects._random_orders(X - 0.5, Y, ONE)
+    assert near(np.mean(drawn >= (X - 0.5) @ Y - 1e-9), exact)
+    wide = permutation_test(np.repeat(X, 2), np.repeat(Y, 2), np.zeros(20, dtype=int))
+    assert (wide.orders, wide.least) == (None, 1 / (1 + effects.PERMUTATIONS))
+
+
+def test_the_least_p_of_three_against_three():
+    found = permutation_test(np.repeat([0.0, 1], 3), np.arange(6.0), np.zeros(6))
+    assert found.greater == found.least == 0.05 and found.orders == 20
+    assert 2 * found.greater == pytest.approx(0.1)
 
 
 def test_every_order_within_strata():
@@ -52,9 +69,10 @@ def test_every_order_within_strata():
         for second in itertools.permutations(y[4:])
     ]
     observed = centred @ y
-    p = permutation_test(x, y, strata)
-    assert near(p.greater, np.mean([v >= observed - 1e-9 for v in values]))
-    assert near(p.less, np.mean([v <= observed + 1e-9 for v in values]))
+    p = permutation_test(x, y, strata)  # one stratum has a group of one search
+    assert p.greater == pytest.approx(np.mean([v >= observed - 1e-9 for v in values]))
+    assert p.less == pytest.approx(np.mean([v <= observed + 1e-9 for v in values]))
+    assert p.orders == math.comb(4, 2) * 3
     assert slope(x, y, strata, with_interval=False).value == pytest.approx(
         observed / (centred @ centred)
     )
@@ -104,13 +122,36 @@ def test_jonckheere_is_kendalls_trend():
     assert jonckheere_test(x, np.ones(15)) == effects.OneSided(1.0, 1.0)
 
 
-def test_tau_is_the_mean_over_strata():
+def test_somers_d_counts_pairs_that_differ_in_x():
     x = np.tile([1, 2, 3], 3)
     y = np.array([1, 2, 3, 3, 2, 2, 5, 5, 5])
     strata = np.repeat([0, 1, 2], 3)
-    second = scipy.stats.kendalltau([1, 2, 3], [3, 2, 2]).statistic
-    assert mean_tau(x, y, strata) == pytest.approx((1 + second) / 2)  # the third has none
-    assert math.isnan(mean_tau(x[6:], y[6:], strata[6:]))
+    assert somers_d(x, y, strata) == pytest.approx((1 - 2 / 3) / 2)  # the third has none
+    assert math.isnan(somers_d(x[6:], y[6:], strata[6:]))
+    generator = np.random.default_rng(2)
+    x, y, one = generator.integers(0, 4, 20), generator.integers(0, 9, 20), np.zeros(20)
+    pairs = [(i, j) for i, j in itertools.combinations(range(20), 2) if x[i] != x[j]]
+    expected = np.mean([np.sign((x[i] - x[j]) * (y[i] - y[j])) for i, j in pairs])
+    assert somers_d(x, y, one) == pytest.approx(expected)
+
+
+def test_somers_d_reaches_one_where_tau_b_does_not():
+    depth, size = np.repeat([1, 2, 3, 4, 5], 5), -np.arange(25.0)
+    assert somers_d(depth, size, np.zeros(25)) == -1
+    assert scipy.stats.kendalltau(depth, size).statistic > -0.92
+
+
+def test_the_ratio_of_medians(monkeypatch):
+    above, below = np.array([2.0, 80, 90, 95, 110]), np.array([500.0, 510, 520, 540, 560])
+    found = median_ratio(above, below)
+    assert found.value == 90 / 520 and found.low < found.value < found.high
+    assert found == median_ratio(above, below)
+    generator, hits = np.random.default_rng(8), []
+    monkeypatch.setattr(effects, "RESAMPLES", 499)
+    for _ in range(200):
+        found = median_ratio(*np.exp(generator.normal(0, 0.3, (2, 5))))
+        hits.append(found.low <= 1 <= found.high)
+    assert np.mean(hits) >= 0.93
 
 
 def test_deviations_without_what_the_median_fixes():

@@ -9,7 +9,7 @@ from made_results import HEADS_2, HEADS_8, MLP_1, MLP_4, write_partial, write_re
 from mlp_experiments.mlp_utils import SPEC as MLP
 from threshold_search.records import result_layout
 from training.errors import UserError
-from visualizations.findings import findings, heads_figure, protocols_figure
+from visualizations.findings import LINEAR_PROGRAM, findings, heads_figure, protocols_figure
 
 CONVERGED = MLP.protocol("converged").label(MLP.protocol())
 
@@ -43,6 +43,27 @@ def test_protocols_side_by_side(tmp_path):
     with pytest.raises(ValueError):  # the published numbers stand beside their own protocol
         drawn(axes, "no early stop", "published")
     assert "protocols" in findings(tmp_path)
+
+
+def test_no_hidden_layer_may_be_in_a_folder_of_its_own(tmp_path):
+    none = {"budget": 10000, "num_parameters": 10100, "hidden_size": 0, "num_layers": 0}
+    header = result_layout(MLP).header + "\n"
+    path = write_results(tmp_path, "mlp", [(none, [270, 280]), (MLP_1, [400, 500])])
+    first = path.read_text()
+    write_results(tmp_path, "mlp", [(MLP_1, [700])], protocol=CONVERGED)
+    path.write_text(first + path.read_text().removeprefix(header))
+    (tmp_path / "depth0").mkdir()
+    path = write_results(tmp_path / "depth0", "mlp", [(none, [366, 370])], protocol=CONVERGED)
+    first = path.read_text()
+    write_results(tmp_path / "depth0", "mlp", [(none, [409])], protocol=LINEAR_PROGRAM)
+    path.write_text(first + path.read_text().removeprefix(header))
+    figure = protocols_figure(tmp_path)
+    axes = only_axes(figure)
+    assert drawn(axes, "the paper's protocol", "published")[1].tolist() == [224, 467]
+    assert drawn(axes, "the paper's protocol", "ours")[1].tolist() == [275, 450]
+    assert drawn(axes, "no early stop", "ours")[1].tolist() == [368, 700]
+    assert drawn(axes, "exact", "ours")[1].tolist() == [409]
+    assert not any("exact" in text and "published" in text for text in legend_labels(figure))
 
 
 def test_architectures_of_the_models_that_are_there(tmp_path):

@@ -8,18 +8,14 @@ import re
 
 import pandas as pd
 import pytest
-from documents import DOCUMENTS, LINES, PROSE, cells, links, name_of, shell_commands
+from documents import DOCUMENTS, LINES, cells, links, name_of, shell_commands
+from published_rows import PUBLISHED, RESULTS, compared
 from scipy.stats import t as student_t
 from scripts import ROOT, run_script
 
 from training.errors import UserError
 from visualizations import pages
 
-RESULTS = ROOT / "results"
-PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv").rename(
-    columns={"budget_label": "budget", "mean_threshold": "mean", "std_threshold": "std"}
-)
-SHAPE = ["hidden_size", "d_ff", "num_heads", "num_layers"]
 LARGEST_README = 130  # lines
 
 
@@ -50,40 +46,6 @@ def test_the_tables_are_there():
 def test_an_unknown_table_is_refused():
     with pytest.raises(UserError, match="no table 'mine': there are one, two"):
         pages.fill("<!-- table: mine -->\n<!-- end -->", {"one": str, "two": str})
-
-
-def results_of(model):
-    table = pd.read_csv(RESULTS / f"{model}_results.csv")
-    return table[table["protocol"] == "paper"]
-
-
-def probes_of(model):
-    table = pd.read_csv(RESULTS / f"{model}_probes.csv")
-    return table[table["protocol"] == "paper"]
-
-
-def of_table_4(probes):
-    """Return the probes of the published shapes of Table 4."""
-    table = PUBLISHED[PUBLISHED["table"] == 4]
-    return probes.merge(table[SHAPE], on=SHAPE)
-
-
-def compared(model):
-    """Return our mean and std of every published row that has been measured, beside its own."""
-    keys = ["budget", *(column for column in SHAPE if column in results_of(model))]
-    ours = (
-        results_of(model)
-        .groupby(keys)
-        .agg(
-            parameters=("num_parameters", "first"),
-            repeats=("repeat", "size"),
-            ours_mean=("first_failure", "mean"),
-            ours_std=("first_failure", "std"),
-            largest_mean=("threshold", "mean"),
-        )
-    )
-    published = PUBLISHED[PUBLISHED["model"] == model]
-    return ours.reset_index().merge(published[["table", *keys, "mean", "std"]], on=keys)
 
 
 def shape_of(configuration):
@@ -135,81 +97,6 @@ def test_a_row_says_what_the_results_say(row):
         assert_rounded(text.split("±")[1], std)
     stored = result["largest_mean"] * 10 * math.log2(10)
     assert float(bits) == float(f"{stored / result['parameters']:.3g}")
-
-
-def mean_of_depth(protocol):
-    """Return the mean first failing size of MLPs of the smallest budget, by depth."""
-    rows = pd.read_csv(RESULTS / "mlp_results.csv")
-    rows = rows[(rows["budget"] == 10_000) & rows["protocol"].str.fullmatch(f"{protocol}( .*)?")]
-    if protocol == "paper":
-        rows = rows[rows["protocol"] == "paper"]
-    return rows.groupby("num_layers")["first_failure"].mean()
-
-
-def test_the_findings_are_in_the_results():
-    mlp, transformer = compared("mlp"), compared("transformer")
-    readme = PROSE["README.md"]
-    shallow = mlp[mlp["num_layers"].isin([1, 2])]
-    ratios = shallow["ours_mean"] / shallow["mean"]
-    assert f"MLP thresholds are {ratios.min():.2f} to {ratios.max():.2f} times" in readme
-    paper, converged = (mean_of_depth(label) for label in ("paper", "paper weight_decay=0.0"))
-    assert (
-        f"in four layers {paper[4]:.0f} sequences become {converged[4]:.0f} with longer training"
-    ) in readme
-    assert (
-        f"in five layers {paper[5]:.1f} become {converged[5]:.0f}, and there two layers" in readme
-    )
-    assert converged[2] > converged[1]
-    assert (
-        "one hidden layer is best at every budget, and thresholds fall with depth after" in readme
-    )
-    for _, rows in mlp.groupby("budget"):
-        none, *means = rows.sort_values("num_layers")["ours_mean"]
-        assert means == sorted(means, reverse=True)
-        assert none < means[0]
-    deep = mlp[mlp["num_layers"] > 2]
-    ratios_of_deep = deep["ours_mean"] / deep["mean"]
-    assert ratios_of_deep.min() < ratios.min() and ratios_of_deep.max() > ratios.max()
-    assert "(deeper MLPs differ more, both ways)" in readme
-    small = transformer[transformer["hidden_size"] == 32]
-    ratios = small["ours_mean"] / small["mean"]
-    assert (round(ratios.min()), round(ratios.max())) == (2, 6)
-    assert "ours are two to six times the published ones" in readme
-    assert "more heads raise the threshold" in readme
-    for _, rows in small.groupby("num_layers"):
-        means = list(rows.sort_values("num_heads")["ours_mean"])
-        assert means == sorted(means)
-    probes = of_table_4(probes_of("transformer"))
-    probes = probes[probes["n"] == 32]
-    assert (
-        f"{probes['memorized'].sum()} of the {len(probes)} that our searches tried at N = 32 "
-        f"memorized everything; no published mean exceeds {small['mean'].max():g}."
-    ) in readme
-    zeros = (PUBLISHED["std"] == 0).sum()
-    assert f"{zeros} of {len(PUBLISHED)} standard deviations are 0" in readme
-
-
-def test_the_counts_are_those_of_the_csvs():
-    whole = ["mlp 10000", "mlp 30000", "mlp 90000", "transformer 32000"]
-    results = pd.concat(results_of(model) for model in ("mlp", "transformer"))
-    searched = results[(results["model"] + " " + results["budget"].astype(str)).isin(whole)]
-    rows = PUBLISHED[PUBLISHED["table"] <= 4]
-    probes = pd.concat([probes_of("mlp"), of_table_4(probes_of("transformer"))])
-    assert (
-        f"{len(rows)} of its {len(PUBLISHED)} rows, {len(searched)} searches, five independent "
-        f"repeats per row, {len(probes):,} trained models, {probes['seconds'].sum() / 60:.0f} "
-        "minutes of training"
-    ) in PROSE["README.md"]
-    first = probes[(probes["model"] == "mlp") & (probes["num_parameters"] == 9949)]
-    assert (
-        f"MLP 49 x 1, 5 repeats, {len(first)} models, {first['seconds'].sum():.0f} seconds"
-    ) in PROSE["README.md"]
-    ours = compared("transformer")
-    for table in (5, 6):
-        rows = ours[ours["table"] == table]
-        published = (PUBLISHED["table"] == table).sum()
-        done = f"{len(rows)} of the {published} rows of Table {table}"
-        assert f"{done} ({rows['repeats'].sum()} searches)" in PROSE["results/README.md"]
 
 
 @pytest.mark.parametrize("gpu", ["h100", "h200"])

@@ -29,10 +29,10 @@ from visualizations.effects import (
     deviations,
     holm,
     jonckheere_test,
-    mean_tau,
     permutation_test,
     robust_test,
     slope,
+    somers_d,
 )
 from visualizations.results import select
 
@@ -47,18 +47,21 @@ UNDECIDED, OPEN = "not decided", "open"
 class Finding:
     """What is known of a part; ``counts`` are the numbers of searches of its cells.
 
-    ``effect`` and ``tau`` are NaN where they cannot be told. ``p`` is of the claim, ``p_against``
-    of the opposite; both are NaN, and so is the interval, as long as a cell lacks searches.
+    ``effect`` and ``somers_d`` are NaN where they cannot be told. ``p`` is of the claim,
+    ``p_against`` of the opposite; both are NaN, and so is the interval, as long as a cell lacks
+    searches. ``least_p`` and ``orders`` are those of the permutation test, as in effects.OneSided.
     """
 
     part: Part
     counts: tuple[int, ...]
     effect: Effect
-    tau: float
+    somers_d: float
     p: float
     p_against: float
+    least_p: float
+    orders: int | None
     published_effect: float
-    published_tau: float
+    published_d: float
 
     @property
     def lacking(self) -> int:
@@ -70,13 +73,15 @@ class Finding:
 class Assessment:
     """A claim, what is known of its parts, and its p-values adjusted for all claims.
 
-    ``all_parts`` is the number of parts of all claims.
+    ``least_p_holm`` is what ``p_holm`` would be with the least p that the searches allow, whatever
+    they found, 0 where a test has none. ``all_parts`` is the number of parts of all claims.
     """
 
     claim: Claim
     findings: tuple[Finding, ...]
     p_holm: float = math.nan
     p_against_holm: float = math.nan
+    least_p_holm: float = math.nan
     all_parts: int = 1
 
     @property
@@ -89,6 +94,17 @@ class Assessment:
         """That some part contradicts the claim: Bonferroni over the parts, NaN if one has none."""
         smallest = np.min([finding.p_against for finding in self.findings])
         return float(np.minimum(1.0, smallest * len(self.findings)))
+
+    @property
+    def least_p(self) -> float:
+        """The least that ``p`` can be in this design."""
+        return float(max(np.nan_to_num(finding.least_p) for finding in self.findings))
+
+    @property
+    def as_claimed(self) -> list[Finding]:
+        """The parts whose effect is beyond the bound on the claimed side, significant or not."""
+        sign = 1 if self.claim.side == "greater" else -1
+        return [f for f in self.findings if sign * (f.effect.value - self.claim.edge) > 0]
 
     @property
     def searches(self) -> int:
@@ -146,13 +162,18 @@ def assess(searches: pd.DataFrame) -> list[Assessment]:
         for claim in every_claim(theirs)
     ]
     # What cannot be tested yet counts as 1: so more data never make another claim's p larger.
-    adjusted = zip(
-        holm([a.p for a in assessed]), holm([a.p_against for a in assessed]), strict=True
-    )
+    p = [a.p for a in assessed]
+    p_holm, p_against_holm = holm(p), holm([a.p_against for a in assessed])
     all_parts = sum(len(a.findings) for a in assessed)
     return [
-        replace(a, p_holm=p, p_against_holm=p_against, all_parts=all_parts)
-        for a, (p, p_against) in zip(assessed, adjusted, strict=True)
+        replace(
+            a,
+            p_holm=p_holm[i],
+            p_against_holm=p_against_holm[i],
+            least_p_holm=holm([*p[:i], a.least_p, *p[i + 1 :]])[i],
+            all_parts=all_parts,
+        )
+        for i, a in enumerate(assessed)
     ]
 
 
@@ -187,7 +208,7 @@ def find(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[Row]) -
     effect = slope(x, y, strata, with_interval=is_testable)
     if claim.quantity != "log" and not is_testable:  # one search has no scatter
         effect = Effect(math.nan)
-    p = OneSided(math.nan, math.nan)
+    p = ordered = OneSided(math.nan, math.nan)
     if is_testable:
         ordered = (
             jonckheere_test(x, y)
@@ -197,24 +218,28 @@ def find(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[Row]) -
         # The first assumes equal distributions, the second large samples: neither alone suffices.
         robust = robust_test(x, y, strata, claim.edge)
         p = OneSided(max(ordered.greater, robust.greater), max(ordered.less, robust.less))
-    published_effect, published_tau = _published(claim, part, theirs)
+    published_effect, published_d = _published(claim, part, theirs)
     is_greater = claim.side == "greater"
     return Finding(
         part=part,
         counts=tuple(len(own) for own in sizes),
         effect=effect,
-        tau=mean_tau(x, y, strata) if claim.trend and not math.isnan(effect.value) else math.nan,
+        somers_d=somers_d(x, y, strata)
+        if claim.trend and not math.isnan(effect.value)
+        else math.nan,
         p=p.greater if is_greater else p.less,
         p_against=p.less if is_greater else p.greater,
+        least_p=ordered.least,
+        orders=ordered.orders,
         published_effect=published_effect,
-        published_tau=published_tau,
+        published_d=published_d,
     )
 
 
 def _published(claim: Claim, part: Part, theirs: Sequence[Row]) -> tuple[float, float]:
-    """Return the effect and tau of the published means, each of which counts as one search.
+    """Return the effect and Somers' D of the published means, each of which counts as one search.
 
-    Of scatter only tau, of the published standard deviations (or their ratios to the means).
+    Of scatter only D, of the published standard deviations (or their ratios to the means).
     """
     rows = [row for cell in part.cells for row in matching(theirs, cell.where)]
     if len(rows) < len(part.cells) or any(row["published_mean"] is None for row in rows):
@@ -224,7 +249,7 @@ def _published(claim: Claim, part: Part, theirs: Sequence[Row]) -> tuple[float, 
     values = {"log": np.log(means), "spread": stds, "spread of log": stds / means}
     x, y, strata = _stacked(part.cells, [np.array([v]) for v in values[claim.quantity]])
     effect = slope(x, y, strata, with_interval=False).value if claim.quantity == "log" else math.nan
-    return effect, mean_tau(x, y, strata) if claim.trend else math.nan
+    return effect, somers_d(x, y, strata) if claim.trend else math.nan
 
 
 def _quantity(sizes: Array, quantity: Quantity) -> Array:

@@ -1,4 +1,4 @@
-"""The tables of docs/replication.md. visualizations/pages.py writes them."""
+"""The tables of verdicts and tests in docs/replication.md. visualizations/pages.py writes them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from mlp_experiments.mlp_utils import SPEC as MLP
 from threshold_search.results_folder import DEFAULT_FOLDER
 from visualizations.assessment import (
@@ -17,48 +14,28 @@ from visualizations.assessment import (
     HOLDS,
     IN_PART,
     LEAST_REPEATS,
+    LEVEL,
     OPEN,
     UNDECIDED,
     Assessment,
     Finding,
     assess,
-    matching,
-    rows_of,
 )
 from visualizations.claims import Claim
-from visualizations.comparison import every_published_row, published
-from visualizations.effects import block_correlation
 from visualizations.markdown import interval_text, markdown, number
-from visualizations.results import configuration_columns, load_results, select
+from visualizations.results import load_results
 
 NAMED = 3  # parts in a remark; of more, their number
-RESEEDED = DEFAULT_FOLDER / "benchmarks" / "reseeded_trainer.csv"
 
-FEW = "the least p of five searches against five, corrected for all claims, is above 0.05"
-NOT_CONVERGED = "an artefact of the protocol at 10,000, where longer training was tried"
-
-# Of every claim the verdict that the document was written for, and what is to be said of it. Where
-# the data give another verdict the table shows that one, without the remark, and a test fails.
-VERDICTS: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("C1", "mlp"): (UNDECIDED, f"{FEW}; {NOT_CONVERGED}"),
-    ("C2 trend", "mlp"): (HOLDS, ""),
-    ("C2 collapse", "mlp"): (UNDECIDED, NOT_CONVERGED),
-    ("C4", "transformer"): (OPEN, ""),
-    ("C5 cost", "transformer"): (OPEN, ""),
-    ("C5 gain", "transformer"): (OPEN, ""),
-    ("C6", "transformer"): (OPEN, ""),
-    ("C4", "decoder-only"): (IN_PART, ""),
-    ("C5 cost", "decoder-only"): (FAILS, ""),
-    ("C5 gain", "decoder-only"): (HOLDS, ""),
-    ("C6", "decoder-only"): (FAILS, ""),
-    ("C7 logarithms", "mlp"): (UNDECIDED, ""),
-    ("C7 sequences", "mlp"): (UNDECIDED, ""),
-    ("C7 logarithms", "transformer"): (OPEN, ""),
-    ("C7 sequences", "transformer"): (OPEN, ""),
-    ("C8 published sizes", "transformer"): (OPEN, ""),
-    ("C8 equal parameters", "transformer"): (UNDECIDED, FEW),
-    ("C8 equal parameters", "decoder-only"): (UNDECIDED, FEW),
+FEW = "the least p that so few searches can give, corrected for all claims, is above 0.05"
+NOT_CONVERGED = "at 10,000, where longer training was tried, an artefact of the protocol"
+# What is to be said of a claim whatever its verdict, because searches by another protocol say it.
+REMARKS: Mapping[tuple[str, str], str] = {
+    ("C1", MLP.name): NOT_CONVERGED,
+    ("C2 collapse", MLP.name): NOT_CONVERGED,
 }
+SAME_NETWORK = "the threshold without a hidden layer is the same at every budget"
+BY_CONSTRUCTION = "true by construction"
 
 
 @functools.cache
@@ -70,10 +47,29 @@ def verdicts_table(results_dir: Path | str = DEFAULT_FOLDER) -> str:
     """Every claim: its weakest part, ours and published, p-values and the verdict."""
     rows = [_verdict_row(assessed) for assessed in _assessed(Path(results_dir))]
     at = next(i for i, row in enumerate(rows) if str(row[0]).startswith("C4"))
-    same = "the threshold without a hidden layer is the same at every budget"
-    rows.insert(at, ["C3", MLP.name, same, *["-"] * 5, "true by construction: it is one network"])
+    rows.insert(at, ["C3", MLP.name, SAME_NETWORK, *["-"] * 6, f"{BY_CONSTRUCTION}: one network"])
     headings = ["claim", "model", "what is claimed", "weakest part", "ours (95 % interval)"]
-    return markdown([*headings, "published", "searches", "p, Holm", "verdict"], rows)
+    tests = ["p, Holm", "p of the opposite, Holm"]
+    return markdown([*headings, "published", "searches", *tests, "verdict"], rows)
+
+
+def in_short() -> str:
+    """The claims by verdict, as a list; of those that do not hold how many parts are as claimed."""
+    lines = []
+    for verdict in (HOLDS, IN_PART, FAILS, UNDECIDED, OPEN):
+        texts = [_in_words(a) for a in _assessed() if a.verdict == verdict]
+        lines += [f"- **{verdict.capitalize()}**: {'; '.join(texts)}."] if texts else []
+    lines.append(f"- **{BY_CONSTRUCTION.capitalize()}**: C3 (mlp), {SAME_NETWORK}.")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _in_words(assessed: Assessment) -> str:
+    claim, count = assessed.claim, len(assessed.findings)
+    text = f"{claim.label} ({claim.model}), {claim.statement}"
+    if assessed.verdict == HOLDS:
+        return text
+    so_far = " so far" if assessed.verdict == OPEN else ""
+    return f"{text} (as claimed in {len(assessed.as_claimed)} of {count} comparisons{so_far})"
 
 
 def parts_table(*labels: str) -> str:
@@ -90,101 +86,19 @@ def parts_table(*labels: str) -> str:
                     first.part.name,
                     published_text(claim, first),
                     effect_text(claim, first),
-                    *([number(first.tau)] if claim.trend else []),
+                    *([number(first.somers_d)] if claim.trend else []),
                     sum(first.counts),
-                    *(p_text(finding.p) for finding in findings),
+                    *(_both_p(finding) for finding in findings),
+                    _orders(claim, first),
                 ]
             )
     claim = groups[0][0].claim
-    tau = ["Kendall's tau-b"] if claim.trend else []
+    d = ["Somers' D"] if claim.trend else []
     p = ["p"] if len(labels) == 1 else [f"p, {label}" for label in labels]
     ours = f"ours: {claim.effect} (95 % interval)"
-    return markdown(["model", "part", "published", ours, *tau, "searches", *p], rows)
-
-
-def same_network_table() -> str:
-    """C3: the searches of the MLP without a hidden layer, by budget."""
-    ours, rows = rows_of(select(load_results())), []
-    for row in rows_of(published()):
-        if row["model"] == MLP.name and row["num_layers"] == 0:
-            where = {name: row[name] for name in ("model", "budget", "num_layers")}
-            own = matching(ours, {**where, "num_parameters": row["num_parameters"]})
-            sizes = [float(r["first_failure"]) for r in own]
-            mean = f"{np.mean(sizes):.1f}" if sizes else "not measured"
-            texts = [f"{row['budget']:,}", f"{row['num_parameters']:,}"]
-            rows.append([*texts, f"{row['published_mean']:g}", mean, len(sizes)])
-    return markdown(["budget", "true parameters", "published", "ours, mean", "searches"], rows)
-
-
-def labels_table() -> str:
-    """The published budgets beside the true numbers of parameters."""
-    rows = [
-        [model, f"{budget:,}", f"{counts.min():,}", f"{counts.max():,}"]
-        for (model, budget), counts in published().groupby(["model", "budget"])["num_parameters"]
-    ]
-    return markdown(["model", "published budget", "true parameters: least", "most"], rows)
-
-
-def bits_table() -> str:
-    """Bits per parameter of the best published row of each budget, ours and published."""
-    table = every_published_row()
-    per_sequence = table["bits_per_parameter"] / table["threshold_mean"]
-    table["published_bits"] = (table["published_mean"] - 1) * per_sequence
-    for end in ("low", "high"):
-        table[end] = (table[f"ours_{end}"] - 1) * per_sequence
-    rows = []
-    for _, group in table.dropna(subset=["ours_mean"]).groupby(["model", "budget"]):
-        best = group.sort_values("ours_mean").iloc[-1]
-        heads = "" if pd.isna(best["num_heads"]) else f", {best['num_heads']} heads"
-        interval = interval_text(best["low"], best["high"])
-        rows.append(
-            [
-                f"{best['model']} {best['hidden_size']} x {best['num_layers']}{heads}",
-                f"{best['num_parameters']:,}",
-                f"{number(best['bits_per_parameter'])}{interval}",
-                best["repeats"],
-                number(best["published_bits"]),
-            ]
-        )
-    ours = "ours, bits per parameter (95 % interval)"
-    return markdown(["configuration", "true parameters", ours, "searches", "published"], rows)
-
-
-def independence_table() -> str:
-    """How the searches of one repeat go together over the configurations of a model."""
-    searches = select(load_results())
-    rows = []
-    for model in dict.fromkeys(searches["model"]):
-        own = searches[searches["model"] == model]
-        sizes = [name for name in configuration_columns(own) if name != "budget"]
-        own = own.drop_duplicates([*sizes, "seed", "repeat"])
-        logs = np.log(own["first_failure"].astype("float64"))
-        configurations = own.groupby(sizes, dropna=False).ngroup()
-        table = logs.groupby([configurations, own["seed"], own["repeat"]]).first().unstack([1, 2])
-        table = table.dropna(thresh=LEAST_REPEATS).dropna(axis=1)
-        r, p = block_correlation(table.to_numpy())
-        rows.append([model, *table.shape, number(r), p_text(p)])
-    headings = ["model", "configurations", "repeats", "mean correlation", "p"]
-    return markdown(headings, rows)
-
-
-def reseeded_table() -> str:
-    """Searches by a Trainer that re-seeds, beside independent ones and the published numbers."""
-    if not RESEEDED.is_file():
-        return "Not measured yet.\n"
-    table = every_published_row()
-    known = {_short_name(row): row for _, row in table.iterrows()}
-    rows = []
-    searches = pd.read_csv(RESEEDED)
-    for name in dict.fromkeys(searches["configuration"]):
-        sizes = searches.loc[searches["configuration"] == name, "first_failure"]
-        row = known[name]
-        theirs = f"{row['published_mean']:g} ± {row['published_std']:g}"
-        reseeded = f"{sizes.mean():,.1f} ± {sizes.std():,.1f} ({len(sizes)})"
-        ours = f"{row['ours_mean']:,.1f} ± {row['ours_std']:,.1f} ({row['repeats']})"
-        rows.append([name, theirs, reseeded, sizes.nunique(), ours])
-    headings = ["configuration", "published", "re-seeded, mean ± std (searches)"]
-    return markdown([*headings, "different results among them", "independent, ours"], rows)
+    return markdown(
+        ["model", "part", "published", ours, *d, "searches", *p, "orders (least p)"], rows
+    )
 
 
 def effect_text(claim: Claim, finding: Finding) -> str:
@@ -203,6 +117,22 @@ def p_text(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
+def _both_p(finding: Finding) -> str:
+    """Return p, and that of the opposite where the effect is on its side of the bound."""
+    text = p_text(finding.p)
+    return f"{text}; opposite {p_text(finding.p_against)}" if finding.p > 0.5 else text
+
+
+def _orders(claim: Claim, finding: Finding) -> str:
+    """Return how many orders the permutation test has, and the least p that they allow."""
+    if math.isnan(finding.p):
+        return "-"
+    if claim.jonckheere:
+        return "normal approximation"
+    count = "random" if finding.orders is None else f"all {finding.orders:,}"
+    return f"{count} ({p_text(finding.least_p)})"
+
+
 def reason(assessed: Assessment) -> str:
     """Return which parts the verdict rests on, if it is another than that the claim holds."""
     findings, verdict = assessed.findings, assessed.verdict
@@ -212,6 +142,8 @@ def reason(assessed: Assessment) -> str:
     notes = []
     if verdict != HOLDS and assessed.supporting:
         notes.append(f"holds for {_names(assessed.supporting)}")
+    if verdict in (UNDECIDED, IN_PART) and assessed.least_p_holm >= LEVEL:
+        notes.append(FEW)
     if assessed.contradicting:
         notes.append(f"contradicted for {_names(assessed.contradicting)}")
     return "; ".join(notes)
@@ -225,8 +157,8 @@ def _names(findings: Sequence[Finding]) -> str:
 
 def _verdict_row(assessed: Assessment) -> list[object]:
     claim, weakest = assessed.claim, assessed.weakest
-    word, remark = VERDICTS.get((claim.label, claim.model), ("", ""))
-    notes = [reason(assessed), remark if word == assessed.verdict else ""]
+    notes = [reason(assessed), REMARKS.get((claim.label, claim.model), "")]
+    both = (assessed.p_holm, assessed.p_against_holm)
     said = "; ".join(note for note in notes if note)
     return [
         claim.label,
@@ -236,30 +168,23 @@ def _verdict_row(assessed: Assessment) -> list[object]:
         effect_text(claim, weakest),
         published_text(claim, weakest),
         assessed.searches,
-        "-" if assessed.verdict == OPEN else p_text(assessed.p_holm),
+        *("-" if assessed.verdict == OPEN else p_text(p) for p in both),
         assessed.verdict + (f": {said}" if said else ""),
     ]
 
 
 def published_text(claim: Claim, finding: Finding) -> str:
-    """Return the effect and the tau of the published means, as far as there are such."""
+    """Return the effect and Somers' D of the published means, as far as there are such."""
     texts = []
     if claim.quantity == "log":
         texts.append(number(_unit(claim, finding.published_effect)))
-    if claim.trend and not math.isnan(finding.published_tau):
-        texts.append(f"tau-b {number(finding.published_tau)}")
+    if claim.trend and not math.isnan(finding.published_d):
+        texts.append(f"D {number(finding.published_d)}")
     return ", ".join(texts) or "-"
 
 
 def _unit(claim: Claim, value: float) -> float:
     return math.exp(value) if claim.quantity == "log" else value
-
-
-def _short_name(row: pd.Series) -> str:
-    """Return the name of an architecture in the CSVs of the benchmarks."""
-    if row["model"] == MLP.name:
-        return f"{row['hidden_size']}x{row['num_layers']}"
-    return f"d{row['hidden_size']} ff{row['d_ff']} h{row['num_heads']} x{row['num_layers']}"
 
 
 _PARTS: Mapping[str, Sequence[str]] = {
@@ -277,10 +202,6 @@ _PARTS: Mapping[str, Sequence[str]] = {
 
 CLAIM_TABLES: Mapping[str, Callable[[], str]] = {
     "verdicts": verdicts_table,
-    "c3": same_network_table,
-    "labels": labels_table,
-    "bits": bits_table,
-    "independence": independence_table,
-    "reseeded": reseeded_table,
+    "in-short": in_short,
     **{name: functools.partial(parts_table, *labels) for name, labels in _PARTS.items()},
 }

@@ -76,7 +76,7 @@ class Claim:
     The effect is the change per unit of x of a ``quantity`` of first_failure: of its logarithm, so
     that its exponential is a factor; or of its absolute deviation from the median of the cell, in
     log units or in sequences. The claim is that it is ``side`` than ``bound``, which is a factor
-    for logarithms. A ``trend`` has three or more places x, and Kendall's tau-b.
+    for logarithms. A ``trend`` has three or more places x, and Somers' D.
     """
 
     label: str

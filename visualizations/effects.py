@@ -16,7 +16,8 @@ import scipy.stats
 from scipy.special import stdtr
 
 CONFIDENCE = 0.95
-PERMUTATIONS = 9_999  # so the smallest p is 1e-4
+PERMUTATIONS = 9_999  # random ones, so the smallest p is 1e-4; all orders where they are no more
+RESAMPLES = 9_999  # of the bootstrap
 SEED = 0
 
 Array = np.ndarray
@@ -33,10 +34,16 @@ class Effect:
 
 @dataclass(frozen=True)
 class OneSided:
-    """The p-values of both one-sided tests: is the effect greater, or less, than the bound?"""
+    """The p-values of both one-sided tests: is the effect greater, or less, than the bound?
+
+    Of a permutation test also ``least``, the smallest p that any values could have in this design,
+    else NaN; and ``orders``, how many there are if all of them were enumerated, else None.
+    """
 
     greater: float
     less: float
+    least: float = math.nan
+    orders: int | None = None
 
 
 def slope(x: Array, y: Array, strata: Array, *, with_interval: bool = True) -> Effect:
@@ -85,23 +92,77 @@ def permutation_test(x: Array, y: Array, strata: Array, bound: float = 0.0) -> O
     """Test by permutation within strata whether the :func:`slope` is ``bound``.
 
     Under the hypothesis that ``y`` - ``bound`` * ``x`` is exchangeable within every stratum, the
-    statistic, its covariance with ``x`` within strata, is as extreme for any order of y. p is
-    (1 + number of random orders at least as extreme) / (1 + PERMUTATIONS), as in Phipson and Smyth
-    2010, of a generator with a fixed seed.
+    statistic, its covariance with ``x`` within strata, is as extreme for any order of y. Where no
+    more than PERMUTATIONS + 1 orders differ, p is the exact share of those at least as extreme;
+    else (1 + number of random orders at least as extreme) / (1 + PERMUTATIONS), as in Phipson and
+    Smyth 2010, of a generator with a fixed seed.
     """
     y, x = y - bound * x, _centred(x, strata)
+    counts = [np.unique(x[strata == s], return_counts=True)[1] for s in np.unique(strata)]
+    is_exact = math.prod(map(_enumerated, counts)) <= PERMUTATIONS + 1
+    values = (_every_order if is_exact else _random_orders)(x, y, strata)
+    observed = x @ y
+    rounding = 1e-9 * (1 + np.abs(x) @ np.abs(y))  # equal orders may sum to other last bits
+    extreme = [np.sum(values >= observed - rounding), np.sum(values <= observed + rounding)]
+    if is_exact:
+        orders = math.prod(map(_orders, counts))
+        greater, less = (float(count) / len(values) for count in extreme)
+        return OneSided(greater, less, 1 / orders, orders)
+    greater, less = (float(1 + count) / (1 + PERMUTATIONS) for count in extreme)
+    return OneSided(greater, less, 1 / (1 + PERMUTATIONS))
+
+
+def _orders(counts: Array) -> int:
+    """Return in how many ways different values can be dealt to places of so many values each."""
+    return math.factorial(counts.sum()) // math.prod(map(math.factorial, counts))
+
+
+def _enumerated(counts: Array) -> int:
+    """Return how many orders of a stratum :func:`_every_order` makes, equal ones among them."""
+    is_by_pairs = len(counts) > 1 and min(counts) == 1
+    return math.factorial(counts.sum()) if is_by_pairs else _orders(counts)
+
+
+def _every_order(x: Array, y: Array, strata: Array) -> Array:
+    """Return the statistic for every order of y within strata."""
+    sums = np.zeros(1)
+    for stratum in np.unique(strata):
+        own = strata == stratum
+        sums = np.add.outer(sums, _orders_of_one(x[own], y[own])).ravel()
+    return sums
+
+
+def _orders_of_one(x: Array, y: Array) -> Array:
+    """Return the sum of x * y for every order of y, enumerated by scipy."""
+    places, counts = np.unique(x, return_counts=True)
+    most = PERMUTATIONS + 1  # none are drawn, because there are no more
+    if len(places) == 1:
+        return np.array([x @ y])
+    if min(counts) == 1:  # scipy deals no groups of one
+        return scipy.stats.permutation_test(
+            [y],
+            lambda values, axis: values @ x,
+            permutation_type="pairings",
+            n_resamples=most,
+            vectorized=True,
+        ).null_distribution
+
+    def total(*groups: Array, axis: int) -> Array:
+        return np.sum([p * g.sum(axis) for p, g in zip(places, groups, strict=True)], axis=0)
+
+    return scipy.stats.permutation_test(
+        [y[x == place] for place in places], total, n_resamples=most, vectorized=True
+    ).null_distribution
+
+
+def _random_orders(x: Array, y: Array, strata: Array) -> Array:
     generator = np.random.default_rng(SEED)
     drawn = np.zeros(PERMUTATIONS)
     for stratum in np.unique(strata):
         own = strata == stratum
         orders = generator.permuted(np.tile(y[own], (PERMUTATIONS, 1)), axis=1)
         drawn += orders @ x[own]
-    observed = x @ y
-    rounding = 1e-9 * (1 + np.abs(x) @ np.abs(y))  # equal orders may sum to other last bits
-    return OneSided(
-        greater=float(1 + np.sum(drawn >= observed - rounding)) / (1 + PERMUTATIONS),
-        less=float(1 + np.sum(drawn <= observed + rounding)) / (1 + PERMUTATIONS),
-    )
+    return drawn
 
 
 def jonckheere_test(x: Array, y: Array) -> OneSided:
@@ -118,14 +179,31 @@ def jonckheere_test(x: Array, y: Array) -> OneSided:
     return OneSided(float(p["larger"]), float(p["smaller"]))
 
 
-def mean_tau(x: Array, y: Array, strata: Array) -> float:
-    """Return Kendall's tau-b between ``x`` and ``y``, the mean over the strata that have one."""
-    taus = []
+def somers_d(x: Array, y: Array, strata: Array) -> float:
+    """Return Somers' D of ``y`` given ``x``, the mean over the strata that have one.
+
+    Of the pairs of a stratum that differ in x, the share in which y has the same order, less that
+    in which it has the other. So ties in x leave it 1 at most, unlike Kendall's tau-b.
+    """
+    found = []
     for stratum in np.unique(strata):
         own = strata == stratum
         if len(set(x[own])) > 1 and len(set(y[own])) > 1:
-            taus.append(float(scipy.stats.kendalltau(x[own], y[own]).statistic))
-    return float(np.mean(taus)) if taus else math.nan
+            found.append(float(scipy.stats.somersd(x[own], y[own]).statistic))
+    return float(np.mean(found)) if found else math.nan
+
+
+def median_ratio(above: Array, below: Array) -> Effect:
+    """Return the ratio of two medians; its interval is of the percentile bootstrap, fixed seed."""
+    found = scipy.stats.bootstrap(
+        (above, below),
+        lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis),
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return Effect(float(np.median(above) / np.median(below)), float(found.low), float(found.high))
 
 
 def deviations(values: Array) -> Array:

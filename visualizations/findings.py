@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from mlp_experiments.mlp_utils import SPEC as MLP
@@ -32,10 +33,11 @@ from visualizations.drawing import (
     style_of,
     whole_legend,
 )
-from visualizations.results import PAPER_PROTOCOL, load_results, select
+from visualizations.results import PAPER_PROTOCOL, configuration_columns, load_results, select
 from visualizations.threshold_lines import THRESHOLD_LABEL, line_figure
 
 PRESET_NAMES = {"paper": "the paper's protocol", "converged": "no early stop, 5,000 epochs"}
+LINEAR_PROGRAM = "paper engine=linear-program"  # of the model without a hidden layer
 
 
 @own_style()
@@ -75,23 +77,39 @@ def heads_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure:
 def protocols_figure(results_dir: Path | str = DEFAULT_FOLDER, budget: int = 10_000) -> Figure:
     """MLP threshold against depth: published, under the same protocol, and for longer.
 
-    Raises :class:`UserError` without searches of the preset ``converged`` at this budget.
+    Searches without a hidden layer may be in the folder's depth0/; what any weights would hold
+    there, by linear programming, is drawn if it is known. Raises :class:`UserError` without
+    searches of the preset ``converged`` at this budget.
     """
-    labels = _preset_labels()
-    searches = load_results(results_dir)
+    presets = _preset_labels()
+    labels = {**presets, LINEAR_PROGRAM: "exact (linear program)"}
+    searches = _with_depth_0(Path(results_dir).expanduser())
     ours = searches[
         (searches["bits"] == BITS_VERSION)
         & (searches["model"] == MLP.name)
         & (searches["budget"] == budget)
         & searches["protocol"].isin(labels)
     ]
-    if set(ours["protocol"]) != set(labels):
+    if not set(presets) <= set(ours["protocol"]):
         raise UserError(f"there are no searches of every protocol at the budget {budget:,}")
     table = beside_published(ours)
     other = table["protocol"] != PAPER_PROTOCOL  # the published stand once, beside their protocol
     table.loc[other, ["published_mean", "published_std"]] = np.nan
+    # The exact point in the middle: beside the last it would lie on the line of longer training.
+    middle = [PAPER_PROTOCOL, LINEAR_PROGRAM]
+    order = [label for label in dict.fromkeys([*middle, *labels]) if label in set(ours["protocol"])]
+    table["protocol"] = pd.Categorical(table["protocol"], order, ordered=True)
     title = f"MLP, budget {budget:,}: threshold against depth"
     return line_figure(table, "num_layers", "protocol", title, "depth (hidden layers)", labels)
+
+
+def _with_depth_0(folder: Path) -> pd.DataFrame:
+    """Return the searches of a folder and of its depth0/, each once."""
+    searches, other = load_results(folder), folder / "depth0"
+    if not other.is_dir():
+        return searches
+    both = pd.concat([searches, load_results(other)], ignore_index=True)
+    return both.drop_duplicates([*configuration_columns(searches), "repeat", "seed"])
 
 
 def _preset_labels() -> Mapping[str, str]:

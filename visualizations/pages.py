@@ -3,8 +3,9 @@
     python visualizations/pages.py
     python visualizations/pages.py --check  # writes nothing; status 1 if a file would change
 
-A document has tables between the lines <!-- table: NAME --> and <!-- end -->; what is between them
-is written anew. summary.csv has one row per configuration and protocol of the results folder.
+A document has tables, or sentences with numbers of the searches, between the lines
+<!-- table: NAME --> and <!-- end -->; what is between them is written anew. summary.csv has one row
+per configuration and protocol of the results folder.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from visualizations.comparison import every_configuration, every_published_row, 
 from visualizations.markdown import markdown
 from visualizations.results import load_results, select
 from visualizations.scaling import scaling_table
+from visualizations.sentences import SENTENCES
+from visualizations.study_tables import STUDY_TABLES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SUMMARY = DEFAULT_FOLDER / "summary.csv"
@@ -198,12 +201,14 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "published-rows": published_table,
     "architectures": architectures_table,
     **CLAIM_TABLES,
+    **STUDY_TABLES,
     **ABLATION_TABLES,
     "unlucky": unlucky_table,
     "depth-0": depth_0_table,
     "most-bits": most_bits_table,
     "faults": faults_table,
     "scaling": scaling_table,
+    **SENTENCES,
 }
 
 

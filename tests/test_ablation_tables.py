@@ -1,0 +1,108 @@
+"""What docs/replication.md says of single settings and unlucky probes, against the CSVs."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from documents import table_of
+from scripts import ROOT
+
+from visualizations import claim_tables, claims
+from visualizations.ablations import ABLATED, combinations
+from visualizations.claim_tables import REMARKS
+from visualizations.markdown import number
+
+table = functools.partial(table_of, "docs/replication.md")
+MLP = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
+PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv")
+
+
+def sizes(budget, depth):
+    return MLP.query("budget == @budget and num_layers == @depth")["first_failure"].to_numpy()
+
+
+def converged(depth):
+    """First failing sizes at the budget of 10,000 by `converged`, from the CSV alone."""
+    rows = pd.read_csv(ROOT / "results" / "mlp_results.csv").query(
+        "budget == 10000 and num_layers == @depth and protocol.str.contains('max_epochs=5000')"
+    )
+    return rows["first_failure"].to_numpy()
+
+
+def test_what_the_verdicts_call_an_artefact_is_one():
+    assert set(REMARKS) == {("C1", "mlp"), ("C2 collapse", "mlp")}
+    assert set(REMARKS.values()) == {claim_tables.NOT_CONVERGED}
+    assert scipy.stats.ttest_ind(converged(2), converged(1), alternative="greater").pvalue < 0.001
+    for depth in claims.DEEP:
+        assert min(converged(depth)) > claims.COLLAPSED * max(converged(1))
+        assert np.mean(sizes(10_000, depth)) < 0.2 * np.mean(sizes(10_000, 1))
+
+
+def test_the_table_of_single_changes_is_the_log():
+    log = pd.read_csv(ROOT / "results" / "mlp_results.csv")
+    rows = [row for row in table("ablation-alone") if row[0].startswith("mlp 33 x 4")]
+    protocols = ["paper", "paper patience=0", "paper learning_rate=0.003"]
+    for protocol, row in zip(protocols, rows, strict=False):
+        own = log[(log["num_layers"] == 4) & (log["hidden_size"] == 33)]
+        sizes = own.loc[own["protocol"] == protocol, "first_failure"]
+        assert row[2] == f"{sizes.mean():,.1f} ± {sizes.std():,.1f} ({len(sizes)})"
+
+
+def test_a_factorial_design_has_every_combination():
+    for ablated in ABLATED:
+        if ablated.factorial:
+            labels = {ablated.label(changed) for changed in combinations(ablated)}
+            assert len(labels) == 2 ** len(ablated.factors)
+
+
+def test_the_ratios_of_a_factorial_design_are_those_of_paired_searches():
+    log = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("hidden_size == 33")
+    log = log[~log["protocol"].str.contains("max_epochs=5000")]
+    log = log.assign(
+        changed=log["protocol"].str.contains("patience=0"),
+        others=log["protocol"].str.replace(" patience=0", ""),
+        log=np.log(log["first_failure"]),
+    )
+    assert log["others"].nunique() == 16
+    by_repeat = log.groupby(["repeat", "changed"])["log"].mean().unstack()
+    effects = (by_repeat[True] - by_repeat[False]).dropna()  # repeats with every combination
+    test = scipy.stats.ttest_1samp(effects, 0)
+    low, high = np.exp(test.confidence_interval())
+    rows = [row for row in table("ablation-factorial") if row[0] == "mlp 33 x 4"]
+    (row,) = (row for row in rows if "--patience" in row[1])
+    assert row[2] == f"{number(np.exp(effects.mean()))} ({number(low)} to {number(high)})"
+    assert row[3] == f"{number(np.exp(effects.min()))} to {number(np.exp(effects.max()))}"
+    assert np.sum(effects > np.log(5)) == 1  # the one repeat of which the document speaks
+
+
+def test_what_is_said_of_single_changes():
+    means = {tuple(row[:2]): float(row[2].split()[0]) for row in table("ablation-alone")}
+    three, five = (
+        {change: mean for (name, change), mean in means.items() if name == row}
+        for row in ("mlp 36 x 3", "mlp 30 x 5")
+    )
+    stop = "`--patience 0`"
+    assert min(three["`--learning-rate 0.003`"], three["`--batch-size 1024`"]) > three[stop]
+    assert five["`--init orthogonal`"] > five[stop]
+    assert five["`--batch-size 1024`"] == five["published protocol"] < 32
+    four = {change: mean for (name, change), mean in means.items() if name == "mlp 33 x 4"}
+    assert four["all of these"] > four["`--protocol converged`"]
+
+
+def test_what_is_said_of_unlucky_probes():
+    shares = {(row[0], row[2]): float(row[4].split()[0]) for row in table("unlucky")}
+    assert shares["mlp, no hidden layer", "224"] == 1
+    assert shares["transformer 64 x 1, 16 heads", "31"] == 1
+    assert shares["mlp 41 x 2", "417"] == 0 and 0.7 < shares["mlp 41 x 2", "416"] < 0.9
+    assert max(shares["mlp 149 x 1", "1,727"], shares["mlp 447 x 1", "3,647"]) < 0.25
+    every = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
+    first = every.drop_duplicates(["num_parameters", "num_layers", "repeat"])["first_failure"]
+    assert (first[first > 64] % 32).isin([0, 1]).mean() > 0.4  # 1 in 16 by chance
+    assert (PUBLISHED["mean_threshold"] % 32).isin([0, 1]).sum() > 3 * len(PUBLISHED) / 16
+    assert sizes(10_000, 2).min() <= 417 <= 441 <= sizes(10_000, 2).max()
+    log = pd.read_csv(ROOT / "results" / "mlp_probes.csv").query("protocol == 'paper'")
+    near = log[log["hidden_size"].isin([41, 49]) & log["n"].between(400, 600)]
+    rest = near["n"] % 32
+    assert near.loc[rest.between(1, 4), "memorized"].mean() < 0.2
+    assert near.loc[rest == 0, "memorized"].mean() > 0.5
