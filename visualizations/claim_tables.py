@@ -57,15 +57,15 @@ def in_short() -> str:
     """The claims by verdict, as a list; of those that do not hold how many parts are as claimed."""
     lines = []
     for verdict in (HOLDS, IN_PART, FAILS, UNDECIDED, OPEN):
-        texts = [_in_words(a) for a in _assessed() if a.verdict == verdict]
-        lines += [f"- **{verdict.capitalize()}**: {'; '.join(texts)}."] if texts else []
-    lines.append(f"- **{BY_CONSTRUCTION.capitalize()}**: C3 (mlp), {SAME_NETWORK}.")
+        texts = [f"    - {_in_words(a)}" for a in _assessed() if a.verdict == verdict]
+        lines += [f"- **{verdict.capitalize()}**", *texts] if texts else []
+    lines += [f"- **{BY_CONSTRUCTION.capitalize()}**", f"    - C3 ({MLP.name}): {SAME_NETWORK}"]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _in_words(assessed: Assessment) -> str:
     claim, count = assessed.claim, len(assessed.findings)
-    text = f"{claim.label} ({claim.model}), {claim.statement}"
+    text = f"{claim.label} ({claim.model}): {claim.statement}"
     if assessed.verdict == HOLDS:
         return text
     so_far = " so far" if assessed.verdict == OPEN else ""

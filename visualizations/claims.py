@@ -133,7 +133,7 @@ def _mlp_claims(rows: Sequence[Row]) -> Iterator[Claim]:
     yield Claim(
         "C2 trend",
         MLP.name,
-        "thresholds fall with depth after that",
+        "from one hidden layer on, thresholds fall with depth",
         "factor per layer",
         tuple(trends),
         side="less",
