@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from fault_processes import MARK
 
 CHILD = Path(__file__).with_name("journaled_search.py")
 # Without guesses: what is lost is then what was asked for.
@@ -23,10 +26,10 @@ class Row:
 
     fault: str
     executor: str
-    in_flight: int  # probes that may be at once
+    jobs_in_flight: int  # that may be at once
     faults: int = 0
     searches: int = 0  # brought to their end afterwards
-    lost: list[int] = field(default_factory=list)  # submitted and not in the log, by fault
+    lost: list[int] = field(default_factory=list)  # probes that had been begun, by fault
     rows_missing: int = 0  # rows that the log had before and not after
     trained_again: int = 0  # probes that the log has twice
     results_equal: int = 0
@@ -51,18 +54,19 @@ class Trial:
         self.folder = folder
         self.results = results or folder / "results"
         self.flags = [*SEARCH, *executor, "--results-dir", str(self.results)]
+        self.mark = str(folder)  # of its processes
         self.runs = itertools.count()
         self.seen: list[str] = []  # lines of the log when a fault had happened
 
     def start(self) -> subprocess.Popen[str]:
-        """Start the search, or go on with it, in a session of its own."""
+        """Start the search, or go on with it."""
         self.journal = self.folder / f"journal-{next(self.runs)}"
         return subprocess.Popen(
             [sys.executable, str(CHILD), str(self.journal), *self.flags],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,
+            env=os.environ | {MARK: self.mark},
         )
 
     def complete(self, row: Row, expected: list[str]) -> None:
@@ -91,8 +95,17 @@ class Trial:
         row.faults += 1
         row.rows_missing += len(set(self.seen) - set(log))
         self.seen = log
-        submitted = self.journal.read_text().splitlines() if self.journal.exists() else []
-        row.lost.append(len(set(submitted) - {probe_of(line) for line in log}))
+        row.lost.append(len(set(self.begun()) - {probe_of(line) for line in log}))
+
+    def note_survived_fault(self, row: Row) -> None:
+        """Count a fault of a run that went on to its end: what it lost it began again."""
+        begun = self.begun()
+        row.faults += 1
+        row.lost.append(len(begun) - len(set(begun)))
+
+    def begun(self) -> list[str]:
+        """Return the lines of the journal of the last run."""
+        return self.journal.read_text().splitlines() if self.journal.exists() else []
 
     def log(self) -> list[str]:
         """Return the whole lines of the log, without its header."""

@@ -1,18 +1,20 @@
 """What kills, full disks and torn files cost a search: a table of injected faults.
 
-    python benchmarks/faults.py                  (about half an hour; Linux, root for the mounts)
+    python benchmarks/faults.py                  (about an hour; Linux, root for the mounts)
     python benchmarks/faults.py --only disk      (one group: other rows of the file stay)
 
 Every trial runs one small search (MLPs of 10,000 parameters, 2 workers), injects its faults at
 random instants between the start and the end, runs the same command to its end and compares the
 results CSV with that of an undisturbed run, in every column but the seconds. Ray runs on a cluster
-of two nodes of one CPU on the loopback interface; without Ray its rows are left out. Prints the
-table and writes results/benchmarks/faults.csv, after every row.
+of two nodes of one CPU on the loopback interface, and once started by the search itself; without
+Ray its rows are left out. Prints the table and writes results/benchmarks/faults.csv, after every
+row.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import itertools
 import os
@@ -22,48 +24,31 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from fault_processes import cluster_workers, left_running, local_workers
 from fault_trials import LOG, RESULTS, Row, Trial, without_seconds
 from faults_cluster import two_nodes
 from machine import report
 
 from command_line.parser import Parser, run
+from threshold_search.ray_workers import IN_FLIGHT
 
 WORKERS = 2
-DRIVER_KILLS, RAY_DRIVER_KILLS = 100, 20
-WORKER_KILLS, RAY_WORKER_KILLS, KILLS_PER_SEARCH = 20, 20, 2
-NODE_KILLS = 3  # of kills of workers two a search: a job is given up at its third loss
+DRIVER_KILLS, RAY_DRIVER_KILLS, OWN_RAY_DRIVER_KILLS = 100, 20, 5
+WORKER_KILLS, NODE_KILLS = 20, 3
+ATTEMPTS = 5  # searches per kill, of which some end before it
 CUTS = 20  # of a log, each at a random byte
+OWN_RAY = "ray of its own"
 DISK_PAGES = (1, 2, 2)  # sizes of the disk that gets full, in pages of memory: three suffice
-GONE_SECONDS = 20.0  # within which nothing of a killed search may still run
-
-
-def members(session: int) -> list[int]:
-    """Return the running processes of a session."""
-    found = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(name))
-    return found
-
-
-def workers_of(driver: int, executor: str) -> list[int]:
-    """Return the processes that train: children of the driver, or Ray's that run a job."""
-    if executor == "ray":
-        pattern = ["pgrep", "-f", "^ray::_serve"]
-    else:
-        pattern = ["pgrep", "-P", str(driver), "-f", "spawn_main"]
-    return list(map(int, subprocess.run(pattern, capture_output=True, text=True).stdout.split()))
 
 
 class Faults:
     """Injects the faults of one executor."""
 
     def __init__(self, base: Path, executor: str, flags: list[str], in_flight: int) -> None:
+        """Take what the executor is called, its flags and how many jobs it has in flight."""
         self.base, self.executor, self.flags, self.in_flight = base, executor, flags, in_flight
         self.random = random.Random(0)
         self.folders = itertools.count()
@@ -77,7 +62,7 @@ class Faults:
 
     def trial(self, results: Path | None = None) -> Trial:
         """Return a search that has not started."""
-        folder = self.base / f"{self.executor}-{next(self.folders)}"
+        folder = self.base / f"{self.executor.replace(' ', '-')}-{next(self.folders)}"
         folder.mkdir()
         return Trial(folder, self.flags, results)
 
@@ -96,7 +81,7 @@ class Faults:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
-                row.left_running += self.left(process.pid)
+                row.left_running += left_running(trial.mark)
                 trial.note_fault(row)
             else:
                 trial.count(row, self.expected)
@@ -104,27 +89,24 @@ class Faults:
         trial.complete(row, self.expected)
         return row
 
-    def left(self, session: int) -> int:
-        """Return how many processes of a session do not end by themselves."""
-        until = time.monotonic() + GONE_SECONDS
-        while (left := members(session)) and time.monotonic() < until:
-            time.sleep(0.05)
-        return len(left)
-
-    def worker_kills(self, count: int) -> Row:
-        """Kill workers of searches that go on; each lost job starts again in the same run."""
+    def worker_kills(self, count: int, workers_of: Callable[[int], list[int]]) -> Row:
+        """Kill a worker of a search that goes on; the lost job starts again in the same run."""
         row = self.row("kill -9 of a worker")
-        while row.faults < count:
+        for _ in range(ATTEMPTS * count):
             trial = self.trial()
             process = trial.start()
-            for _ in range(KILLS_PER_SEARCH):
-                time.sleep(self.random.uniform(0, self.seconds / KILLS_PER_SEARCH))
-                if found := workers_of(process.pid, self.executor):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(self.random.choice(found), signal.SIGKILL)
-                        row.faults += 1
+            time.sleep(self.random.uniform(0, self.seconds))
+            is_killed = False
+            if found := workers_of(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.random.choice(found), signal.SIGKILL)
+                    is_killed = True
             trial.finish(process, row, self.expected)
-        return row
+            if is_killed:
+                trial.note_survived_fault(row)
+            if row.faults == count:
+                return row
+        raise RuntimeError(f"{row.fault}: found only {row.faults} to kill")
 
     def node_kills(self, kill_a_node: Callable[[], None]) -> Row:
         """Kill one of two nodes in mid-search."""
@@ -132,12 +114,12 @@ class Faults:
         for _ in range(NODE_KILLS):
             trial = self.trial()
             process = trial.start()
-            while len(trial.log()) < 5:
+            while len(trial.log()) < 5 and process.poll() is None:
                 time.sleep(0.05)
             time.sleep(self.random.uniform(0, 2))
             kill_a_node()
-            row.faults += 1
             trial.finish(process, row, self.expected)
+            trial.note_survived_fault(row)
         return row
 
     def refused(self, trial: Trial, row: Row) -> None:
@@ -205,46 +187,55 @@ def mounted(base: Path, *arguments: str) -> Iterator[Path]:
             subprocess.run(["umount", folder], check=True)
 
 
-def local_rows(base: Path, only: str | None) -> Iterator[Row]:
-    """Yield the rows of the local executor."""
+def local_rows(base: Path, group: str) -> Iterator[Row]:
+    """Yield the rows of a group of faults of the local executor."""
     faults = Faults(base, "local", ["--workers", str(WORKERS)], WORKERS)
-    if only in (None, "kills"):
+    if group == "drivers":
         yield faults.driver_kills(DRIVER_KILLS)
-        yield faults.worker_kills(WORKER_KILLS)
-    if only in (None, "disk"):
+    elif group == "workers":
+        yield faults.worker_kills(WORKER_KILLS, local_workers)
+    else:
         yield faults.full_disks()
         yield faults.read_only_folders()
         yield faults.torn_logs()
 
 
-def ray_rows(base: Path) -> Iterator[Row]:
-    """Yield the rows of Ray."""
+def cluster_rows(base: Path) -> Iterator[Row]:
+    """Yield the rows of a Ray cluster."""
     with two_nodes() as (address, kill_a_node):
         flags = ["--executor", "ray", "--ray-address", address]
-        faults = Faults(base, "ray", flags, 2 * WORKERS)
+        faults = Faults(base, "ray", flags, IN_FLIGHT * WORKERS)
         yield faults.driver_kills(RAY_DRIVER_KILLS)
-        yield faults.worker_kills(RAY_WORKER_KILLS)
+        yield faults.worker_kills(WORKER_KILLS, lambda driver: cluster_workers())
         yield faults.node_kills(kill_a_node)
 
 
-def every_row(base: Path, only: str | None) -> Iterator[Row]:
-    """Yield the rows of a group, or of all that can be measured here."""
-    if only != "ray":
-        yield from local_rows(base, only)
-    if only in (None, "ray") and importlib.util.find_spec("ray"):
-        yield from ray_rows(base)
+def own_ray_rows(base: Path) -> Iterator[Row]:
+    """Yield the row of a Ray that the search starts for itself."""
+    flags = ["--executor", "ray", "--workers", str(WORKERS)]
+    yield Faults(base, OWN_RAY, flags, IN_FLIGHT * WORKERS).driver_kills(OWN_RAY_DRIVER_KILLS)
+
+
+GROUPS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    **{name: functools.partial(local_rows, group=name) for name in ("drivers", "workers", "disk")},
+    "ray": cluster_rows,
+    "own-ray": own_ray_rows,
+}
 
 
 def main() -> None:
     """Inject, print, write."""
     parser = Parser(__doc__)
-    parser.add_argument("--only", choices=("kills", "disk", "ray"), help="measure one group")
+    parser.add_argument("--only", choices=tuple(GROUPS), help="measure one group")
     only = parser.parse_args().only
+    has_ray = importlib.util.find_spec("ray") is not None
+    groups = [only] if only else [name for name in GROUPS if has_ray or "ray" not in name]
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        for row in every_row(Path(folder), only):
-            rows.append(row)
-            report([row.values() for row in rows], "faults", keys=("fault", "executor"))
+    for group in groups:
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            for row in GROUPS[group](Path(folder)):
+                rows.append(row)
+                report([row.values() for row in rows], "faults", keys=("fault", "executor"))
 
 
 if __name__ == "__main__":

@@ -156,10 +156,18 @@ def faults_table() -> str:
         equal = f"{row['results_equal']} of {row['searches']}"
         counts = (row[name] for name in ("rows_missing", "trained_again", "left_running"))
         rows.append(
-            [row["fault"], row["executor"], row["faults"], row["in_flight"], lost, *counts, equal]
+            [
+                row["fault"],
+                row["executor"],
+                row["faults"],
+                row["jobs_in_flight"],
+                lost,
+                *counts,
+                equal,
+            ]
         )
     headings = [
-        *("fault", "executor", "faults", "in flight at most", "lost at most (mean)"),
+        *("fault", "executor", "faults", "jobs in flight at most", "probes lost at most (mean)"),
         *("logged rows lost", "trained twice", "left running", "results equal"),
     ]
     return markdown(headings, rows)
