@@ -2,7 +2,7 @@
 #   make threshold   threshold of the 1-layer MLP at 10,000 parameters, five repeats, into runs/
 #   make test        lint, layers, types and tests; make lint: without the tests
 #   make test-sanitize, make test-arm   the engine's tests with sanitizers, on an emulated processor
-#   make test-ray    searches on a Ray cluster of two nodes; slow beside other work
+#   make test-ray    of these, searches on a Ray cluster of two nodes; slow beside other work
 #   make notebook    run the notebook again and redraw the figures from results/
 #   make docs        build/site/index.html; fails at a link that leads nowhere
 #   make lock        requirements-lock.txt after a change of another requirements file
@@ -29,6 +29,7 @@ lint: .venv/installed-for-tests
 
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(MAKE) test-ray
 
 # Python itself is not instrumented, so the sanitizer's library has to be loaded before it; leaks
 # cannot be told from what Python keeps.
@@ -49,10 +50,9 @@ test-arm: .venv/installed-for-tests
 	command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64
 	$(BIN)/pytest -m arm tests/test_arm.py
 
-# Apart: a test ends workers, each of which takes five seconds of a CPU to start; beside other work
-# that is many minutes.
+# With nothing beside it: a test ends workers, each of which takes five seconds of a CPU to start.
 test-ray: .venv/installed-for-tests
-	$(BIN)/pytest -m ray tests/test_executors.py
+	$(BIN)/pytest -m ray tests/test_executors.py tests/test_own_ray.py
 
 notebook: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \

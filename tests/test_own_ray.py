@@ -1,0 +1,66 @@
+"""A Ray that a search starts for itself ends with it, with Ctrl-C, or a kill of the driver."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from fault_processes import MARK, marked
+from scripts import BINARY_SEARCH, command, results_without_seconds, run_script
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.ray
+
+SEARCH = [
+    "--model",
+    "mlp",
+    "--params",
+    "10000",
+    "--layers",
+    "3",
+    "--repeats",
+    "2",
+    "--workers",
+    "2",
+]
+RAY = ["--executor", "ray", "--workers", "2", "--results-dir", "out"]
+SECONDS = 300  # for whatever has to happen on a busy machine
+
+
+def wait_until(condition):
+    until = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_search_ends_continues_and_leaves_nothing(tmp_path):
+    mark, log = str(tmp_path), tmp_path / "out" / "mlp_probes.csv"
+    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        before = log.read_bytes() if log.exists() else b""
+        process = subprocess.Popen(
+            command(BINARY_SEARCH, *SEARCH, *RAY),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, MARK: mark},
+        )
+        wait_until(lambda rows=before: log.exists() and len(log.read_bytes()) > len(rows))
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=SECONDS)
+        assert process.returncode == status
+        if number == signal.SIGINT:
+            assert stderr.strip().splitlines()[-1] == (
+                "interrupted; every finished probe is in out, the same command continues from there"
+            )
+        assert log.read_bytes().startswith(before)
+        wait_until(lambda: not marked(mark))  # nothing of Ray stays, whoever ended the driver
+    whole = run_script(BINARY_SEARCH, *SEARCH, *RAY, cwd=tmp_path, **{MARK: mark})
+    assert whole.returncode == 0, whole.stderr
+    wait_until(lambda: not marked(mark))
+    local = run_script(BINARY_SEARCH, *SEARCH, "--results-dir", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    found, expected = (tmp_path / name / "mlp_results.csv" for name in ("out", "local"))
+    assert results_without_seconds(found) == results_without_seconds(expected)
