@@ -1,4 +1,4 @@
-"""Guesses on executors whose jobs may wait in a queue or go on by themselves, as those of Ray do."""
+"""Guesses where jobs wait in a queue, or go on by themselves, as on Ray they do."""
 
 import pytest
 from test_driver import InstantWorkers, outcome_of, run, searches

@@ -49,7 +49,7 @@ NO_GUARD = (
 )
 
 
-def _serve(connection: Connection, software: Software) -> None:
+def serve(connection: Connection, software: Software) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
     for number in ENDING:  # the driver, which gets them too, ends its workers
         signal.signal(number, signal.SIG_IGN)
@@ -196,7 +196,7 @@ class Workers:
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
-            target=_serve,
+            target=serve,
             args=(theirs, self._software),
             daemon=True,
         )
