@@ -9,7 +9,7 @@ from threshold_search import executor as executors
 from threshold_search import ray_job, ray_workers
 from threshold_search.executor import GROUP_SECONDS, NO_MEMORY_TO_START, start_worker
 from threshold_search.ray_job import Begun
-from threshold_search.ray_workers import QUEUED_SECONDS, RayWorkers
+from threshold_search.ray_workers import RayWorkers
 from threshold_search.software import own_software
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
@@ -248,17 +248,17 @@ def test_what_has_ended_is_handed_over_before_the_cluster_is_given_up(executor_o
         executor.wait(1.0)
 
 
-def test_a_job_that_waits_leaves_no_place_spare(executor_of):
+def test_which_jobs_wait_for_a_worker(executor_of):
     ray = FakeRay([[BEGUN], []])
     executor = executor_of(ray, places=3)
     executor.submit([PROBE])
-    assert executor.has_idle and not executor.has_spare
+    assert executor.waiting() == {PROBE}
     executor.wait(1.0)
-    assert executor.has_spare
+    assert executor.waiting() == set() and executor.has_spare
     executor.submit([OTHER])
-    assert not executor.has_spare and executor.waiting() == set()
-    executor.wait(QUEUED_SECONDS + 1)
-    assert executor.waiting() == {OTHER} and not executor.has_spare
+    assert executor.waiting() == {OTHER} and executor.waiting(10.0) == set()
+    executor.wait(11.0)
+    assert executor.waiting(10.0) == {OTHER}
 
 
 def test_a_ray_of_our_own_leaves_the_cpus_of_others_alone(executor_of, monkeypatch):

@@ -25,9 +25,11 @@ class SharedCluster(SpareWorkers):
 
     @property
     def has_spare(self):
-        return len(self.running) < self.count and self.running == self.begun
+        return len(self.running) < self.count
 
     def submit(self, job, then=None):
+        waited = {state.probe for state in self.states if state.is_waiting}
+        assert set(job) & waited or not self.waiting(), "a guess while a job waits"
         InstantWorkers.submit(self, job)
         self.submitted += job
         self._begin()
@@ -37,7 +39,7 @@ class SharedCluster(SpareWorkers):
         self.begun = [probe for probe in self.begun if probe in self.running]
         self._begin()
 
-    def waiting(self):
+    def waiting(self, seconds=0.0):
         return set(self.running) - set(self.begun)
 
     def going_on(self):
@@ -77,6 +79,31 @@ def test_guesses_give_way_to_what_waits(tmp_path):
     ).read_bytes()
 
 
+class SlowStart(SpareWorkers):
+    """Has room for every job, and needs a moment to begin it."""
+
+    def submit(self, job, then=None):
+        super().submit(job)
+        self.new.update(job)
+
+    def waiting(self, seconds=0.0):
+        return set(self.new) if not seconds else set()
+
+    def going_on(self):
+        return set()
+
+    def wait(self, timeout):
+        self.new.clear()
+        return super().wait(timeout)
+
+
+def test_a_job_that_is_about_to_begin_ends_no_guess(tmp_path):
+    workers = SlowStart(40)
+    workers.new = set()
+    speculate(tmp_path, workers)
+    assert len(workers.submitted) > len(workers.trained) and not workers.cancelled
+
+
 class GroupWorkers(SpareWorkers):
     """Goes on with a search inside its worker, three probes at a time."""
 
@@ -90,7 +117,7 @@ class GroupWorkers(SpareWorkers):
         super().submit(job)
         self.then[job[0]] = then
 
-    def waiting(self):
+    def waiting(self, seconds=0.0):
         return set()
 
     def going_on(self):

@@ -16,6 +16,7 @@ from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 
 PROGRESS_SECONDS = 0.5
+QUEUED_SECONDS = 10.0  # in a queue; a worker is there sooner, unless there is no room for it
 RESULTS_SECONDS = 1.0  # between two writings of the results, which are written whole
 
 
@@ -100,7 +101,8 @@ class _Driver:
         while self._guesses and self._requests.has_ready and not self._workers.has_spare:
             self._drop_guess()
         # One at a time: the place that becomes free may be all that was missing.
-        if self._guesses and self._queue and self._queue.waiting() - self._guesses.keys():
+        long = self._queue.waiting(QUEUED_SECONDS) if self._guesses and self._queue else set()
+        if long - self._guesses.keys():
             self._drop_guess()
         while self._requests.has_ready:
             if not self._has_trained:  # before has_idle, which may start a cluster
@@ -121,7 +123,9 @@ class _Driver:
         if self._speculation is None or self._requests.has_ready:
             return
         going_on = self._queue.going_on() if self._queue else set()
-        while self._workers.has_spare and (probe := self._speculation.take(going_on)) is not None:
+        while self._workers.has_spare and not (self._queue and self._queue.waiting()):
+            if (probe := self._speculation.take(going_on)) is None:
+                return
             self._in_flight[probe] = 1
             self._guesses[probe] = None
             self._workers.submit([probe])

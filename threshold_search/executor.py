@@ -82,8 +82,8 @@ class Executor(Protocol):
 class Queue(Protocol):
     """What an executor offers besides if its jobs may stand in a queue, or go on by themselves."""
 
-    def waiting(self) -> set[Probe]:
-        """Return the probes for which no worker has been found, for longer than one may take."""
+    def waiting(self, seconds: float = 0.0) -> set[Probe]:
+        """Return the probes that no worker has begun in ``seconds`` since they were submitted."""
 
     def going_on(self) -> set[Probe]:
         """Return the probes whose jobs go on with what comes then, or still may."""

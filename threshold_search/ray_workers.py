@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 NO_RAY = "--executor ray needs Ray, which is not installed: pip install '.[ray]'"
 IN_FLIGHT = 2  # jobs per CPU or GPU: the next one is there when one ends
-QUEUED_SECONDS = 10.0  # a process is there sooner, unless the cluster has no room for it
 
 
 @dataclass
@@ -119,20 +118,18 @@ class RayWorkers:
     def has_spare(self) -> bool:
         """Whether it would start at once, instead of standing behind another one.
 
-        Not while any job waits: the cluster may have less room than it has places. On this machine
-        it must take nothing from others, as with the local executor.
+        On this machine it must take nothing from others, as with the local executor. A cluster
+        that others use has less room than places: see :meth:`waiting`.
         """
         count = len(self._flights)
         if not self.has_idle or count >= self._start().places:
             return False
-        if not all(flight.has_begun for flight in self._flights.values()):
-            return False
         return not self._is_own or (self._cpus.has_one(count) and has_memory_for_a_process())
 
-    def waiting(self) -> set[Probe]:
+    def waiting(self, seconds: float = 0.0) -> set[Probe]:
         """See :class:`~threshold_search.executor.Queue`."""
-        before = time.monotonic() - QUEUED_SECONDS
-        waiting = (f for f in self._flights.values() if not f.has_begun and f.since < before)
+        before = time.monotonic() - seconds
+        waiting = (f for f in self._flights.values() if not f.has_begun and f.since <= before)
         return {probe for flight in waiting for probe in flight.job}
 
     def going_on(self) -> set[Probe]:
