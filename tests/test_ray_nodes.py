@@ -192,6 +192,15 @@ def test_a_cluster_that_is_gone_is_said_to_be():
         nodes.look()
 
 
+def test_a_node_that_differs_in_a_job_gets_no_other():
+    ray = FakeRay(one={"CPU": 1.0})
+    ray.answers["one"] = OURS
+    nodes = nodes_of(ray)
+    nodes.await_first()
+    nodes.refuse("one", "its bits could differ")
+    assert nodes.unfit == {"one"} and not nodes.facts
+
+
 @pytest.mark.parametrize(
     ("resource", "has", "jobs"),
     [
