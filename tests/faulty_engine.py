@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from engines.engine import Engine
-from training.errors import UserError
+from threshold_search import executor, workers
+from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome
 
 
@@ -72,3 +73,17 @@ class FaultyEngine(Engine):
                 return number
             except FileExistsError:
                 number += 1
+
+
+def serve_with_little_memory(connection, software):
+    """Serve as a worker whose memory is too short as long as there are files in $TOO_SHORT."""
+    real = executor.import_torch
+
+    def import_torch():
+        for path in Path(os.environ["TOO_SHORT"]).iterdir():
+            path.unlink()
+            raise OutOfMemory("not enough memory to import torch")
+        real()
+
+    executor.import_torch = import_torch
+    workers.serve(connection, software)

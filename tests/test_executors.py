@@ -8,12 +8,12 @@ import importlib.util
 import time
 
 import pytest
-from faulty_engine import FaultyEngine, outcome_of
+from faulty_engine import FaultyEngine, outcome_of, serve_with_little_memory
 from scripts import results_without_seconds
 
 from engines.engine import choose_engine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, architecture_for_budget
-from threshold_search import ray_nodes
+from threshold_search import ray_nodes, workers
 from threshold_search.driver import drive
 from threshold_search.plan import searches
 from threshold_search.ray_connection import options_of_every_driver
@@ -174,6 +174,33 @@ def test_close_ends_what_is_being_trained(executor_of, faulty):
     while is_running(process):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_worker_without_memory_to_start_is_lost(times, faulty, tmp_path, monkeypatch):
+    """It would answer every job so, where another one may find more memory."""
+    folder = tmp_path / "too short"
+    folder.mkdir()
+    for number in range(times):
+        (folder / str(number)).touch()
+    monkeypatch.setenv("TOO_SHORT", str(folder))
+    monkeypatch.setattr(workers, "serve", serve_with_little_memory)
+    with Workers(1, {MLP: faulty()}) as executor:
+        executor.submit([probe_of(3)])
+        [(_, found)] = outcomes(executor, 1)
+        if times < 3:
+            assert found == outcome_of(probe_of(3))
+        else:
+            assert "3 times" in str(found) and "(not enough memory to import torch)" in str(found)
+
+
+def test_a_cancelled_job_has_no_losses(faulty):
+    with Workers(1, {MLP: faulty("hangs", 1)}) as executor:
+        executor.submit([probe_of(3)])
+        for _ in range(2):
+            assert not executor._jobs.is_lost_for_good([probe_of(3)], "killed")
+        executor.cancel(probe_of(3))
+        assert not executor._jobs.is_lost_for_good([probe_of(3)], "killed")
 
 
 @pytest.mark.parametrize(

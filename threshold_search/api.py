@@ -54,9 +54,10 @@ def find_threshold(
     The rows are as :func:`visualizations.results.load_results` has them; sizes are numbers of
     sequences. ``protocol`` is by default the model's published one. Probes that the logs in
     ``results_dir`` have are not trained again; without a folder nothing is kept. ``max_size``
-    bounds the search. ``executor`` is "local" or "ray", whose cluster is at ``ray_address``, or on
-    this machine; ``workers`` is then how many jobs are in flight at most. A job that takes more
-    than ``deadline`` seconds, by default a day, is taken for lost and starts again twice. With
+    bounds the search. ``executor`` is "local" or "ray", whose cluster is at ``ray_address``, the
+    one that this program is connected to, or one that starts here. ``workers`` are the CPUs of
+    one that starts here; elsewhere they are how many jobs are in flight at most. A job that takes
+    more than ``deadline`` seconds, by default a day, is taken for lost and starts again twice. With
     ``speculation`` workers that no search needs train what verdicts could ask for next: more rows
     in the logs, the same thresholds. A repeat for which memory is too short is left out, with a
     line on stderr.

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from threshold_search.executor import Executor
+from threshold_search.executor import Executor, Queue
 from threshold_search.requests import Kind, Requests, kind_of
 from threshold_search.results_folder import ResultsFolder
 from threshold_search.searches import Search, SearchState
@@ -16,6 +16,7 @@ from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 
 PROGRESS_SECONDS = 0.5
+QUEUED_SECONDS = 10.0  # in a queue; a worker is there sooner, unless there is no room for it
 RESULTS_SECONDS = 1.0  # between two writings of the results, which are written whole
 
 
@@ -66,6 +67,7 @@ class _Driver:
     ) -> None:
         self.states = [search.start() for search in searches]
         self._folder, self._workers = folder, workers
+        self._queue = workers if isinstance(workers, Queue) else None
         self._before_training = before_training
         self._has_trained = False
         self._requests = Requests(self.states)
@@ -97,21 +99,33 @@ class _Driver:
     def _submit(self) -> None:
         # No guess takes a worker that a search could use, but workers may have become fewer.
         while self._guesses and self._requests.has_ready and not self._workers.has_spare:
-            probe, _ = self._guesses.popitem()  # the least likely of those that came last
-            self._workers.cancel(probe)
-            del self._in_flight[probe]
-        while self._requests.has_ready and self._workers.has_idle:
-            if not self._has_trained:
+            self._drop_guess()
+        # One at a time: the place that becomes free may be all that was missing.
+        long = self._queue.waiting(QUEUED_SECONDS) if self._guesses and self._queue else set()
+        if long - self._guesses.keys():
+            self._drop_guess()
+        while self._requests.has_ready:
+            if not self._has_trained:  # before has_idle, which may start a cluster
                 self._before_training()
                 self._has_trained = True
+            if not self._workers.has_idle:
+                return
             job, asker = self._requests.take(self._largest_job)
             self._in_flight.update(dict.fromkeys(job, len(job)))
             self._workers.submit(job, asker.rest if len(job) == 1 else None)
 
+    def _drop_guess(self) -> None:
+        probe, _ = self._guesses.popitem()  # the least likely of those that came last
+        self._workers.cancel(probe)
+        del self._in_flight[probe]
+
     def _speculate(self) -> None:
         if self._speculation is None or self._requests.has_ready:
             return
-        while self._workers.has_spare and (probe := self._speculation.take()) is not None:
+        going_on = self._queue.going_on() if self._queue else set()
+        while self._workers.has_spare and not (self._queue and self._queue.waiting()):
+            if (probe := self._speculation.take(going_on)) is None:
+                return
             self._in_flight[probe] = 1
             self._guesses[probe] = None
             self._workers.submit([probe])

@@ -5,10 +5,11 @@ A job is some probes of one architecture and protocol, which train together. Imp
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from command_line.interrupts import import_torch
 from training.errors import OutOfMemory, UserError
@@ -25,6 +26,7 @@ NextProbe = Callable[[Sequence[Outcome]], Probe | None]
 GROUP_SECONDS = 5.0  # of finished work that a worker may keep to itself
 QUICK_SECONDS = 1.0  # a probe that takes longer is worth a job of its own
 DEADLINE_SECONDS = 86_400.0
+NO_MEMORY_TO_START = 79  # exit status of a worker
 
 
 class Executor(Protocol):
@@ -76,12 +78,28 @@ class Executor(Protocol):
         """
 
 
-def start_worker() -> UserError | OutOfMemory | None:
-    """Prepare this process for jobs; return why it cannot train, or None."""
+@runtime_checkable
+class Queue(Protocol):
+    """What an executor offers besides if its jobs may stand in a queue, or go on by themselves."""
+
+    def waiting(self, seconds: float = 0.0) -> set[Probe]:
+        """Return the probes that no worker has begun in ``seconds`` since they were submitted."""
+
+    def going_on(self) -> set[Probe]:
+        """Return the probes whose jobs go on with what comes then, or still may."""
+
+
+def start_worker() -> UserError | None:
+    """Prepare this process for jobs; return why it cannot train, or None.
+
+    Where memory is short the process ends: later there may be more, for another one.
+    """
     try:
         import_torch()
-    except (UserError, OutOfMemory) as error:
+    except UserError as error:
         return error
+    except OutOfMemory:
+        os._exit(NO_MEMORY_TO_START)
     import torch
 
     torch.set_num_threads(1)

@@ -5,13 +5,16 @@ Imports neither Ray nor torch.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import os
 import signal
+import site
 import socket
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,8 +52,14 @@ def options_of_every_driver() -> dict[str, Any]:
 
     A node that has the folders this process imports from uses them: a checkout, a shared one.
     """
-    installed = (sys.prefix, sys.base_prefix)
-    paths = [path for path in sys.path if path and not path.startswith(installed)]
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = {*map(sysconfig.get_path, names), *site.getsitepackages()}
+    installed.add(site.getusersitepackages())
+    paths = [
+        path
+        for path in sys.path
+        if path and not any(Path(path).is_relative_to(folder) for folder in installed)
+    ]
     return {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -80,6 +89,21 @@ def is_loopback(address: str) -> bool:
 
 
 @contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process's environment, and in the end what they were before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
 def own_handlers() -> Iterator[None]:
     """Undo what Ray does to this process: SIGTERM, and what tracebacks are printed by."""
     handlers = {number: signal.getsignal(number) for number in ENDING}
@@ -100,20 +124,21 @@ def patient_start() -> Iterator[None]:
     A node of Ray ends itself when its helpers have not told it their ports within 15 seconds, which
     no setting changes (https://github.com/ray-project/ray/issues/65983). It does not ask for a port
     that it is given, or finds in the file in which its helper would put it.
-    """
-    from ray._private import node as nodes
 
-    kind: Any = nodes.Node
-    start_raylet = kind.start_raylet
+    These are insides of Ray 2.60. A version without them starts as it does by itself.
+    """
+    try:
+        from ray._private import node as nodes
+
+        kind: Any = nodes.Node
+        start_raylet = kind.start_raylet
+    except (ImportError, AttributeError):
+        yield
+        return
 
     def start_with_ports(node: Any, *arguments: Any, **more: Any) -> Any:
-        ports = _free_ports(len(AGENT_PORTS) + 1)
-        for name, port in zip(AGENT_PORTS, ports, strict=False):
-            setattr(node._ray_params, name, getattr(node._ray_params, name) or port)
-        listen = getattr(node._ray_params, LISTEN_PORT) or ports[-1]
-        setattr(node._ray_params, LISTEN_PORT, listen)
-        file = Path(node._session_dir, f"{LISTEN_PORT}_{node._node_id}")
-        file.write_text(str(listen), encoding="ascii")
+        with contextlib.suppress(AttributeError):
+            _give_ports(node)
         return start_raylet(node, *arguments, **more)
 
     kind.start_raylet = start_with_ports
@@ -121,6 +146,16 @@ def patient_start() -> Iterator[None]:
         yield
     finally:
         kind.start_raylet = start_raylet
+
+
+def _give_ports(node: Any) -> None:
+    parameters = node._ray_params
+    has = {name: getattr(parameters, name) for name in (*AGENT_PORTS, LISTEN_PORT)}
+    file = Path(node._session_dir, f"{LISTEN_PORT}_{node._node_id}")
+    # Nothing is changed before all of it has been found.
+    for (name, port), free in zip(has.items(), _free_ports(len(has)), strict=True):
+        setattr(parameters, name, port or free)
+    file.write_text(str(getattr(parameters, LISTEN_PORT)), encoding="ascii")
 
 
 def _free_ports(count: int) -> list[int]:

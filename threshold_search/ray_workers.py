@@ -7,32 +7,38 @@ extra, imported when the first job starts. Imports no torch.
 
 from __future__ import annotations
 
-import functools
-import math
-import os
+import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from engines.cpu import usable_cpus
-from threshold_search.executor import DEADLINE_SECONDS, Answer, NextProbe, run_job, start_worker
-from threshold_search.jobs import LOSSES_ALLOWED, Jobs
+from threshold_search.executor import (
+    DEADLINE_SECONDS,
+    GROUP_SECONDS,
+    Answer,
+    NextProbe,
+)
+from threshold_search.jobs import Jobs
 from threshold_search.ray_connection import (
     LOOPBACK,
     ON_LOOPBACK,
     PATIENT,
     QUIET,
     STORE_BYTES,
+    environment,
     is_loopback,
     options_of_every_driver,
     own_handlers,
     patient_start,
     require_answer,
 )
-from threshold_search.ray_nodes import RayNodes, own_node
-from threshold_search.software import Software, own_software
+from threshold_search.ray_job import Begun, _serve
+from threshold_search.ray_nodes import RayNodes
+from threshold_search.software import own_software
+from threshold_search.spare import SpareCpus, has_memory_for_a_process
 from training.errors import OutOfMemory, UserError
 from training.probe_types import Outcome, Probe
 from training.spec import Architecture
@@ -42,40 +48,14 @@ if TYPE_CHECKING:
 
 NO_RAY = "--executor ray needs Ray, which is not installed: pip install '.[ray]'"
 IN_FLIGHT = 2  # jobs per CPU or GPU: the next one is there when one ends
-OTHER_LOSSES_ALLOWED = 10  # with a node, or with a worker that had not begun
-START_SECONDS = 600.0  # that a worker may take to begin, besides the deadline
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """What a node says before it trains a job: who it is, and why it must not, if it must not."""
-
-    node: str
-    difference: str | None
-
-
-@functools.cache  # once in a process
-def _prepare(driver: Software) -> tuple[str | None, UserError | OutOfMemory | None]:
-    """Return how this process differs from the driver, and why it cannot train."""
-    difference = own_software(driver.device).difference(driver)
-    return difference, None if difference else start_worker()
-
-
-def _serve(
-    driver: Software, engine: Engine, job: list[Probe], then: NextProbe | None
-) -> Iterator[_Begun | Answer]:
-    """Train a job on a node: say that it begins, then how it ended."""
-    difference, refusal = _prepare(driver)
-    yield _Begun(own_node(), difference)
-    if not difference:
-        yield refusal or run_job(engine, job, then)
 
 
 @dataclass
 class _Flight:
     job: list[Probe]
     then: NextProbe | None
-    until: float = math.inf  # its deadline by time.monotonic, once a worker may have it
+    unfit: frozenset[str]  # the nodes that it may not go to
+    since: float  # by time.monotonic: when it was submitted, or began
     has_begun: bool = False
 
 
@@ -101,11 +81,12 @@ class RayWorkers:
         self._software = own_software("cuda" if on_gpu else "cpu")
         self._ray: Any = None  # the module, once it is needed
         self._remote: Any = None  # _serve as Ray has it: made once, because each is stored anew
-        self._is_connected_here = False  # or by whoever uses this class in a program of theirs
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._is_own = False  # whether the cluster was started here
+        self._undo = contextlib.ExitStack()  # what was done to be connected
         self._nodes: RayNodes | None = None  # of the cluster, once there is one
         self._flights: dict[Any, _Flight] = {}  # by Ray's reference, oldest first
         self._jobs = Jobs()
+        self._cpus = SpareCpus()
 
     def __enter__(self) -> Self:
         """Start nothing yet: Ray starts when there is something to train."""
@@ -118,28 +99,44 @@ class RayWorkers:
     def close(self) -> None:
         """Leave the cluster, or end it if it is ours; what is being trained is lost."""
         for reference in self._flights:
-            self._ray.cancel(reference, force=True)
+            with contextlib.suppress(self._ray.exceptions.RayError):  # the cluster may be gone
+                self._ray.cancel(reference, force=True)
         self._flights.clear()
-        if self._is_connected_here:
-            self._ray.shutdown()
-            self._is_connected_here = False
+        self._undo.close()
         self._ray = self._nodes = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        self._is_own = False
 
     @property
     def has_idle(self) -> bool:
         """Whether a job may be submitted now."""
         most = IN_FLIGHT * max(1, self._start().places)  # one that waits makes a cluster grow
-        if self._address is not None and self._count is not None:
+        if self._count is not None and not self._is_own:
             most = min(most, self._count)
         return len(self._flights) < most
 
     @property
     def has_spare(self) -> bool:
-        """Whether it would start at once, instead of standing behind another one."""
-        return self.has_idle and len(self._flights) < self._start().places
+        """Whether it would start at once, instead of standing behind another one.
+
+        On this machine it must take nothing from others, as with the local executor. A cluster
+        that others use has less room than places: see :meth:`waiting`.
+        """
+        count = len(self._flights)
+        if not self.has_idle or count >= self._start().places:
+            return False
+        return not self._is_own or (self._cpus.has_one(count) and has_memory_for_a_process())
+
+    def waiting(self, seconds: float = 0.0) -> set[Probe]:
+        """See :class:`~threshold_search.executor.Queue`."""
+        before = time.monotonic() - seconds
+        waiting = (f for f in self._flights.values() if not f.has_begun and f.since <= before)
+        return {probe for flight in waiting for probe in flight.job}
+
+    def going_on(self) -> set[Probe]:
+        """See :class:`~threshold_search.executor.Queue`."""
+        after = time.monotonic() - GROUP_SECONDS
+        groups = (flight for flight in self._flights.values() if flight.then is not None)
+        return {f.job[0] for f in groups if not f.has_begun or f.since > after}
 
     def nodes(self) -> list[dict[str, object]]:
         """Return the processor of every node that trains, and how many jobs at once."""
@@ -156,29 +153,35 @@ class RayWorkers:
         # Nothing trains before wait has heard that it begins: not even what kills its worker.
         options["_generator_backpressure_num_objects"] = 1
         options[f"num_{self._resource.lower()}s"] = 1
-        if nodes.refused:
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(nodes.refused)})"}
+        # To no node that has not answered well. One that joins now may get it, and says in Begun
+        # what it has: so a job that waits makes a cluster grow.
+        unfit = nodes.unfit
+        if unfit:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(unfit))})"}
         engine = self._engines[job[0].architecture]
         remote = self._remote.options(**options)
-        self._flights[remote.remote(self._software, engine, job, then)] = _Flight(job, then)
+        stream = remote.remote(self._software, engine, job, then)
+        self._flights[stream] = _Flight(job, then, unfit, time.monotonic())
 
     def cancel(self, probe: Probe) -> None:
         """End the job that ``probe`` is in, and the worker that trains it."""
-        for reference in [r for r, flight in self._flights.items() if probe in flight.job]:
-            del self._flights[reference]
-            self._ray.cancel(reference, force=True)
+        for stream in [s for s, flight in self._flights.items() if probe in flight.job]:
+            self._jobs.forget(self._drop(stream).job)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """See :class:`~threshold_search.executor.Executor`."""
         streams = list(self._flights)
+        self._cpus.note(sum(flight.has_begun for flight in self._flights.values()))
         if not streams and not self._jobs.has_ended:
             time.sleep(timeout)
         elif streams and self._ray.wait(streams, timeout=timeout)[0]:
             # All that have something to say by now, in one batch.
             ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
             for stream in ready:
-                self._take(stream)
-        self._start().look()
+                if stream in self._flights:  # and not ended by what another one said
+                    self._take(stream)
+        self._look()
+        self._move_stranded()
         self._end_late()
         return self._jobs.hand_over()
 
@@ -187,45 +190,69 @@ class RayWorkers:
         flight = self._flights[stream]
         errors = self._ray.exceptions
         try:
-            reply: _Begun | Answer = self._ray.get(next(stream))
-        except errors.RayTaskError as error:  # it could not even begin there
-            reason = str(error).strip().splitlines()[-1]
-            reply = UserError(f"a node cannot run the project: {reason}")
+            reply: Begun | Answer = self._ray.get(next(stream))
+        except errors.RayTaskError as error:
+            if not flight.has_begun:  # on a node that has just joined, and not answered yet
+                self._look(at_once=True)
+                self._lose(stream, str(error).strip().splitlines()[-1], is_own=False)
+                return
+            reply = str(error)
         except errors.RayError as error:
-            del self._flights[stream]
             # The node is lost, or the worker before the job began: seldom the job's fault.
             is_own = flight.has_begun and not isinstance(error, errors.NodeDiedError)
-            allowed = LOSSES_ALLOWED if is_own else OTHER_LOSSES_ALLOWED
-            self._lose(flight, type(error).__name__, allowed)
+            self._lose(stream, type(error).__name__, is_own)
             return
-        if not isinstance(reply, _Begun):
+        if not isinstance(reply, Begun):
             del self._flights[stream]
             self._jobs.take(flight.job, reply)
+            if isinstance(reply, list):
+                self._drop_copies({probe for probe, _ in reply} - {*flight.job})
         elif reply.difference:
             del self._flights[stream]
-            self._start().refuse(reply.node, reply.difference)
+            self._start().refuse(reply.node, f"its bits could differ: {reply.difference}")
             self.submit(flight.job, flight.then)
         else:
-            flight.has_begun, flight.until = True, time.monotonic() + self._deadline
+            flight.has_begun, flight.since = True, time.monotonic()
 
-    def _lose(self, flight: _Flight, how: str, allowed: int = LOSSES_ALLOWED) -> None:
-        if not self._jobs.is_lost_for_good(flight.job, how, allowed):
+    def _drop(self, stream: Any) -> _Flight:
+        """End a job without an answer."""
+        self._ray.cancel(stream, force=True)
+        return self._flights.pop(stream)
+
+    def _drop_copies(self, probes: set[Probe]) -> None:
+        """End the jobs of single ``probes``: they came then, with another one's answer."""
+        for stream, flight in list(self._flights.items()):
+            if len(flight.job) == 1 and flight.job[0] in probes:
+                self._jobs.forget(self._drop(stream).job)
+
+    def _lose(self, stream: Any, how: str, is_own: bool) -> None:
+        flight = self._flights.pop(stream)
+        if not self._jobs.is_lost_for_good(flight.job, how, is_own):
             # Alone: one of those that came then may have been what killed it, and is to be blamed.
             self.submit(flight.job)
 
     def _end_late(self) -> None:
-        """Let go of jobs beyond their deadline.
-
-        When a worker gets a queued job is not known here. As many of the oldest as there are places
-        can have one, which may take long to start.
-        """
-        now = time.monotonic()
-        for stream, flight in list(self._flights.items())[: max(1, self._start().places)]:
-            flight.until = min(flight.until, now + START_SECONDS + self._deadline)
-            if flight.until < now:
-                del self._flights[stream]
+        """Let go of jobs beyond their deadline. One that no worker has begun is never late."""
+        before = time.monotonic() - self._deadline
+        for stream, flight in list(self._flights.items()):
+            if flight.has_begun and flight.since < before:
                 self._ray.cancel(stream, force=True)
-                self._lose(flight, "took longer than the deadline")
+                self._lose(stream, "took longer than the deadline", is_own=True)
+
+    def _move_stranded(self) -> None:
+        """Submit again what may go to none of the nodes that train: they have answered later."""
+        fit = self._start().facts.keys()
+        for stream, flight in list(self._flights.items()):
+            if not flight.has_begun and fit and fit <= flight.unfit:
+                self._drop(stream)
+                self.submit(flight.job, flight.then)
+
+    def _look(self, at_once: bool = False) -> None:
+        """Look at the nodes; what is wrong is raised once what has ended was handed over."""
+        try:
+            self._start().look(at_once)
+        except UserError as error:
+            self._jobs.fail(error)
 
     # The cluster.
 
@@ -239,7 +266,8 @@ class RayWorkers:
         if self._address not in (None, "auto"):
             require_answer(self._address or "")
         is_here = self._address is None or is_loopback(self._address)
-        os.environ |= QUIET | ON_LOOPBACK | PATIENT if is_here else QUIET
+        variables = QUIET | ON_LOOPBACK | PATIENT if is_here else QUIET
+        self._undo.enter_context(environment(variables))
         with own_handlers():
             try:
                 import ray
@@ -248,16 +276,20 @@ class RayWorkers:
             self._ray, self._remote = ray, ray.remote(_serve)
             if not ray.is_initialized():
                 self._connect(ray)
-        may_grow = self._address is not None
-        self._nodes = RayNodes(ray, self._resource, self._software, may_grow)
-        self._nodes.await_first()
-        return self._nodes
+        # An architecture may be of a module that a node lacks.
+        needed = dict(self._engines)
+        nodes = RayNodes(ray, self._resource, self._software, not self._is_own, needed)
+        nodes.await_first()
+        self._nodes = nodes
+        return nodes
 
     def _connect(self, ray: Any) -> None:
-        self._is_connected_here = True
+        arguments = self._arguments()
+        self._is_own = self._address is None
+        self._undo.callback(ray.shutdown)
         try:
             with patient_start():
-                ray.init(**self._arguments(), **options_of_every_driver())
+                ray.init(**arguments, **options_of_every_driver())
         except Exception as error:  # Ray raises plain ones too, of a start that takes too long
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"Ray at {self._address or 'this machine'}: {reason}") from None
@@ -266,7 +298,7 @@ class RayWorkers:
         """Return what to give ``ray.init``."""
         if self._address is not None:
             return {"address": self._address}
-        self._folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         gpus = _own_gpus() if self._resource == "GPU" else 0
         return {
             "address": "local",
@@ -276,7 +308,7 @@ class RayWorkers:
             "include_dashboard": False,
             "object_store_memory": STORE_BYTES,
             "_node_ip_address": LOOPBACK,
-            "_temp_dir": self._folder.name,
+            "_temp_dir": self._undo.enter_context(folder),
         }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from threshold_search.requests import Kind, kind_of
 from threshold_search.search import next_size
@@ -53,14 +53,19 @@ class Speculation:
         if (state := self._guessed_for.pop(probe, None)) is not None:
             self.renew(state)
 
-    def take(self) -> Probe | None:
-        """Return the most likely probe that neither is known nor trains already, or None."""
-        for state in self._changed:
+    def take(self, going_on: Container[Probe] = ()) -> Probe | None:
+        """Return the most likely probe that neither is known nor trains already, or None.
+
+        A search that waits for one of ``going_on`` gets no guesses: a worker goes on with it.
+        """
+        for state in list(self._changed):
             self._guesses.pop(state, None)
+            if state.is_waiting and state.probe in going_on:
+                continue
+            del self._changed[state]
             if state.is_waiting and state.rest is not None:
                 self._guesses[state] = guesses(state, self._repeats_of(state), self._outcome_of)
                 self._push(state)
-        self._changed.clear()
         while self._heap:
             _, _, state, guesses_then, probe = heapq.heappop(self._heap)
             if self._guesses.get(state) is not guesses_then:

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Self
 
 from command_line.interrupts import ENDING, interrupts_held_back
 from engines.cpu import cpu_name
-from threshold_search.executor import DEADLINE_SECONDS, NextProbe, run_job, start_worker
+from threshold_search.executor import (
+    DEADLINE_SECONDS,
+    NO_MEMORY_TO_START,
+    NextProbe,
+    run_job,
+    start_worker,
+)
 from threshold_search.jobs import Jobs
 from threshold_search.software import Software, own_software
 from threshold_search.spare import SpareCpus, has_memory_for_a_process
@@ -43,7 +49,7 @@ NO_GUARD = (
 )
 
 
-def _serve(connection: Connection, software: Software) -> None:
+def serve(connection: Connection, software: Software) -> None:
     """Answer each job with its outcomes until the driver closes the connection or dies."""
     for number in ENDING:  # the driver, which gets them too, ends its workers
         signal.signal(number, signal.SIG_IGN)
@@ -78,6 +84,8 @@ def _how_it_ended(worker: _Worker) -> str:
     if worker.is_late:
         return "took longer than the deadline"
     code = worker.process.exitcode
+    if code == NO_MEMORY_TO_START:
+        return "not enough memory to import torch"
     if code == -signal.SIGKILL:
         return "killed: out of memory?"
     return f"exit status {code}" if code is None or code >= 0 else f"signal {-code}"
@@ -163,6 +171,7 @@ class Workers:
     def cancel(self, probe: Probe) -> None:
         """Kill the worker that trains ``probe``."""
         for worker in [w for w in self._workers if probe in w.job]:
+            self._jobs.forget(worker.job)
             self._remove(worker)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
@@ -187,7 +196,7 @@ class Workers:
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
-            target=_serve,
+            target=serve,
             args=(theirs, self._software),
             daemon=True,
         )
