@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 MARK = "FAULTS_TRIAL"  # a variable that a search and all that it starts have in their environment
-GONE_SECONDS = 20.0  # within which nothing of a killed search may still run
+GONE_SECONDS = 60.0  # within which nothing of a killed search may still run
 SERVES = "ray::_serve"  # how Ray names a process that runs a job
 
 

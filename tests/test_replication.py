@@ -18,6 +18,7 @@ from visualizations.claim_tables import p_text
 from visualizations.markdown import number
 
 TEXT = (ROOT / "docs" / "replication.md").read_text()
+PROSE = " ".join(TEXT.split())
 MLP = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
 PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv")
 
@@ -264,3 +265,22 @@ def test_the_reseeded_searches_once_they_are_there(tmp_path, monkeypatch):
     text = study_tables.reseeded_table()
     assert "| 49x1 | 467 ± 0 | 467.0 ± 0.0 (2) | 1 |" in text
     assert "| d32 ff380 h4 x1 | 18 ± 0 |" in text
+
+
+def test_what_the_reseeded_searches_show():
+    searches = pd.read_csv(study_tables.RESEEDED)
+    found = searches.groupby("configuration", sort=False)["first_failure"].agg(list)
+    same = [name for name, sizes in found.items() if len(set(sizes)) == 1]
+    assert (len(found), len(same)) == (5, 3) and "Three of the five configurations" in PROSE
+    a, b = sorted(set(found["41x2"]))
+    assert found["41x2"] == [b, a, b, a, b]  # in turn
+    first, *others = found["33x4"]
+    assert f"failed first at {first} and the other four at {others[0]}:" in PROSE
+    assert others == [others[0]] * 4
+    mean, std = np.mean(found["33x4"]), np.std(found["33x4"], ddof=1)
+    theirs = PUBLISHED[PUBLISHED["hidden_size"] == 33].iloc[0]
+    published = f"{theirs['mean_threshold']:g} ± {theirs['std_threshold']:g}"
+    median = f"{theirs['median_threshold']:g}"
+    text = f"{mean:.1f} ± {std:.1f}, as published, {published} with a median of {median}."
+    assert text in PROSE
+    assert f"{found['30x5'][0]} each time with 30 x 5" in PROSE and "30x5" in same
