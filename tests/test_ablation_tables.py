@@ -45,6 +45,7 @@ def test_the_table_of_single_changes_is_the_log():
     protocols = ["paper", "paper patience=0", "paper learning_rate=0.003"]
     for protocol, row in zip(protocols, rows, strict=False):
         own = log[(log["num_layers"] == 4) & (log["hidden_size"] == 33)]
+        own = own[own["repeat"] < 5]  # those that were searched with every change
         sizes = own.loc[own["protocol"] == protocol, "first_failure"]
         assert row[2] == f"{sizes.mean():,.1f} ± {sizes.std():,.1f} ({len(sizes)})"
 
@@ -104,5 +105,5 @@ def test_what_is_said_of_unlucky_probes():
     log = pd.read_csv(ROOT / "results" / "mlp_probes.csv").query("protocol == 'paper'")
     near = log[log["hidden_size"].isin([41, 49]) & log["n"].between(400, 600)]
     rest = near["n"] % 32
-    assert near.loc[rest.between(1, 4), "memorized"].mean() < 0.2
-    assert near.loc[rest == 0, "memorized"].mean() > 0.5
+    just_beyond = near.loc[rest.between(1, 4), "memorized"].mean()
+    assert just_beyond < 0.05 and near.loc[rest == 0, "memorized"].mean() > 10 * just_beyond

@@ -12,14 +12,19 @@ import scipy.stats
 from documents import table_of
 from scripts import ROOT
 
+from threshold_search.results_folder import DEFAULT_FOLDER
+from transformer_experiments.transformer_utils import SPEC
 from visualizations import assessment, claim_tables, claims, effects, pages, study_tables
 from visualizations.ablations import ABLATION_TABLES
 from visualizations.claim_tables import p_text
 from visualizations.markdown import number
+from visualizations.results import load_results
 
 TEXT = (ROOT / "docs" / "replication.md").read_text()
 PROSE = " ".join(TEXT.split())
 MLP = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
+TRANSFORMER = pd.read_csv(ROOT / "results" / "transformer_results.csv")
+TRANSFORMER = TRANSFORMER.query("protocol == 'paper'")
 PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv")
 
 
@@ -208,6 +213,7 @@ def test_the_prose_has_no_number_but_those_of_the_design():
     prose = re.sub(r"<!-- table.*?<!-- end -->|```.*?```|`[^`]*`", "", TEXT, flags=re.S)
     prose = prose.split("What others report")[0]  # of the literature
     prose = re.sub(r"\bC[1-8]\b|Tables 1 to 4|\b(19|20)\d\d\b|HC3|\]\([^)]*\)", "", prose)
+    prose = re.sub(r"Tables 1 to 3|repeats 5 to 19", "", prose)
     low, high = claims.LITTLE
     constants = [
         effects.PERMUTATIONS,
@@ -233,6 +239,10 @@ def test_the_prose_has_no_number_but_those_of_the_design():
         "200",
         f"{claims.TRUE_BUDGETS[0]:,}",
     }
+    found = sizes(10_000, 4)  # of which the document speaks, see below
+    rest = found[found > 2]
+    others |= {str((found == 2).sum()), str(rest.min()), str(rest.max())}
+    others.add(f"{SPEC.protocol().learning_rate:g}")
     five, three = math.comb(10, 5), math.comb(6, 3)  # orders of so many searches a side
     others |= {str(five), f"{1 / five:.3f}", str(three), f"{1 / three:g}", f"{2 / three:g}"}
     assert set(re.findall(r"\d[\d,.]*\d|\d", prose)) <= allowed | others
@@ -274,6 +284,7 @@ def test_what_the_reseeded_searches_show():
     assert (len(found), len(same)) == (5, 3) and "Three of the five configurations" in PROSE
     a, b = sorted(set(found["41x2"]))
     assert found["41x2"] == [b, a, b, a, b]  # in turn
+    assert "41 x 2 alternates between two" in PROSE
     first, *others = found["33x4"]
     assert f"failed first at {first} and the other four at {others[0]}:" in PROSE
     assert others == [others[0]] * 4
@@ -281,6 +292,28 @@ def test_what_the_reseeded_searches_show():
     theirs = PUBLISHED[PUBLISHED["hidden_size"] == 33].iloc[0]
     published = f"{theirs['mean_threshold']:g} ± {theirs['std_threshold']:g}"
     median = f"{theirs['median_threshold']:g}"
-    text = f"{mean:.1f} ± {std:.1f}, as published, {published} with a median of {median}."
-    assert text in PROSE
-    assert f"{found['30x5'][0]} each time with 30 x 5" in PROSE and "30x5" in same
+    assert f"2: {mean:.1f} ± {std:.1f}, as of one odd run" in PROSE
+    assert f"published are {published} with a median of {median}." in PROSE
+    assert (PUBLISHED["std_threshold"] == 0).sum() == 32 and len(PUBLISHED) == 69
+    assert min(*found["49x1"], *sizes(10_000, 1)) > 467
+    narrow = TRANSFORMER.query("hidden_size == 32 and num_heads == 4 and num_layers == 1")
+    assert min(*found["d32 ff380 h4 x1"], *narrow.query("d_ff == 380")["first_failure"]) > 18
+
+
+def test_what_is_said_of_searches_that_end_at_two():
+    found = sizes(10_000, 4)
+    rest = found[found > 2]
+    ended = f"{(found == 2).sum()} of {len(found)} searches end at two"
+    assert f"{ended} and the others between {rest.min()} and {rest.max()}:" in PROSE
+    ratio = scipy.stats.gmean(found) / scipy.stats.gmean(sizes(10_000, 1))
+    assert ratio < 0.1 < np.median(found) / np.median(sizes(10_000, 1))
+    assert MLP["first_failure"].min() == 2
+
+
+def test_later_repeats_alone_give_the_same_verdicts():
+    """Five repeats were seen before it was decided to add those of MLPs up to 20."""
+    assert "on repeats 5 to 19 alone every verdict about MLPs is the same" in PROSE
+    results = load_results(DEFAULT_FOLDER)
+    later = results[(results["model"] != "mlp") | (results["repeat"] >= 5)]
+    found = {(a.claim.label, a.claim.model): a.verdict for a in assessment.assess(later)}
+    assert found == {key: assessed.verdict for key, assessed in of_claims().items()}

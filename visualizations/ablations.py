@@ -100,7 +100,10 @@ ABLATED: Sequence[Ablated] = (
 
 
 def alone_table() -> str:
-    """Every ablated row: as published, each change alone, all together, and `converged`."""
+    """Every ablated row: as published, each change alone, all together, and `converged`.
+
+    As published are the repeats that were searched with a change too, if there are any.
+    """
     searches, rows = _searches(), []
     for ablated in ABLATED:
         changes: list[tuple[str, str]] = [("published protocol", ablated.label({}))]
@@ -110,6 +113,10 @@ def alone_table() -> str:
         converged = ablated.spec.protocol("converged").label(ablated.spec.protocol())
         changes.append(("`--protocol converged`", converged))
         own = _of(searches, ablated)
+        own = own[own["protocol"].isin([label for _, label in changes])]
+        changed = own.loc[own["protocol"] != PAPER_PROTOCOL, "repeat"]
+        if len(changed):  # repeats share data and initial weights
+            own = own[own["repeat"].isin(changed)]
         for words, label in changes:
             found = own[own["protocol"] == label]
             theirs = _published(ablated) if label == PAPER_PROTOCOL else "-"

@@ -64,12 +64,14 @@ def in_short() -> str:
 
 
 def _in_words(assessed: Assessment) -> str:
-    claim, count = assessed.claim, len(assessed.findings)
+    claim = assessed.claim
     text = f"{claim.label} ({claim.model}): {claim.statement}"
     if assessed.verdict == HOLDS:
         return text
-    so_far = " so far" if assessed.verdict == OPEN else ""
-    return f"{text} (as claimed in {len(assessed.as_claimed)} of {count} comparisons{so_far})"
+    known = sum(not math.isnan(finding.effect.value) for finding in assessed.findings)
+    lacking = len(assessed.findings) - known
+    without = f", {lacking} without data" if lacking else ""
+    return f"{text} (as claimed in {len(assessed.as_claimed)} of {known} comparisons{without})"
 
 
 def parts_table(*labels: str) -> str:
