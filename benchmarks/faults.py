@@ -96,8 +96,10 @@ class Faults:
             trial = self.trial()
             process = trial.start()
             time.sleep(self.random.uniform(0, self.seconds))
+            while not (found := workers_of(process.pid)) and process.poll() is None:
+                time.sleep(0.02)  # Ray names a process so only while it trains
             is_killed = False
-            if found := workers_of(process.pid):
+            if found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.random.choice(found), signal.SIGKILL)
                     is_killed = True
