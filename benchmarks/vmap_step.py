@@ -138,7 +138,8 @@ def largest_difference(
         inputs = stack._inputs[stack._index, rows]
         ours = stack._forward(stack._parameters(stack._flat), inputs, keep)
     ours = ours * valid[..., None, None]
-    differences = (ours - logits, stack._gradient(*batch) - gradients)
+    padded = stack._gradient(*batch)
+    differences = (ours - logits, padded[:, : gradients.shape[1]] - gradients)
     return max(float(difference.abs().max()) for difference in differences)
 
 

@@ -88,7 +88,7 @@ def test_logged_probes_answer_as_they_did_and_others_as_always():
 
 
 def test_a_small_study():
-    wanted = plan_searches([(ONE, PAPER, 10_000), (MLPArchitecture(41, 2), PAPER, 10_000)], 6)
+    wanted = plan_searches([(ONE, PAPER, 10_000), (MLPArchitecture(41, 2), PAPER, 10_000)], 24)
     probes = LoggedProbes(ROOT / "results", [s.architecture for s in wanted])
     cases = [
         (1, False, 0.0),

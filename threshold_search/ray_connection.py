@@ -91,16 +91,16 @@ def is_loopback(address: str) -> bool:
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables of this process's environment, and in the end what they were before."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    before = os.environ.copy()
+    os.environ |= values
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+        for name in values:
+            if name in before:
+                os.environ[name] = before[name]
             else:
-                os.environ[name] = value
+                del os.environ[name]
 
 
 @contextmanager

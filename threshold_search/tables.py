@@ -75,7 +75,7 @@ def parse_table(
 ) -> Table:
     """Return the table in ``content``, which is not blank; see :func:`read_rows`."""
     fields_of = _fields(path, content)
-    _, header = next(fields_of)
+    _, header = next(fields_of, (0, []))  # none where a line has white space alone
     found = layout if isinstance(layout, Layout) else layout(header)
     if found is None or header != found.columns:
         raise UserError(
