@@ -8,7 +8,7 @@ from pathlib import Path
 
 MARK = "FAULTS_TRIAL"  # a variable that a search and all that it starts have in their environment
 GONE_SECONDS = 60.0  # within which nothing of a killed search may still run
-SERVES = "ray::_serve"  # how Ray names a process that runs a job
+SERVES = "ray::serve"  # how Ray names a process that runs a job
 
 
 def _field(pid: int, name: str) -> str:

@@ -328,7 +328,7 @@ def test_a_worker_without_memory_to_start_leaves(exits, monkeypatch):
         raise OutOfMemory("not enough memory to import torch")
 
     monkeypatch.setattr(executors, "import_torch", import_torch)
-    for start in (start_worker, lambda: next(ray_job._serve(own_software(), None, [PROBE], None))):
+    for start in (start_worker, lambda: next(ray_job.serve(own_software(), None, [PROBE], None))):
         with pytest.raises(Left):
             start()
     assert exits == [NO_MEMORY_TO_START] * 2

@@ -300,6 +300,36 @@ def test_what_the_reseeded_searches_show():
     assert min(*found["d32 ff380 h4 x1"], *narrow.query("d_ff == 380")["first_failure"]) > 18
 
 
+def fives(mean, median, std, divisor):
+    """Every five ascending sizes, 1 or more, of which these numbers are, as they are printed."""
+    places = len(f"{std:g}".partition(".")[2])
+    total = round(5 * mean)
+    lows = itertools.combinations_with_replacement(range(1, median + 1), 2)
+    for (low, second), fourth in itertools.product(lows, range(median, total)):
+        five = (low, second, median, fourth, total - low - second - median - fourth)
+        squares = sum((size - total / 5) ** 2 for size in five)
+        if five[4] >= fourth and round(math.sqrt(squares / divisor), places) == std:
+            yield five
+
+
+@pytest.mark.parametrize(
+    ("size", "five", "words"),
+    [
+        (33, (1, 1, 1, 1, 104), "one 104 and four 1 (33 x 4)"),
+        (30, (2, 2, 33, 33, 33), "three 33 and two 2 (30 x 5)"),
+        (65, (2, 2, 2, 39, 39), "two 39 and three 2 (65 x 5)"),
+    ],
+)
+def test_the_published_searches_of_an_mlp_can_be_told(size, five, words):
+    published = PUBLISHED.query("model == 'mlp' and hidden_size == @size").iloc[0]
+    mean, median, std = (published[f"{name}_threshold"] for name in ("mean", "median", "std"))
+    assert list(fives(mean, int(median), std, 5)) == [five] and words in PROSE
+    assert bool(list(fives(mean, int(median), std, 4))) == (size == 33)
+    searches = pd.read_csv(study_tables.RESEEDED)
+    ours = searches.loc[searches["configuration"] == "33x4", "first_failure"]
+    assert f"divided alike are {ours.mean():.1f} ± {ours.std(ddof=0):.1f}." in PROSE
+
+
 def test_what_is_said_of_searches_that_end_at_two():
     found = sizes(10_000, 4)
     rest = found[found > 2]

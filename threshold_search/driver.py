@@ -101,8 +101,8 @@ class _Driver:
         while self._guesses and self._requests.has_ready and not self._workers.has_spare:
             self._drop_guess()
         # One at a time: the place that becomes free may be all that was missing.
-        long = self._queue.waiting(QUEUED_SECONDS) if self._guesses and self._queue else set()
-        if long - self._guesses.keys():
+        stuck = self._queue.waiting(QUEUED_SECONDS) if self._guesses and self._queue else set()
+        if stuck - self._guesses.keys():
             self._drop_guess()
         while self._requests.has_ready:
             if not self._has_trained:  # before has_idle, which may start a cluster

@@ -42,13 +42,10 @@ def _prepare(driver: Software) -> tuple[str | None, UserError | None]:
         end.cancel()
 
 
-def _serve(
+def serve(
     driver: Software, engine: Engine, job: list[Probe], then: NextProbe | None
 ) -> Iterator[Begun | Answer]:
-    """Train a job on a node: say that it begins, then how it ended.
-
-    Ray names the process after this function, and benchmarks find it by that.
-    """
+    """Train a job on a node: say that it begins, then how it ended."""
     difference, refusal = _prepare(driver)
     yield Begun(_own_node(), difference)
     if not difference:

@@ -35,7 +35,7 @@ from threshold_search.ray_connection import (
     patient_start,
     require_answer,
 )
-from threshold_search.ray_job import Begun, _serve
+from threshold_search.ray_job import Begun, serve
 from threshold_search.ray_nodes import RayNodes
 from threshold_search.software import own_software
 from threshold_search.spare import SpareCpus, has_memory_for_a_process
@@ -80,7 +80,7 @@ class RayWorkers:
         self._resource = "GPU" if on_gpu else "CPU"
         self._software = own_software("cuda" if on_gpu else "cpu")
         self._ray: Any = None  # the module, once it is needed
-        self._remote: Any = None  # _serve as Ray has it: made once, because each is stored anew
+        self._remote: Any = None  # serve as Ray has it: made once, because each is stored anew
         self._is_own = False  # whether the cluster was started here
         self._undo = contextlib.ExitStack()  # what was done to be connected
         self._nodes: RayNodes | None = None  # of the cluster, once there is one
@@ -273,7 +273,7 @@ class RayWorkers:
                 import ray
             except ImportError:
                 raise UserError(NO_RAY) from None
-            self._ray, self._remote = ray, ray.remote(_serve)
+            self._ray, self._remote = ray, ray.remote(serve)
             if not ray.is_initialized():
                 self._connect(ray)
         # An architecture may be of a module that a node lacks.
