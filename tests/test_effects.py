@@ -13,6 +13,7 @@ from visualizations.effects import (
     deviations,
     holm,
     jonckheere_test,
+    mean_test,
     median_ratio,
     permutation_test,
     slope,
@@ -104,6 +105,15 @@ def test_the_interval_is_hc3():
     found = slope(x, y, strata)
     assert found.value == pytest.approx(beta[0])
     assert (found.low, found.high) == pytest.approx((beta[0] - half, beta[0] + half))
+
+
+def test_the_mean_of_paired_differences_is_scipys_paired_t():
+    above, below = Y[5:], Y[:5]
+    for side in ("greater", "less"):
+        paired = scipy.stats.ttest_rel(above, below + math.log(1.1), alternative=side)
+        found = getattr(mean_test(above - below, math.log(1.1)), side)
+        assert found == pytest.approx(paired.pvalue)
+    assert mean_test(np.ones(5)) == effects.OneSided(1.0, 1.0)
 
 
 def test_no_contrast_no_slope():

@@ -16,6 +16,7 @@ from threshold_search.results_folder import DEFAULT_FOLDER
 from transformer_experiments.transformer_utils import SPEC
 from visualizations import assessment, claim_tables, claims, effects, pages, study_tables
 from visualizations.ablations import ABLATION_TABLES
+from visualizations.blocks import BLOCK_TABLES
 from visualizations.claim_tables import p_text
 from visualizations.markdown import number
 from visualizations.results import load_results
@@ -25,6 +26,8 @@ PROSE = " ".join(TEXT.split())
 MLP = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
 TRANSFORMER = pd.read_csv(ROOT / "results" / "transformer_results.csv")
 TRANSFORMER = TRANSFORMER.query("protocol == 'paper'")
+DECODER_ONLY = pd.read_csv(ROOT / "results" / "decoder-only_results.csv")
+DECODER_ONLY = DECODER_ONLY.query("protocol == 'paper'")
 PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv")
 
 
@@ -47,6 +50,7 @@ def test_every_table_of_the_document_is_written():
         **claim_tables.CLAIM_TABLES,
         **study_tables.STUDY_TABLES,
         **ABLATION_TABLES,
+        **BLOCK_TABLES,
         "unlucky": None,
     }
     assert sorted(names) == sorted(here) and here.keys() <= pages.TABLES.keys()
@@ -347,3 +351,20 @@ def test_later_repeats_alone_give_the_same_verdicts():
     later = results[(results["model"] != "mlp") | (results["repeat"] >= 5)]
     found = {(a.claim.label, a.claim.model): a.verdict for a in assessment.assess(later)}
     assert found == {key: assessed.verdict for key, assessed in of_claims().items()}
+
+
+def test_repeats_as_observations_say_the_same():
+    rows = table("blocked")
+    assert len(rows) == sum(
+        a.claim.quantity == "log" and a.verdict != assessment.OPEN for a in of_claims().values()
+    )
+    for row in rows:
+        p, blocked_p, opposite, blocked_opposite = (float(text.lstrip("< ")) for text in row[3:])
+        assert (p < 0.05, opposite < 0.05) == (blocked_p < 0.05, blocked_opposite < 0.05)
+    # The smaller of two budgets, by hand: one ratio per repeat, over the matched heads.
+    (row,) = (row for row in rows if row[:2] == ["C6", "decoder-only"])
+    own = DECODER_ONLY.query("num_layers == 1").assign(log=lambda t: np.log(t["first_failure"]))
+    by_budget = own.pivot_table(index=["num_heads", "repeat"], columns="budget", values="log")
+    gains = (by_budget[claims.LARGER] - by_budget[claims.SMALLER]).dropna().groupby("repeat").mean()
+    expected = scipy.stats.ttest_1samp(gains, math.log(1.25), alternative="less").pvalue
+    assert row[2] == str(len(gains)) and row[4] == p_text(expected)

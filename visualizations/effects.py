@@ -88,6 +88,14 @@ def robust_test(x: Array, y: Array, strata: Array, bound: float = 0.0) -> OneSid
     return OneSided(float(stdtr(fit.df_resid, -t)), float(stdtr(fit.df_resid, t)))
 
 
+def mean_test(values: Array, bound: float = 0.0) -> OneSided:
+    """Test by Student's t whether the mean of independent ``values`` is ``bound``."""
+    if np.ptp(values) == 0:
+        return OneSided(1.0, 1.0)
+    greater = float(scipy.stats.ttest_1samp(values, bound, alternative="greater").pvalue)
+    return OneSided(greater, 1 - greater)
+
+
 def permutation_test(x: Array, y: Array, strata: Array, bound: float = 0.0) -> OneSided:
     """Test by permutation within strata whether the :func:`slope` is ``bound``.
 

@@ -34,6 +34,7 @@ from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations.ablations import ABLATION_TABLES, DEPTH_0
+from visualizations.blocks import BLOCK_TABLES
 from visualizations.architectures import at_true_budgets, side_by_side
 from visualizations.bisection import unlucky_table
 from visualizations.claim_tables import CLAIM_TABLES
@@ -210,6 +211,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "architectures": architectures_table,
     **CLAIM_TABLES,
     **STUDY_TABLES,
+    **BLOCK_TABLES,
     **ABLATION_TABLES,
     "unlucky": unlucky_table,
     "depth-0": depth_0_table,

@@ -1,0 +1,58 @@
+"""The tests of docs/replication.md again, with the searches of one repeat as one observation.
+
+Searches of one repeat may go up and down together. The effect in each repeat alone, and Student's t
+over the repeats, suppose nothing about that: only repeats have to be independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from visualizations.assessment import Assessment, assess, matching, rows_of
+from visualizations.claim_tables import p_text
+from visualizations.claims import Part, Row
+from visualizations.effects import Array, mean_test, slope
+from visualizations.markdown import markdown
+from visualizations.results import load_results, select
+
+
+def block_effects(part: Part, ours: Sequence[Row]) -> Array:
+    """Return the effect, in log units, in each repeat that has a search of every cell."""
+    found = [
+        {(row["seed"], row["repeat"]): float(row["first_failure"]) for row in rows}
+        for rows in (matching(ours, cell.where) for cell in part.cells)
+    ]
+    x = np.array([cell.x for cell in part.cells])
+    strata = np.array([cell.stratum for cell in part.cells])
+    sizes = [[own[block] for own in found] for block in sorted(set.intersection(*map(set, found)))]
+    effects = [slope(x, np.log(of_block), strata, with_interval=False) for of_block in sizes]
+    return np.array([effect.value for effect in effects])
+
+
+def blocked_table() -> str:
+    """Both p-values, not adjusted, of every claim about logarithms that is not open."""
+    searches = select(load_results())
+    ours = rows_of(searches)
+    rows = [
+        _row(assessed, [block_effects(part, ours) for part in assessed.claim.parts])
+        for assessed in assess(searches)
+        if assessed.claim.quantity == "log" and not any(f.lacking for f in assessed.findings)
+    ]
+    p = ["p, searches independent", "p, repeats independent"]
+    opposite = ["p of the opposite, searches", "p of the opposite, repeats"]
+    return markdown(["claim", "model", "repeats", *p, *opposite], rows)
+
+
+def _row(assessed: Assessment, effects: Sequence[Array]) -> list[object]:
+    claim = assessed.claim
+    tests = [mean_test(values, claim.edge) for values in effects]
+    greater, less = [test.greater for test in tests], [test.less for test in tests]
+    p, opposite = (greater, less) if claim.side == "greater" else (less, greater)
+    # The claim is that all parts are so, its opposite that one is: as in assessment.py.
+    both = (assessed.p, max(p), assessed.p_against, min(1.0, min(opposite) * len(tests)))
+    return [claim.label, claim.model, min(map(len, effects)), *map(p_text, both)]
+
+
+BLOCK_TABLES: Mapping[str, Callable[[], str]] = {"blocked": blocked_table}
