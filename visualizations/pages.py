@@ -34,9 +34,9 @@ from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations.ablations import ABLATION_TABLES, DEPTH_0
-from visualizations.blocks import BLOCK_TABLES
 from visualizations.architectures import at_true_budgets, side_by_side
 from visualizations.bisection import unlucky_table
+from visualizations.blocks import BLOCK_TABLES
 from visualizations.claim_tables import CLAIM_TABLES
 from visualizations.comparison import every_configuration, every_published_row, published
 from visualizations.markdown import markdown
