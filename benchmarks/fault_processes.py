@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 MARK = "FAULTS_TRIAL"  # a variable that a search and all that it starts have in their environment
-GONE_SECONDS = 60.0  # within which nothing of a killed search may still run
+GONE_SECONDS = 120.0  # within which nothing of a killed search may still run
 SERVES = "ray::serve"  # how Ray names a process that runs a job
 
 
@@ -51,9 +51,9 @@ def local_workers(driver: int) -> list[int]:
     return [pid for pid in _descendants(driver) if "spawn_main" in _field(pid, "cmdline")]
 
 
-def cluster_workers() -> list[int]:
-    """Return the processes that run a job in the Ray cluster of this process."""
-    below = _descendants(os.getpid())
+def cluster_workers(raylet: int | None = None) -> list[int]:
+    """Return the processes that run a job in the Ray cluster of this process, or on one node."""
+    below = _descendants(raylet or os.getpid())
     return [pid for pid in below if _field(pid, "cmdline").startswith(SERVES)]
 
 

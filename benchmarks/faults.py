@@ -29,7 +29,7 @@ from pathlib import Path
 
 from fault_processes import cluster_workers, left_running, local_workers
 from fault_trials import LOG, RESULTS, Row, Trial, without_seconds
-from faults_cluster import two_nodes
+from faults_cluster import TwoNodes, two_nodes
 from machine import report
 
 from command_line.parser import Parser, run
@@ -37,7 +37,7 @@ from threshold_search.ray_workers import IN_FLIGHT
 
 WORKERS = 2
 DRIVER_KILLS, RAY_DRIVER_KILLS, OWN_RAY_DRIVER_KILLS = 100, 20, 5
-WORKER_KILLS, NODE_KILLS = 20, 3
+WORKER_KILLS, NODE_KILLS = 20, 10
 ATTEMPTS = 5  # searches per kill, of which some end before it
 CUTS = 20  # of a log, each at a random byte
 OWN_RAY = "ray of its own"
@@ -89,19 +89,28 @@ class Faults:
         trial.complete(row, self.expected)
         return row
 
-    def worker_kills(self, count: int, workers_of: Callable[[int], list[int]]) -> Row:
-        """Kill a worker of a search that goes on; the lost job starts again in the same run."""
-        row = self.row("kill -9 of a worker")
+    def survived_kills(
+        self,
+        fault: str,
+        count: int,
+        training: Callable[[int], list[int]],
+        kill: Callable[[list[int]], None],
+    ) -> Row:
+        """Kill while some processes train, in a search that goes on and trains again what is lost.
+
+        ``training`` tells from the driver's process which of them train now.
+        """
+        row = self.row(fault)
         for _ in range(ATTEMPTS * count):
             trial = self.trial()
             process = trial.start()
             time.sleep(self.random.uniform(0, self.seconds))
-            while not (found := workers_of(process.pid)) and process.poll() is None:
+            while not (found := training(process.pid)) and process.poll() is None:
                 time.sleep(0.02)  # Ray names a process so only while it trains
             is_killed = False
             if found:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.random.choice(found), signal.SIGKILL)
+                    kill(found)
                     is_killed = True
             trial.finish(process, row, self.expected)
             if is_killed:
@@ -110,19 +119,22 @@ class Faults:
                 return row
         raise RuntimeError(f"{row.fault}: found only {row.faults} to kill")
 
-    def node_kills(self, kill_a_node: Callable[[], None]) -> Row:
-        """Kill one of two nodes in mid-search."""
-        row = self.row("kill -9 of a node")
-        for _ in range(NODE_KILLS):
-            trial = self.trial()
-            process = trial.start()
-            while len(trial.log()) < 5 and process.poll() is None:
-                time.sleep(0.05)
-            time.sleep(self.random.uniform(0, 2))
-            kill_a_node()
-            trial.finish(process, row, self.expected)
-            trial.note_survived_fault(row)
-        return row
+    def worker_kills(self, count: int, workers_of: Callable[[int], list[int]]) -> Row:
+        """Kill a worker."""
+
+        def kill(workers: list[int]) -> None:
+            os.kill(self.random.choice(workers), signal.SIGKILL)
+
+        return self.survived_kills("kill -9 of a worker", count, workers_of, kill)
+
+    def node_kills(self, count: int, cluster: TwoNodes) -> Row:
+        """Kill the second of two nodes."""
+        return self.survived_kills(
+            "kill -9 of a node",
+            count,
+            lambda driver: cluster_workers(cluster.second_raylet),
+            lambda workers: cluster.replace_second(),
+        )
 
     def refused(self, trial: Trial, row: Row) -> None:
         """Run a search that cannot write; count whether it says so in one line."""
@@ -202,14 +214,17 @@ def local_rows(base: Path, group: str) -> Iterator[Row]:
         yield faults.torn_logs()
 
 
-def cluster_rows(base: Path) -> Iterator[Row]:
-    """Yield the rows of a Ray cluster."""
-    with two_nodes() as (address, kill_a_node):
-        flags = ["--executor", "ray", "--ray-address", address]
+def cluster_rows(base: Path, group: str) -> Iterator[Row]:
+    """Yield the row of a group of faults on a Ray cluster."""
+    with two_nodes() as cluster:
+        flags = ["--executor", "ray", "--ray-address", cluster.address]
         faults = Faults(base, "ray", flags, IN_FLIGHT * WORKERS)
-        yield faults.driver_kills(RAY_DRIVER_KILLS)
-        yield faults.worker_kills(WORKER_KILLS, lambda driver: cluster_workers())
-        yield faults.node_kills(kill_a_node)
+        if group == "drivers":
+            yield faults.driver_kills(RAY_DRIVER_KILLS)
+        elif group == "workers":
+            yield faults.worker_kills(WORKER_KILLS, lambda driver: cluster_workers())
+        else:
+            yield faults.node_kills(NODE_KILLS, cluster)
 
 
 def own_ray_rows(base: Path) -> Iterator[Row]:
@@ -220,7 +235,10 @@ def own_ray_rows(base: Path) -> Iterator[Row]:
 
 GROUPS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
     **{name: functools.partial(local_rows, group=name) for name in ("drivers", "workers", "disk")},
-    "ray": cluster_rows,
+    **{
+        f"ray-{name}": functools.partial(cluster_rows, group=name)
+        for name in ("drivers", "workers", "nodes")
+    },
     "own-ray": own_ray_rows,
 }
 

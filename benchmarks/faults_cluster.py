@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import machine  # noqa: F401
@@ -27,20 +27,31 @@ NODE = {
 }
 
 
+class TwoNodes:
+    """A cluster of two nodes, of which the second can be killed."""
+
+    def __init__(self, cluster: Any) -> None:
+        """Add the second node to a ``ray.cluster_utils.Cluster`` of one."""
+        self._cluster, self._second = cluster, add_node(cluster)
+        self.address: str = cluster.address
+
+    @property
+    def second_raylet(self) -> int:
+        """The process whose children are the workers of the second node."""
+        (raylet,) = self._second.all_processes["raylet"]
+        return int(raylet.process.pid)
+
+    def replace_second(self) -> None:
+        """Kill the second node and start another one."""
+        self._cluster.remove_node(self._second, allow_graceful=False)
+        self._second = add_node(self._cluster)
+
+
 @contextlib.contextmanager
-def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
-    """Start a cluster; yield its address and what kills its second node and starts another.
-
-    All that Ray leaves on disk is in a temporary folder.
-    """
+def two_nodes() -> Iterator[TwoNodes]:
+    """Start a cluster of two nodes; all that Ray leaves on disk is in a temporary folder."""
     with started_cluster() as cluster:
-        nodes = [add_node(cluster)]
-
-        def kill_a_node() -> None:
-            cluster.remove_node(nodes.pop(), allow_graceful=False)
-            nodes.append(add_node(cluster))
-
-        yield cluster.address, kill_a_node
+        yield TwoNodes(cluster)
 
 
 def add_node(cluster: Any, **options: Any) -> Any:

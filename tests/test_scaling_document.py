@@ -91,6 +91,16 @@ def test_the_prose_says_what_was_simulated():
     assert f"{slowest:.2f} ms per probe at most" in text and slowest < 0.5
 
 
+def test_the_prose_says_what_the_driver_costs():
+    table = pd.read_csv(ROOT / "results" / "benchmarks" / "driver_costs.csv").set_index("what")
+    text = PROSE["docs/scaling.md"]
+    assert round(1000 / table["cpu_ms_each"]["hand out a job, Ray"], -2) == 600
+    assert "about 600 jobs a second" in text
+    read = table.loc["read a row of a log"]
+    assert f"A log of {read['count']:,} rows is read in less than two seconds" in text
+    assert read["most"] < 2
+
+
 def test_the_cluster_file_passes_rays_own_check():
     pytest.importorskip("ray")
     import yaml

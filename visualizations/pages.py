@@ -41,7 +41,7 @@ from visualizations.claim_tables import CLAIM_TABLES
 from visualizations.comparison import every_configuration, every_published_row, published
 from visualizations.markdown import markdown
 from visualizations.results import load_results, select
-from visualizations.scaling import scaling_table
+from visualizations.scaling import driver_costs_table, scaling_table
 from visualizations.sentences import SENTENCES
 from visualizations.study_tables import STUDY_TABLES
 
@@ -218,6 +218,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "most-bits": most_bits_table,
     "faults": faults_table,
     "scaling": scaling_table,
+    "driver-costs": driver_costs_table,
     **SENTENCES,
 }
 

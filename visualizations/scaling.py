@@ -1,4 +1,4 @@
-"""The table of a study on more and more simulated workers (benchmarks/scaling.py)."""
+"""The tables of docs/scaling.md: simulated workers, and what the driver's work costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from threshold_search.results_folder import DEFAULT_FOLDER
 from visualizations.markdown import markdown
 
 SIMULATED = DEFAULT_FOLDER / "benchmarks" / "scaling.csv"
+DRIVER_COSTS = DEFAULT_FOLDER / "benchmarks" / "driver_costs.csv"
 HEADINGS = (
     "workers",
     "hours without speculation",
@@ -49,3 +50,18 @@ def scaling_table() -> str:
             ]
         )
     return markdown(HEADINGS, rows)
+
+
+def driver_costs_table() -> str:
+    """What reading a log and handing out jobs cost the driver."""
+    rows = [
+        [
+            row["what"],
+            f"{row['count']:,}",
+            f"{row['cpu_seconds']:.2f} ({row['least']:.2f} to {row['most']:.2f})",
+            f"{row['cpu_ms_each']:.2g}",
+        ]
+        for row in pd.read_csv(DRIVER_COSTS).to_dict("records")
+    ]
+    seconds = "CPU seconds, median (least to most)"
+    return markdown(["what the driver does", "times", seconds, "milliseconds each"], rows)
