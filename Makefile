@@ -52,7 +52,7 @@ test-arm: .venv/installed-for-tests
 
 # With nothing beside it: a test ends workers, each of which takes five seconds of a CPU to start.
 test-ray: .venv/installed-for-tests
-	$(BIN)/pytest -m ray tests/test_executors.py tests/test_own_ray.py
+	$(BIN)/pytest -n 2 --dist loadfile -m ray tests/test_executors.py tests/test_own_ray.py
 
 notebook: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \

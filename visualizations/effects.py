@@ -249,10 +249,17 @@ def block_correlation(table: Array) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for all of them by Holm's method, NaN counting as 1."""
-    from statsmodels.stats.multitest import multipletests
+    """Return p-values adjusted for all of them by Holm's method (1979), NaN counting as 1.
 
-    return [float(p) for p in multipletests(np.nan_to_num(p_values, nan=1.0), method="holm")[1]]
+    The least of m is multiplied by m, the next by m - 1, and so on; none is less than the one
+    before, and none more than 1.
+    """
+    p = np.nan_to_num(p_values, nan=1.0)
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    found = np.empty_like(p)
+    found[order] = np.minimum(adjusted, 1.0)
+    return [float(value) for value in found]
 
 
 def _centred(x: Array, strata: Array) -> Array:
