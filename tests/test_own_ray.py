@@ -27,6 +27,7 @@ SEARCH = [
     "2",
 ]
 RAY = ["--executor", "ray", "--workers", "2", "--results-dir", "out"]
+ENDS = {signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}  # with their exit status
 SECONDS = 300  # for whatever has to happen on a busy machine
 
 
@@ -39,7 +40,7 @@ def wait_until(condition):
 
 def test_a_search_ends_continues_and_leaves_nothing(tmp_path):
     log = tmp_path / "out" / "mlp_probes.csv"
-    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+    for number, status in ENDS.items():
         before = log.read_bytes() if log.exists() else b""
         process = subprocess.Popen(
             command(BINARY_SEARCH, *SEARCH, *RAY),
@@ -65,8 +66,7 @@ def test_a_search_ends_continues_and_leaves_nothing(tmp_path):
     found, expected = (tmp_path / name / "mlp_results.csv" for name in ("out", "local"))
     assert results_without_seconds(found) == results_without_seconds(expected)
     # Nothing of Ray stays, whoever ended the driver; after a kill that takes more than a minute.
-    for number in (signal.SIGINT, signal.SIGKILL, 0):
-        wait_until(lambda mark=mark_of(tmp_path, number): not marked(mark))
+    wait_until(lambda: not any(marked(mark_of(tmp_path, n)) for n in (*ENDS, 0)))
 
 
 def mark_of(folder, number):
