@@ -50,7 +50,7 @@ test-arm: .venv/installed-for-tests
 	command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64
 	$(BIN)/pytest -m arm tests/test_arm.py
 
-# With nothing beside it: a test ends workers, each of which takes five seconds of a CPU to start.
+# With nothing beside these two: tests end workers, each of which takes seconds of a CPU to start.
 test-ray: .venv/installed-for-tests
 	$(BIN)/pytest -n 2 --dist loadfile -m ray tests/test_executors.py tests/test_own_ray.py
 

@@ -3,9 +3,10 @@
     python benchmarks/driver_costs.py      (some minutes, with nothing beside it; without Ray less)
 
 Reads a log of 300,000 rows, made from the committed one of the transformer under other repeats.
-Hands out jobs that are next to nothing to train, one probe each, through every executor. Times are
-CPU seconds of the driver, all its threads together: the median of some rounds. Prints the table and
-writes results/benchmarks/driver_costs.csv.
+Hands out jobs that are next to nothing to train, one probe each, through every executor; on Ray
+also with as many in flight as 600 workers have, of which two can run at once. Times are CPU seconds
+of the driver, all its threads together: the median of some rounds. Prints the table and writes
+results/benchmarks/driver_costs.csv.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from command_line.parser import Parser, run
 from engines.engine import choose_engine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
+from threshold_search import ray_workers
 from threshold_search.executor import Executor
 from threshold_search.probe_log import ProbeLog
 from threshold_search.ray_workers import RayWorkers
@@ -35,6 +37,7 @@ LOG_ROWS = 300_000
 ROUNDS = 5
 JOBS = 200  # a round
 WORKERS = 2
+MANY = 1_200  # jobs in flight
 SMALL = MLPArchitecture(4, 1)
 
 
@@ -63,16 +66,17 @@ def reading() -> dict[str, object]:
     return _row("read a row of a log", LOG_ROWS, times)
 
 
-def handing_out(what: str, executor: Executor) -> dict[str, object]:
+def handing_out(what: str, executor: Executor, count: int = JOBS) -> dict[str, object]:
     """Return the row of an executor; a round before those that count starts its workers."""
     times = []
     with executor:
         for index in tqdm(range(ROUNDS + 1), desc=what, unit="round", disable=None):
-            jobs = [[Probe(SMALL, SPEC.protocol(), 0, index * JOBS + i, 1)] for i in range(JOBS)]
+            repeats = range(index * count, (index + 1) * count)
+            jobs = [[Probe(SMALL, SPEC.protocol(), 0, repeat, 1)] for repeat in repeats]
             begin = time.process_time()
             _train(executor, jobs)
             times.append(time.process_time() - begin)
-    return _row(what, JOBS, times[1:])
+    return _row(what, count, times[1:])
 
 
 def _train(executor: Executor, jobs: list[list[Probe]]) -> None:
@@ -102,6 +106,9 @@ def main() -> None:
     rows = [reading(), handing_out("hand out a job, local", Workers(WORKERS, engines))]
     if importlib.util.find_spec("ray"):
         rows.append(handing_out("hand out a job, Ray", RayWorkers(WORKERS, engines)))
+        ray_workers.IN_FLIGHT = MANY // WORKERS
+        what = f"hand out a job, Ray, {MANY:,} in flight"
+        rows.append(handing_out(what, RayWorkers(WORKERS, engines), 2 * MANY))
     report(rows, "driver_costs")
 
 

@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 
-MARK = "FAULTS_TRIAL"  # a variable that a search and all that it starts have in their environment
 GONE_SECONDS = 120.0  # within which nothing of a killed search may still run
 SERVES = "ray::serve"  # how Ray names a process that runs a job
 
@@ -19,47 +18,62 @@ def _field(pid: int, name: str) -> str:
         return ""
 
 
-def _running() -> dict[int, int]:
-    """Return the parent of every process that has not ended."""
-    parents = {}
+def _running() -> dict[int, tuple[int, str]]:
+    """Return the parent of every process that has not ended, and when it began."""
+    found = {}
     for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
-        state, parent, *_ = _field(pid, "stat").rpartition(")")[2].split() or ("Z", "0")
+        state, *numbers = _field(pid, "stat").rpartition(")")[2].split() or ["Z"]
         if state != "Z":
-            parents[pid] = int(parent)
-    return parents
+            found[pid] = int(numbers[0]), numbers[18]
+    return found
 
 
-def _descendants(ancestor: int) -> list[int]:
-    parents = _running()
+def _below(ancestors: set[int], running: dict[int, tuple[int, str]]) -> list[int]:
+    """Return the ``running`` processes that descend from one of ``ancestors``."""
 
     def is_below(pid: int) -> bool:
-        while pid in parents and pid != ancestor:
-            pid = parents[pid]
-        return pid == ancestor
+        while pid in running:
+            pid, _ = running[pid]
+            if pid in ancestors:
+                return True
+        return False
 
-    return [pid for pid in parents if pid != ancestor and is_below(pid)]
+    return [pid for pid in running if is_below(pid)]
 
 
-def marked(mark: str) -> list[int]:
-    """Return the running processes of the search with this mark."""
-    line = f"{MARK}={mark}"
-    return [pid for pid in _running() if line in _field(pid, "environ").splitlines()]
+class Family:
+    """A process and what it started, as far as it was seen before a parent ended."""
+
+    def __init__(self, ancestor: int) -> None:
+        """Look for the first time, while the ancestor runs."""
+        self._members = {pid: begin for pid, (_, begin) in _running().items() if pid == ancestor}
+        self.running()
+
+    def running(self) -> list[int]:
+        """Return those that have not ended, and from now on know their new descendants too."""
+        now = _running()
+        # A number that has begun at another time is another process.
+        alive = {pid for pid, begin in self._members.items() if now.get(pid, (0, ""))[1] == begin}
+        new = _below(alive, now)
+        self._members.update({pid: now[pid][1] for pid in new})
+        return sorted(alive | set(new))
 
 
 def local_workers(driver: int) -> list[int]:
     """Return the worker processes of a driver."""
-    return [pid for pid in _descendants(driver) if "spawn_main" in _field(pid, "cmdline")]
+    below = _below({driver}, _running())
+    return [pid for pid in below if "spawn_main" in _field(pid, "cmdline")]
 
 
 def cluster_workers(raylet: int | None = None) -> list[int]:
     """Return the processes that run a job in the Ray cluster of this process, or on one node."""
-    below = _descendants(raylet or os.getpid())
+    below = _below({raylet or os.getpid()}, _running())
     return [pid for pid in below if _field(pid, "cmdline").startswith(SERVES)]
 
 
-def left_running(mark: str) -> int:
+def left_running(family: Family) -> int:
     """Return how many processes of a killed search do not end by themselves."""
     until = time.monotonic() + GONE_SECONDS
-    while (left := marked(mark) + cluster_workers()) and time.monotonic() < until:
+    while (left := family.running() + cluster_workers()) and time.monotonic() < until:
         time.sleep(0.05)
     return len(left)

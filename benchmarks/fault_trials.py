@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from fault_processes import MARK
 
 CHILD = Path(__file__).with_name("journaled_search.py")
 # Without guesses: what is lost is then what was asked for.
@@ -28,7 +25,7 @@ class Row:
     executor: str
     jobs_in_flight: int  # that may be at once
     faults: int = 0
-    searches: int = 0  # brought to their end afterwards
+    searches: int = 0  # with faults, brought to their end
     lost: list[int] = field(default_factory=list)  # probes that had been begun, by fault
     rows_missing: int = 0  # rows that the log had before and not after
     trained_again: int = 0  # probes that the log has twice
@@ -42,6 +39,7 @@ class Row:
         facts = {name: value for name, value in vars(self).items() if name != "lost"}
         return {
             **facts,
+            "faults_that_lost": sum(map(bool, lost)),
             "lost_largest": max(lost, default=0),
             "lost_mean": sum(lost) / len(lost) if lost else 0.0,
         }
@@ -54,9 +52,9 @@ class Trial:
         self.folder = folder
         self.results = results or folder / "results"
         self.flags = [*SEARCH, *executor, "--results-dir", str(self.results)]
-        self.mark = str(folder)  # of its processes
         self.runs = itertools.count()
         self.seen: list[str] = []  # lines of the log when a fault had happened
+        self.has_fault = False
 
     def start(self) -> subprocess.Popen[str]:
         """Start the search, or go on with it."""
@@ -66,7 +64,6 @@ class Trial:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {MARK: self.mark},
         )
 
     def complete(self, row: Row, expected: list[str]) -> None:
@@ -81,7 +78,9 @@ class Trial:
         self.count(row, expected)
 
     def count(self, row: Row, expected: list[str]) -> None:
-        """Count the ended search in ``row``."""
+        """Count the ended search in ``row``, if it had a fault."""
+        if not self.has_fault:
+            return
         log = self.log()
         keys = [probe_of(line) for line in log]
         row.searches += 1
@@ -92,6 +91,7 @@ class Trial:
     def note_fault(self, row: Row) -> None:
         """Count a fault that has just happened, and what it lost."""
         log = self.log()
+        self.has_fault = True
         row.faults += 1
         row.rows_missing += len(set(self.seen) - set(log))
         self.seen = log

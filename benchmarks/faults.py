@@ -3,12 +3,12 @@
     python benchmarks/faults.py                  (about an hour; Linux, root for the mounts)
     python benchmarks/faults.py --only disk      (one group: other rows of the file stay)
 
-Every trial runs one small search (MLPs of 10,000 parameters, 2 workers), injects its faults at
-random instants between the start and the end, runs the same command to its end and compares the
-results CSV with that of an undisturbed run, in every column but the seconds. Ray runs on a cluster
-of two nodes of one CPU on the loopback interface, and once started by the search itself; without
-Ray its rows are left out. Prints the table and writes results/benchmarks/faults.csv, after every
-row.
+Every trial runs one small search (MLPs of 10,000 parameters, 2 workers, no speculation), injects
+its faults at random instants between the start of its first probe and the end, runs the same
+command to its end and compares the results CSV with that of an undisturbed run, in every column but
+the seconds. Workers and nodes are killed while they train. Ray runs on a cluster of two nodes of
+one CPU on the loopback interface, and once started by the search itself; without Ray its rows are
+left out. Prints the table and writes results/benchmarks/faults.csv, after every row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from fault_processes import cluster_workers, left_running, local_workers
+from fault_processes import Family, cluster_workers, left_running, local_workers
 from fault_trials import LOG, RESULTS, Row, Trial, without_seconds
 from faults_cluster import TwoNodes, two_nodes
 from machine import report
@@ -52,10 +52,11 @@ class Faults:
         self.base, self.executor, self.flags, self.in_flight = base, executor, flags, in_flight
         self.random = random.Random(0)
         self.folders = itertools.count()
-        begin = time.monotonic()
         trial = self.trial()
-        self.expected: list[str] = []
-        trial.complete(Row("none", executor, in_flight), [])
+        process = trial.start()
+        self.await_first_probe(trial, process)
+        begin = time.monotonic()
+        trial.finish(process, Row("none", executor, in_flight), [])
         self.seconds = time.monotonic() - begin
         self.expected = without_seconds(trial.results / RESULTS)
         self.whole = trial.results
@@ -66,22 +67,29 @@ class Faults:
         folder.mkdir()
         return Trial(folder, self.flags, results)
 
+    def await_first_probe(self, trial: Trial, process: subprocess.Popen[str]) -> None:
+        """Return when the run has begun a probe, or has ended."""
+        while not trial.begun() and process.poll() is None:
+            time.sleep(0.005)
+
     def row(self, fault: str) -> Row:
         """Return an empty row."""
         return Row(fault, self.executor, self.in_flight)
 
     def driver_kills(self, count: int) -> Row:
-        """Kill drivers; a search that ends before its kill is compared, and a new one begun."""
+        """Kill drivers; a search that ends before its kill is begun anew."""
         row = self.row("kill -9 of the driver")
         trial = self.trial()
         while row.faults < count:
             process = trial.start()
+            self.await_first_probe(trial, process)
             try:
                 process.communicate(timeout=self.random.uniform(0, self.seconds))
             except subprocess.TimeoutExpired:
+                family = Family(process.pid)
                 process.kill()
                 process.communicate()
-                row.left_running += left_running(trial.mark)
+                row.left_running += left_running(family)
                 trial.note_fault(row)
             else:
                 trial.count(row, self.expected)
@@ -104,6 +112,7 @@ class Faults:
         for _ in range(ATTEMPTS * count):
             trial = self.trial()
             process = trial.start()
+            self.await_first_probe(trial, process)
             time.sleep(self.random.uniform(0, self.seconds))
             while not (found := training(process.pid)) and process.poll() is None:
                 time.sleep(0.02)  # Ray names a process so only while it trains
@@ -112,6 +121,7 @@ class Faults:
                 with contextlib.suppress(ProcessLookupError):
                     kill(found)
                     is_killed = True
+            trial.has_fault = is_killed
             trial.finish(process, row, self.expected)
             if is_killed:
                 trial.note_survived_fault(row)
@@ -171,6 +181,7 @@ class Faults:
                 away = Trial(trial.folder, self.flags, place)
                 away.seen = trial.seen
                 self.refused(away, row)
+            trial.has_fault = True
             trial.complete(row, self.expected)
         return row
 
@@ -184,6 +195,7 @@ class Faults:
             cut = self.random.randrange(len(content))
             (trial.results / LOG).write_bytes(content[:cut])
             trial.seen = trial.log()
+            trial.has_fault = True
             row.faults += 1
             row.lost.append(int(not content[:cut].endswith(b"\n")))
             trial.complete(row, self.expected)

@@ -24,7 +24,7 @@ def outcome_of(probe):
 class FaultyEngine(Engine):
     """Answers :func:`outcome_of`; its first ``times`` jobs end as ``fault`` says.
 
-    It always dies of ``deadly`` sequences or more.
+    It always dies of ``deadly`` sequences or more, and takes ``seconds`` for two.
 
     ``folder`` gets a file for every job, named by its number, with the process and the sizes.
     """
@@ -33,6 +33,7 @@ class FaultyEngine(Engine):
     fault: str = ""
     times: int = 0
     deadly: int = 10**9
+    seconds: float = 0.0
 
     name: ClassVar[str] = "faulty"
 
@@ -51,6 +52,8 @@ class FaultyEngine(Engine):
         number = self._begin(f"{os.getpid()} {probe.n}")
         if probe.n >= self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
+        if probe.n == 2:
+            time.sleep(self.seconds)
         if number < self.times:
             if self.fault == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -15,6 +15,7 @@ from engines.engine import choose_engine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, architecture_for_budget
 from threshold_search import ray_nodes, workers
 from threshold_search.driver import drive
+from threshold_search.executor import GROUP_SECONDS
 from threshold_search.plan import searches
 from threshold_search.ray_connection import options_of_every_driver
 from threshold_search.ray_workers import RayWorkers
@@ -286,6 +287,32 @@ def test_a_node_dies_in_mid_search(cluster, expected, all_nodes, tmp_path, rows_
     assert before and rows[: len(before)] == before
     identities = [row.split(",")[:9] for row in rows]
     assert len({*map(tuple, identities)}) == len(rows)
+
+
+@pytest.mark.ray
+def test_an_idle_node_trains_guesses(cluster, faulty, all_nodes, tmp_path):
+    """The first probe takes longer than a worker goes on by itself; its search needs two nodes."""
+    from faults_cluster import add_node
+
+    node, guessed = add_node(cluster), []
+
+    class Counted(RayWorkers):
+        def submit(self, job, then=None):
+            guessed.extend(job if then is None else [])
+            super().submit(job, then)
+
+    def results(name, executor, speculate):
+        with ResultsFolder(tmp_path / name, [SPEC]) as results, executor:
+            drive(searches([(MLP, PAPER, 1)], repeats=1), results, executor, speculate=speculate)
+        return results_without_seconds(tmp_path / name / "mlp_results.csv")
+
+    slow = {MLP: faulty(seconds=GROUP_SECONDS + 3)}
+    try:
+        found = results("ray", Counted(None, slow, address=cluster.address), speculate=True)
+    finally:
+        cluster.remove_node(node)
+    assert {probe.n for probe in guessed} >= {4, 8}
+    assert found == results("local", Workers(1, {MLP: faulty()}), speculate=False)
 
 
 @pytest.mark.ray

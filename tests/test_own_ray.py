@@ -1,13 +1,12 @@
 """A Ray that a search starts for itself ends with it, with Ctrl-C, or a kill of the driver."""
 
 import importlib.util
-import os
 import signal
 import subprocess
 import time
 
 import pytest
-from fault_processes import MARK, marked
+from fault_processes import Family
 from scripts import BINARY_SEARCH, command, results_without_seconds, run_script
 
 # Looked for, not imported: other tests set what Ray reads when it is imported.
@@ -27,47 +26,58 @@ SEARCH = [
     "2",
 ]
 RAY = ["--executor", "ray", "--workers", "2", "--results-dir", "out"]
-ENDS = {signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}  # with their exit status
-SECONDS = 300  # for whatever has to happen on a busy machine
+SOON, LATE = 90, 300  # seconds for whatever has to happen on a busy machine
 
 
-def wait_until(condition):
-    until = time.monotonic() + SECONDS
+def wait_until(condition, seconds=LATE):
+    until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
 
 
+def started(folder):
+    return subprocess.Popen(
+        command(BINARY_SEARCH, *SEARCH, *RAY),
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended_by(number, folder):
+    """Send a signal to a search once it has logged something; return what it was, and wrote."""
+    log = folder / "out" / "mlp_probes.csv"
+    before = log.read_bytes() if log.exists() else b""
+    process = started(folder)
+    wait_until(lambda: log.exists() and len(log.read_bytes()) > len(before))
+    family = Family(process.pid)
+    assert len(family.running()) > 3, "no Ray"
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=LATE)
+    assert log.read_bytes().startswith(before)
+    return family, process.returncode, stderr.strip().splitlines()
+
+
 def test_a_search_ends_continues_and_leaves_nothing(tmp_path):
-    log = tmp_path / "out" / "mlp_probes.csv"
-    for number, status in ENDS.items():
-        before = log.read_bytes() if log.exists() else b""
-        process = subprocess.Popen(
-            command(BINARY_SEARCH, *SEARCH, *RAY),
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, MARK: mark_of(tmp_path, number)},
-        )
-        wait_until(lambda rows=before: log.exists() and len(log.read_bytes()) > len(rows))
-        process.send_signal(number)
-        _, stderr = process.communicate(timeout=SECONDS)
-        assert process.returncode == status
-        if number == signal.SIGINT:
-            assert stderr.strip().splitlines()[-1] == (
-                "interrupted; every finished probe is in out, the same command continues from there"
-            )
-        assert log.read_bytes().startswith(before)
-    whole = run_script(BINARY_SEARCH, *SEARCH, *RAY, cwd=tmp_path, **{MARK: mark_of(tmp_path, 0)})
-    assert whole.returncode == 0, whole.stderr
+    family, status, stderr = ended_by(signal.SIGINT, tmp_path)
+    assert (status, stderr[-1]) == (
+        130,
+        "interrupted; every finished probe is in out, the same command continues from there",
+    )
+    wait_until(lambda: not family.running(), SOON)
+    killed, status, _ = ended_by(signal.SIGKILL, tmp_path)
+    assert status == -signal.SIGKILL
+    process = started(tmp_path)
+    family = Family(process.pid)
+    while process.poll() is None:
+        family.running()
+        time.sleep(0.2)
+    assert process.returncode == 0, process.stderr.read()
+    wait_until(lambda: not family.running(), SOON)
     local = run_script(BINARY_SEARCH, *SEARCH, "--results-dir", "local", cwd=tmp_path)
     assert local.returncode == 0, local.stderr
     found, expected = (tmp_path / name / "mlp_results.csv" for name in ("out", "local"))
     assert results_without_seconds(found) == results_without_seconds(expected)
-    # Nothing of Ray stays, whoever ended the driver; after a kill that takes more than a minute.
-    wait_until(lambda: not any(marked(mark_of(tmp_path, n)) for n in (*ENDS, 0)))
-
-
-def mark_of(folder, number):
-    return f"{folder}-{int(number)}"
+    wait_until(lambda: not killed.running())  # Ray's helpers need more than a minute to notice

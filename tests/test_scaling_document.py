@@ -10,6 +10,8 @@ from documents import PROSE, fenced_blocks
 from scaling import paper_searches
 from scripts import ROOT, results_without_seconds, run_script
 
+from threshold_search.executor import GROUP_SECONDS
+
 DOCUMENT = ROOT / "docs" / "scaling.md"
 QUICK = ("--model", "mlp", "--params", "1000", "--layers", "0", "--repeats", "2", "--max-size", "4")
 
@@ -48,6 +50,9 @@ def test_the_array_and_what_merges_it(checkout, tmp_path):
     script.write_text(text.replace("SHARDS=32", "SHARDS=2"))
     for task in ("2", "1"):
         submit(checkout, "array.sh", SLURM_ARRAY_TASK_ID=task)
+    early = checkout / "runs" / "array" / "part-3"  # of a task that was preempted before a probe
+    early.mkdir()
+    (early / "results.lock").touch()
     merged = submit(checkout, "merge.sh")
     assert "0 duplicate rows, 0 contradictions" in merged.stdout
     assert "nothing was trained" in merged.stderr
@@ -94,8 +99,9 @@ def test_the_prose_says_what_was_simulated():
 def test_the_prose_says_what_the_driver_costs():
     table = pd.read_csv(ROOT / "results" / "benchmarks" / "driver_costs.csv").set_index("what")
     text = PROSE["docs/scaling.md"]
-    assert round(1000 / table["cpu_ms_each"]["hand out a job, Ray"], -2) == 600
-    assert "about 600 jobs a second" in text
+    per_second = 1000 / table.filter(like="Ray", axis="index")["cpu_ms_each"]
+    assert 100 < per_second.min() < 1024 / GROUP_SECONDS < per_second.max() < 1024
+    assert f"jobs of five seconds ({1024 / GROUP_SECONDS:.0f} a second)" in text
     read = table.loc["read a row of a log"]
     assert f"A log of {read['count']:,} rows is read in less than two seconds" in text
     assert read["most"] < 2

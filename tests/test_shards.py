@@ -192,3 +192,15 @@ def test_a_folder_without_a_log_is_refused(name, parts, tmp_path, monkeypatch, c
     status, _, notes = merge(monkeypatch, capsys, out, parts[0], tmp_path / name)
     assert status == 2 and notes.count("\n") == 1 and str(tmp_path / name) in notes
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["results.lock", "results-7.lock", "runs.jsonl"])
+def test_a_search_that_ended_before_its_first_probe_is_passed_over(
+    name, parts, tmp_path, monkeypatch, capsys
+):
+    early, out = tmp_path / "early", tmp_path / "out"
+    early.mkdir()
+    (early / name).touch()
+    status, _, notes = merge(monkeypatch, capsys, out, early, *parts)
+    assert (status, notes) == (0, f"note: {early} has no probe yet\n")
+    assert (out / LOG).exists()

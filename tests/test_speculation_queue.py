@@ -29,7 +29,7 @@ class SharedCluster(SpareWorkers):
 
     def submit(self, job, then=None):
         waited = {state.probe for state in self.states if state.is_waiting}
-        assert set(job) & waited or not self.waiting(), "a guess while a job waits"
+        assert set(job) & waited or not self.waiting() & waited, "a guess while a job waits"
         InstantWorkers.submit(self, job)
         self.submitted += job
         self._begin()
@@ -80,14 +80,16 @@ def test_guesses_give_way_to_what_waits(tmp_path):
 
 
 class SlowStart(SpareWorkers):
-    """Has room for every job, and needs a moment to begin it."""
+    """Has room for every job, and needs a moment to begin it; guesses it begins only ``late``."""
+
+    late = False
 
     def submit(self, job, then=None):
         super().submit(job)
         self.new.update(job)
 
     def waiting(self, seconds=0.0):
-        return set(self.new) if not seconds else set()
+        return set(self.new) if self.late or not seconds else set()
 
     def going_on(self):
         return set()
@@ -102,6 +104,47 @@ def test_a_job_that_is_about_to_begin_ends_no_guess(tmp_path):
     workers.new = set()
     speculate(tmp_path, workers)
     assert len(workers.submitted) > len(workers.trained) and not workers.cancelled
+
+
+class Begins(SlowStart):
+    """Begins what searches wait for at once; nothing ends. Has more places from one look on."""
+
+    places = (4, 6)
+
+    def __init__(self, late):
+        super().__init__(self.places[0])
+        self.new, self.late, self.seen = set(), late, []
+
+    def submit(self, job, then=None):
+        super().submit(job)
+        if then is not None:
+            self.new.clear()
+
+    def wait(self, timeout):
+        self.seen.append(len(self.submitted))
+        self.count = self.places[-1]
+        if len(self.seen) == 3:
+            raise KeyboardInterrupt
+        return []
+
+
+@pytest.mark.parametrize(("late", "submitted"), [(False, [4, 6, 6]), (True, [4, 4, 4])])
+def test_guesses_wait_for_one_another_only_without_room(tmp_path, late, submitted):
+    workers = Begins(late)
+    with pytest.raises(KeyboardInterrupt):
+        speculate(tmp_path, workers, searches(repeats=1, depths=(1,))[:1])
+    assert workers.seen == submitted
+
+
+def test_no_guess_before_the_jobs_that_searches_wait_for_have_begun(tmp_path):
+    class Never(Begins):
+        def submit(self, job, then=None):
+            SlowStart.submit(self, job)
+
+    workers = Never(late=False)
+    with pytest.raises(KeyboardInterrupt):
+        speculate(tmp_path, workers, searches(repeats=1, depths=(1,))[:1])
+    assert workers.seen == [1, 1, 1]
 
 
 class GroupWorkers(SpareWorkers):

@@ -37,7 +37,7 @@ def find_threshold(
     architecture: Architecture,
     protocol: Protocol | None = None,
     repeats: int = 5,
-    workers: int = 2,
+    workers: int | None = None,
     results_dir: str | PathLike[str] | None = None,
     seed: int = 0,
     attempt: int = 0,
@@ -55,9 +55,10 @@ def find_threshold(
     sequences. ``protocol`` is by default the model's published one. Probes that the logs in
     ``results_dir`` have are not trained again; without a folder nothing is kept. ``max_size``
     bounds the search. ``executor`` is "local" or "ray", whose cluster is at ``ray_address``, the
-    one that this program is connected to, or one that starts here. ``workers`` are the CPUs of
-    one that starts here; elsewhere they are how many jobs are in flight at most. A job that takes
-    more than ``deadline`` seconds, by default a day, is taken for lost and starts again twice. With
+    one that this program is connected to, or one that starts here. ``workers`` are processes, by
+    default one per CPU that this one may use, or one in all on a GPU; on a cluster that is there
+    already, how many jobs are in flight at most, by default as many as it has room for. A job that
+    takes more than ``deadline`` seconds, by default a day, is taken for lost and starts again. With
     ``speculation`` workers that no search needs train what verdicts could ask for next: more rows
     in the logs, the same thresholds. A repeat for which memory is too short is left out, with a
     line on stderr.

@@ -122,8 +122,13 @@ class _Driver:
     def _speculate(self) -> None:
         if self._speculation is None or self._requests.has_ready:
             return
-        going_on = self._queue.going_on() if self._queue else set()
-        while self._workers.has_spare and not (self._queue and self._queue.waiting()):
+        going_on: set[Probe] = set()
+        if self._queue is not None:
+            # Until every job that a search waits for has begun, and while guesses find no room.
+            if self._queue.waiting() - self._guesses.keys() or self._queue.waiting(QUEUED_SECONDS):
+                return
+            going_on = self._queue.going_on()
+        while self._workers.has_spare:
             if (probe := self._speculation.take(going_on)) is None:
                 return
             self._in_flight[probe] = 1

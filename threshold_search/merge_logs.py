@@ -30,6 +30,7 @@ from threshold_search.tables import content_of, parse_table, without_torn_line
 from training.errors import UserError
 
 SUFFIX = "_probes.csv"
+LOCKS = "results*.lock"  # of every kind that a search takes
 NAMED = 5  # contradictions that are named, at most
 
 
@@ -94,14 +95,17 @@ class MergedLog:
 def merge(out: Path, folders: Sequence[Path]) -> list[str]:
     """Merge the logs and run records of ``folders`` into ``out``; return lines that report it.
 
-    Raises :class:`UserError` for a folder that is none or has no log, and for a malformed row, by
-    file and line; then nothing is written.
+    Raises :class:`UserError` for a folder that is none or that no search has written to, and for a
+    malformed row, by file and line; then nothing is written.
     """
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no results folder {folder}")
         if not any(folder.glob(f"?*{SUFFIX}")):
-            raise UserError(f"no probe log (?*{SUFFIX}) in {folder}")
+            if not (folder / RECORD_NAME).exists() and not any(folder.glob(LOCKS)):
+                raise UserError(f"no probe log (?*{SUFFIX}) in {folder}")
+            # Of a search that ended before its first probe did: what it lacks is trained later.
+            print(f"note: {folder} has no probe yet", file=sys.stderr)
     is_new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -170,20 +170,27 @@ class RayWorkers:
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """See :class:`~threshold_search.executor.Executor`."""
-        streams = list(self._flights)
         self._cpus.note(sum(flight.has_begun for flight in self._flights.values()))
-        if not streams and not self._jobs.has_ended:
-            time.sleep(timeout)
-        elif streams and self._ray.wait(streams, timeout=timeout)[0]:
-            # All that have something to say by now, in one batch.
-            ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
-            for stream in ready:
-                if stream in self._flights:  # and not ended by what another one said
-                    self._take(stream)
+        for stream in self._ready(timeout):
+            if stream in self._flights:  # and not ended by what another one said
+                self._take(stream)
         self._look()
         self._move_stranded()
         self._end_late()
         return self._jobs.hand_over()
+
+    def _ready(self, timeout: float) -> list[Any]:
+        """Return all jobs that have something to say, within ``timeout`` seconds, in one batch."""
+        streams = list(self._flights)
+        if not streams:
+            if not self._jobs.has_ended:
+                time.sleep(timeout)
+            return []
+        # Ray goes over all of them each time: where there is much to say it is asked once.
+        ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
+        if not ready and self._ray.wait(streams, timeout=timeout)[0]:
+            ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
+        return list(ready)
 
     def _take(self, stream: Any) -> None:
         """Take what a job has to say: that it begins, how it ended, or nothing but an error."""
@@ -205,7 +212,7 @@ class RayWorkers:
         if not isinstance(reply, Begun):
             del self._flights[stream]
             self._jobs.take(flight.job, reply)
-            if isinstance(reply, list):
+            if isinstance(reply, list) and len(reply) > len(flight.job):
                 self._drop_copies({probe for probe, _ in reply} - {*flight.job})
         elif reply.difference:
             del self._flights[stream]

@@ -162,13 +162,15 @@ def faults_table() -> str:
                 row["executor"],
                 row["faults"],
                 row["jobs_in_flight"],
+                row["faults_that_lost"],
                 lost,
                 *counts,
                 equal,
             ]
         )
     headings = [
-        *("fault", "executor", "faults", "jobs in flight at most", "probes lost at most (mean)"),
+        *("fault", "executor", "faults", "jobs in flight at most", "that lost something"),
+        "probes lost at most (mean)",
         *("logged rows lost", "trained twice", "left running", "results equal"),
     ]
     return markdown(headings, rows)

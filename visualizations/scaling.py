@@ -18,7 +18,7 @@ HEADINGS = (
     "probes trained for nothing",
     "hours without, nodes failing",
     "hours with, nodes failing",
-    "jobs lost there",
+    "jobs lost there (without, with)",
     "driver, ms per probe",
 )
 
