@@ -93,6 +93,11 @@ class LoggedProbes:
         self.borrowed = [a for a in dict.fromkeys(architectures) if a not in fits]
         self._fits = {**fits, **{a: fits[_nearest(a, fits)] for a in self.borrowed}}
 
+    @property
+    def logged_rows(self) -> int:
+        """How many probes have a logged answer."""
+        return len(self._logged)
+
     def is_logged(self, probe: Probe) -> bool:
         """Return whether the answer is a logged one; else it is drawn."""
         return (probe.architecture, probe.repeat, probe.n) in self._logged

@@ -140,7 +140,7 @@ def main() -> None:
     rows, first = [], None
     for workers, speculate, failures in tqdm(cases, unit="case", disable=None):
         row, results = simulate(wanted, probes, workers, speculate, failures)
-        row["fits_borrowed"] = len(probes.borrowed)
+        row |= {"logged_rows": probes.logged_rows, "fits_borrowed": len(probes.borrowed)}
         first = first or results
         assert results == first, "the results depend on who trains"
         rows.append(row)
