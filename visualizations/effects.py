@@ -198,7 +198,8 @@ def somers_d(x: Array, y: Array, strata: Array) -> float:
         own = strata == stratum
         if len(set(x[own])) > 1 and len(set(y[own])) > 1:
             found.append(float(scipy.stats.somersd(x[own], y[own]).statistic))
-    return float(np.mean(found)) if found else math.nan
+    # Means of fractions that cancel would leave their rounding.
+    return round(float(np.mean(found)), 12) if found else math.nan
 
 
 def median_ratio(above: Array, below: Array) -> Effect:

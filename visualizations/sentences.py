@@ -28,7 +28,9 @@ def found() -> str:
     deep, deeper = ((_mean(PAPER_PROTOCOL, d), _mean(_converged(), d)) for d in (4, 5))
     rows = every_published_row().dropna(subset=["ours_mean"])
     shallow = rows[(rows["model"] == MLP.name) & rows["num_layers"].isin([1, 2])]
-    narrow = rows[(rows["model"] == TRANSFORMER.name) & (rows["hidden_size"] == NARROW)]
+    transformers = rows[rows["model"] == TRANSFORMER.name]
+    narrow = transformers[transformers["hidden_size"] == NARROW]
+    wide = transformers[transformers["hidden_size"] > NARROW]
     probes = _published_probes(TRANSFORMER.name)
     asked = probes[(probes["hidden_size"] == NARROW) & (probes["n"] == N)]
     return _filled(
@@ -41,9 +43,10 @@ def found() -> str:
         "hidden layers (deeper MLPs differ more, both ways), one hidden layer is best at every "
         f"budget, and thresholds fall with depth after it. For d = {NARROW} transformers more "
         "heads raise the threshold, as published; ours are "
-        f"{_range(narrow['ratio'], '.1f')} times the published ones. {asked['memorized'].sum()} of "
-        f"the {len(asked)} that our searches tried at N = {N} memorized everything; no published "
-        f"mean exceeds {narrow['published_mean'].max():g}. {_progress()}"
+        f"{_range(narrow['ratio'], '.1f')} times the published ones, of wider transformers "
+        f"{_range(wide['ratio'], '.1f')} times. {asked['memorized'].sum()} of the {len(asked)} "
+        f"with d = {NARROW} that our searches tried at N = {N} memorized everything; no published "
+        f"mean of theirs exceeds {narrow['published_mean'].max():g}. {_progress()}"
     )
 
 
@@ -61,9 +64,10 @@ def _progress() -> str:
     probes = pd.concat([_published_probes(model) for model in dict.fromkeys(rows["model"])])
     hours = probes["seconds"].sum() / 3600
     time = f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:.0f} hours"
+    begun = (rows["repeats"] > 0).sum()
+    of_rows = f"all {begun}" if begun == len(rows) else f"{begun} of {len(rows)}"
     return (
-        f"Repeats per row so far: {', '.join(parts)}; in all "
-        f"{(rows['repeats'] > 0).sum()} of {len(rows)} rows, "
+        f"Repeats per row so far: {', '.join(parts)}; together {of_rows} rows, "
         f"{rows['repeats'].sum():,} searches, {len(probes):,} trained models, {time} of training."
     )
 
