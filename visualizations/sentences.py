@@ -96,10 +96,10 @@ def _progress_of(rows: pd.DataFrame) -> str:
 
 
 def _tables(numbers: list[int]) -> str:
-    """Return "Table 5", "Tables 1 to 4" or "Tables 1 and 3"."""
+    """Return "Table 5", "Tables 1 to 4", "Tables 4 and 5" or "Tables 1 and 3"."""
     if len(numbers) == 1:
         return f"Table {numbers[0]}"
-    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"Tables {numbers[0]} to {numbers[-1]}"
     return f"Tables {' and '.join(map(str, numbers))}"
 
