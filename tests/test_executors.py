@@ -336,27 +336,3 @@ def test_a_cluster_of_another_version_is_refused(cluster, faulty):
         executor._software = dataclasses.replace(executor._software, version="0.0.1")
         with pytest.raises(UserError, match=r"no node .* version .* instead of 0\.0\.1"):
             executor.submit([probe_of(3)])
-
-
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("nonsense", "must be auto or HOST:PORT, got 'nonsense'"),
-        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
-    ],
-)
-def test_an_address_without_a_cluster(address, words, faulty):
-    with (
-        RayWorkers(None, {MLP: faulty()}, address=address) as executor,
-        pytest.raises(UserError, match=words),
-    ):
-        executor.submit([probe_of(3)])
-
-
-def test_without_ray_the_flag_says_what_to_install(faulty, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with (
-        RayWorkers(1, {MLP: faulty()}) as executor,
-        pytest.raises(UserError, match="needs Ray, which is not installed: pip install"),
-    ):
-        executor.submit([probe_of(3)])

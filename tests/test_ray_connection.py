@@ -116,3 +116,27 @@ def test_another_ray_starts_as_it_does_by_itself(missing, ray, tmp_path):
             assert node.start_raylet(3) == (3,)
     assert list(tmp_path.iterdir()) == []
     assert missing == "_ray_params" or not any(vars(node._ray_params).values())
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("nonsense", "must be auto or HOST:PORT, got 'nonsense'"),
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
+    ],
+)
+def test_an_address_without_a_cluster(address, words):
+    with (
+        RayWorkers(None, {}, address=address) as executor,
+        pytest.raises(UserError, match=words),
+    ):
+        executor.has_idle  # noqa: B018
+
+
+def test_without_ray_the_flag_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with (
+        RayWorkers(1, {}) as executor,
+        pytest.raises(UserError, match="needs Ray, which is not installed: pip install"),
+    ):
+        executor.has_idle  # noqa: B018

@@ -26,11 +26,7 @@ PROSE = " ".join(TEXT.split())
 MLP = pd.read_csv(ROOT / "results" / "mlp_results.csv").query("protocol == 'paper'")
 TRANSFORMER = pd.read_csv(ROOT / "results" / "transformer_results.csv")
 TRANSFORMER = TRANSFORMER.query("protocol == 'paper'")
-DECODER_ONLY = pd.read_csv(ROOT / "results" / "decoder-only_results.csv")
-DECODER_ONLY = DECODER_ONLY.query("protocol == 'paper'")
 PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv")
-
-
 table = functools.partial(table_of, "docs/replication.md")
 BUDGETS, OTHERS = (10_000, 30_000, 90_000), (0, 2, 3, 4, 5)
 
@@ -351,20 +347,3 @@ def test_later_repeats_alone_give_the_same_verdicts():
     later = results[(results["model"] != "mlp") | (results["repeat"] >= 5)]
     found = {(a.claim.label, a.claim.model): a.verdict for a in assessment.assess(later)}
     assert found == {key: assessed.verdict for key, assessed in of_claims().items()}
-
-
-def test_repeats_as_observations_say_the_same():
-    rows = table("blocked")
-    assert len(rows) == sum(
-        a.claim.quantity == "log" and a.verdict != assessment.OPEN for a in of_claims().values()
-    )
-    for row in rows:
-        p, blocked_p, opposite, blocked_opposite = (float(text.lstrip("< ")) for text in row[3:])
-        assert (p < 0.05, opposite < 0.05) == (blocked_p < 0.05, blocked_opposite < 0.05)
-    # The smaller of two budgets, by hand: one ratio per repeat, over the matched heads.
-    (row,) = (row for row in rows if row[:2] == ["C6", "decoder-only"])
-    own = DECODER_ONLY.query("num_layers == 1").assign(log=lambda t: np.log(t["first_failure"]))
-    by_budget = own.pivot_table(index=["num_heads", "repeat"], columns="budget", values="log")
-    gains = (by_budget[claims.LARGER] - by_budget[claims.SMALLER]).dropna().groupby("repeat").mean()
-    expected = scipy.stats.ttest_1samp(gains, math.log(1.25), alternative="less").pvalue
-    assert row[2] == str(len(gains)) and row[4] == p_text(expected)

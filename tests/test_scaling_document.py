@@ -96,8 +96,9 @@ def test_the_prose_says_what_the_driver_costs():
     table = pd.read_csv(ROOT / "results" / "benchmarks" / "driver_costs.csv").set_index("what")
     text = PROSE["docs/scaling.md"]
     per_second = 1000 / table.filter(like="Ray", axis="index")["cpu_ms_each"]
-    assert 100 < per_second.min() < 1024 / GROUP_SECONDS < per_second.max() < 1024
-    assert f"jobs of five seconds ({1024 / GROUP_SECONDS:.0f} a second)" in text
+    least, most = (round(rate, -1) for rate in (per_second.min(), per_second.max()))
+    assert f"between {least:.0f} and {most:.0f} jobs a second" in text
+    assert f"need {1024 / GROUP_SECONDS:.0f} a second" in text and most < 1024
     read = table.loc["read a row of a log"]
     assert f"A log of {read['count']:,} rows is read in less than two seconds" in text
     assert read["most"] < 2

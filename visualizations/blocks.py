@@ -7,6 +7,7 @@ over the repeats, suppose nothing about that: only repeats have to be independen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,11 +48,13 @@ def blocked_table() -> str:
 
 def _row(assessed: Assessment, effects: Sequence[Array]) -> list[object]:
     claim = assessed.claim
-    tests = [mean_test(values, claim.edge) for values in effects]
-    greater, less = [test.greater for test in tests], [test.less for test in tests]
-    p, opposite = (greater, less) if claim.side == "greater" else (less, greater)
-    # The claim is that all parts are so, its opposite that one is: as in assessment.py.
-    both = (assessed.p, max(p), assessed.p_against, min(1.0, min(opposite) * len(tests)))
+    findings = []
+    for finding, values in zip(assessed.findings, effects, strict=True):
+        test = mean_test(values, claim.edge)
+        p, against = (test.greater, test.less)[:: 1 if claim.side == "greater" else -1]
+        findings.append(replace(finding, p=p, p_against=against))
+    blocked = replace(assessed, findings=tuple(findings))
+    both = (assessed.p, blocked.p, assessed.p_against, blocked.p_against)
     return [claim.label, claim.model, min(map(len, effects)), *map(p_text, both)]
 
 
