@@ -148,7 +148,7 @@ def explained_in(path):
     """Return the names that are explained for a CSV."""
     name = path.relative_to(RESULTS).as_posix()
     if name.startswith("benchmarks/"):
-        return described(re.sub("_(cuda|avx512)", "", name), "benchmarks/*.csv")
+        return described(re.sub("_(cuda|h200|avx512)", "", name), "benchmarks/*.csv")
     kind = re.fullmatch(r"[a-z-]+_(probes|results)", path.stem)
     if not kind:
         return described(name)
