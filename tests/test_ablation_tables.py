@@ -9,7 +9,7 @@ from documents import table_of
 from scripts import ROOT
 
 from visualizations import claim_tables, claims
-from visualizations.ablations import ABLATED, combinations
+from visualizations.ablations import ABLATED, combinations, numbers, searched_with
 from visualizations.claim_tables import REMARKS
 from visualizations.markdown import number
 
@@ -107,3 +107,13 @@ def test_what_is_said_of_unlucky_probes():
     rest = near["n"] % 32
     just_beyond = near.loc[rest.between(1, 4), "memorized"].mean()
     assert just_beyond < 0.05 and near.loc[rest == 0, "memorized"].mean() > 10 * just_beyond
+
+
+def test_searches_up_to_a_size_are_a_lower_bound_where_there_are_no_others():
+    whole = pd.DataFrame({"protocol": ["paper a=1"], "first_failure": [9.0], "capped": [False]})
+    bounded = whole.assign(protocol="paper a=1 max_size=4", first_failure=5.0, capped=True)
+    other = bounded.assign(protocol="paper a=1 b=2 max_size=4")
+    both = pd.concat([whole, bounded, other])
+    assert searched_with(both, "paper a=1").equals(whole)
+    assert searched_with(both[both["capped"]], "paper a=1").equals(bounded)
+    assert numbers(bounded.assign(model="mlp")) == ["at least 5 (1)", "-"]

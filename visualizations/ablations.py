@@ -113,15 +113,17 @@ def alone_table() -> str:
         converged = ablated.spec.protocol("converged").label(ablated.spec.protocol())
         changes.append(("`--protocol converged`", converged))
         own = _of(searches, ablated)
-        own = own[own["protocol"].isin([label for _, label in changes])]
-        changed = own.loc[own["protocol"] != PAPER_PROTOCOL, "repeat"]
+        by_label = {label: searched_with(own, label) for _, label in changes}
+        changed = pd.concat([f for label, f in by_label.items() if label != PAPER_PROTOCOL])
         if len(changed):  # repeats share data and initial weights
-            own = own[own["repeat"].isin(changed)]
+            published_protocol = by_label[PAPER_PROTOCOL]
+            is_paired = published_protocol["repeat"].isin(changed["repeat"])
+            by_label[PAPER_PROTOCOL] = published_protocol[is_paired]
         for words, label in changes:
-            found = own[own["protocol"] == label]
+            found = by_label[label]
             theirs = _published(ablated) if label == PAPER_PROTOCOL else "-"
             if len(found) or label == PAPER_PROTOCOL:
-                rows.append([ablated.name, words, *_numbers(found), theirs])
+                rows.append([ablated.name, words, *numbers(found), theirs])
     headings = ["configuration", "changed", "ours, mean ± std (searches)", "95 % interval"]
     return markdown([*headings, "published"], rows)
 
@@ -239,6 +241,14 @@ def _of(searches: pd.DataFrame, ablated: Ablated) -> pd.DataFrame:
     return own.drop_duplicates(["protocol", "seed", "repeat"])
 
 
+def searched_with(own: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Return the searches by a protocol; where there are none, those up to some size."""
+    found = own[own["protocol"] == label]
+    if len(found):
+        return found
+    return own[own["protocol"].str.startswith(f"{label} max_size=")]
+
+
 def _row(ablated: Ablated) -> pd.Series:
     """Return the published row of the configuration."""
     table = published()
@@ -260,10 +270,16 @@ def _sizes(searches: pd.DataFrame, ablated: Ablated, changed: Settings) -> pd.Se
     return found.set_index("repeat")["first_failure"].astype(float)
 
 
-def _numbers(found: pd.DataFrame) -> list[str]:
+def numbers(found: pd.DataFrame) -> list[str]:
+    """Return mean, deviation and number of searches of one configuration, and the interval.
+
+    If one of them ended at its size limit they are a lower bound.
+    """
     if not len(found):
         return ["not measured", "-"]
     (row,) = summarize(found, ["model"]).itertuples(index=False)
+    if row.capped:
+        return [f"at least {row.mean:,.0f} ({row.n})", "-"]
     if row.n == 1:
         return [f"{row.mean:,.0f} (1)", "-"]
     return [f"{row.mean:,.1f} ± {row.std:,.1f} ({row.n})", f"{row.low:,.1f} to {row.high:,.1f}"]
