@@ -2,9 +2,13 @@
 
 import re
 
+import numpy as np
 import pandas as pd
-from documents import PROSE
+from documents import PROSE, table_of
 from published_rows import PUBLISHED, RESULTS, SHAPE, compared, probes_of
+
+
+VERDICTS = table_of("docs/replication.md", "verdicts")
 
 
 def of_table_4(probes):
@@ -52,17 +56,25 @@ def test_the_findings_are_in_the_results():
     wide = transformer[transformer["hidden_size"] > 32]
     more = wide["ours_mean"] / wide["mean"]
     assert (
-        f"ours are {ratios.min():.1f} to {ratios.max():.1f} times the published ones, of wider "
+        f"With d = 32 ours are {ratios.min():.1f} to {ratios.max():.1f} times the published ones, of wider "
         f"transformers {more.min():.1f} to {more.max():.1f} times."
     ) in readme
-    assert "more heads raise the threshold" in readme
+    assert "More heads raise a transformer's threshold, as published; so do four" in readme
     for _, rows in small.groupby("num_layers"):
         means = list(rows.sort_values("num_heads")["ours_mean"])
         assert means == sorted(means)
+    logs = np.log(
+        transformer.set_index(["hidden_size", "num_layers", "num_heads"])[["ours_mean", "mean"]]
+    )
+    ours, theirs = np.exp((logs.loc[128] - logs.loc[64]).dropna().mean())
+    assert f"(d = 128 against 64), {ours:.1f} times, published {theirs:.1f}." in readme
+    for claim, verdict in (("C4", "holds"), ("C6", "does not hold")):
+        (row,) = (r for r in VERDICTS if r[:2] == [claim, "transformer"])
+        assert row[-1].split(":")[0] == verdict
     probes = of_table_4(probes_of("transformer"))
     probes = probes[probes["n"] == 32]
     assert (
-        f"{probes['memorized'].sum()} of the {len(probes)} with d = 32 that our searches tried at "
+        f"{probes['memorized'].sum()} of the {len(probes)} with d = 32 tried at "
         f"N = 32 memorized everything; no published mean of theirs exceeds {small['mean'].max():g}."
     ) in readme
     zeros = (PUBLISHED["std"] == 0).sum()
@@ -72,7 +84,7 @@ def test_the_findings_are_in_the_results():
 def repeats_said(text):
     """Return the least and most repeats of a row, and the number of rows, of every table begun."""
     said = {}
-    for part in re.search(r"Repeats per row so far: (.*?); together", text)[1].split(", "):
+    for part in re.search(r"Repeats per row: (.*?); together", text)[1].split(", "):
         repeats, rows, tables = re.fullmatch(
             r"(.*) in (?:(\d+) of \d+ rows of )?Tables? (.*)", part
         ).groups()
