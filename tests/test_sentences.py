@@ -7,7 +7,6 @@ import pandas as pd
 from documents import PROSE, table_of
 from published_rows import PUBLISHED, RESULTS, SHAPE, compared, probes_of
 
-
 VERDICTS = table_of("docs/replication.md", "verdicts")
 
 
@@ -56,8 +55,8 @@ def test_the_findings_are_in_the_results():
     wide = transformer[transformer["hidden_size"] > 32]
     more = wide["ours_mean"] / wide["mean"]
     assert (
-        f"With d = 32 ours are {ratios.min():.1f} to {ratios.max():.1f} times the published ones, of wider "
-        f"transformers {more.min():.1f} to {more.max():.1f} times."
+        f"With d = 32 ours are {ratios.min():.1f} to {ratios.max():.1f} times the published ones, "
+        f"of wider transformers {more.min():.1f} to {more.max():.1f} times."
     ) in readme
     assert "More heads raise a transformer's threshold, as published; so do four" in readme
     for _, rows in small.groupby("num_layers"):
@@ -67,7 +66,7 @@ def test_the_findings_are_in_the_results():
         transformer.set_index(["hidden_size", "num_layers", "num_heads"])[["ours_mean", "mean"]]
     )
     ours, theirs = np.exp((logs.loc[128] - logs.loc[64]).dropna().mean())
-    assert f"(d = 128 against 64), {ours:.1f} times, published {theirs:.1f}." in readme
+    assert f"(d = 128 over 64), {ours:.1f} times, published {theirs:.1f}." in readme
     for claim, verdict in (("C4", "holds"), ("C6", "does not hold")):
         (row,) = (r for r in VERDICTS if r[:2] == [claim, "transformer"])
         assert row[-1].split(":")[0] == verdict
@@ -75,7 +74,7 @@ def test_the_findings_are_in_the_results():
     probes = probes[probes["n"] == 32]
     assert (
         f"{probes['memorized'].sum()} of the {len(probes)} with d = 32 tried at "
-        f"N = 32 memorized everything; no published mean of theirs exceeds {small['mean'].max():g}."
+        f"N = 32 memorized all; no published mean of theirs exceeds {small['mean'].max():g}."
     ) in readme
     zeros = (PUBLISHED["std"] == 0).sum()
     assert f"{zeros} of {len(PUBLISHED)} standard deviations are 0" in readme

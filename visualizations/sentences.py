@@ -44,12 +44,12 @@ def found() -> str:
         f"thresholds are {_range(shallow['ratio'])} times the published ones with one or two "
         "hidden layers (deeper MLPs differ more, both ways), one hidden layer is best at every "
         f"budget, and thresholds fall with depth after it. More heads raise a transformer's "
-        f"threshold, as published; so do four times the parameters (d = {WIDE[1]} against "
-        f"{WIDE[0]}), {_wider('ours_mean'):.1f} times, published {_wider('published_mean'):.1f}. "
-        f"With d = {NARROW} ours are {_range(narrow['ratio'], '.1f')} times the published ones, of wider transformers "
-        f"{_range(wide['ratio'], '.1f')} times. {asked['memorized'].sum()} of the {len(asked)} "
-        f"with d = {NARROW} tried at N = {N} memorized everything; no published "
-        f"mean of theirs exceeds {narrow['published_mean'].max():g}. {_progress()}"
+        f"threshold, as published; so do four times the parameters (d = {WIDE[1]} over {WIDE[0]}), "
+        f"{_wider('ours_mean'):.1f} times, published {_wider('published_mean'):.1f}. With d = "
+        f"{NARROW} ours are {_range(narrow['ratio'], '.1f')} times the published ones, of wider "
+        f"transformers {_range(wide['ratio'], '.1f')} times. {asked['memorized'].sum()} of the "
+        f"{len(asked)} with d = {NARROW} tried at N = {N} memorized all; no published mean of "
+        f"theirs exceeds {narrow['published_mean'].max():g}. {_progress()}"
     )
 
 
