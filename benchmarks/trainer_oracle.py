@@ -81,12 +81,29 @@ class OrderedTrainer(Trainer):
 
 
 class StopWhenPerfect(TrainerCallback):
-    """Ends the training at the first evaluation without a wrong token."""
+    """Ends the training at the first evaluation without a wrong token, keeps its weights."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] | None = None
 
     def on_evaluate(self, args, state, control, metrics, **kwargs) -> None:
         """Look at the accuracy just measured."""
         if metrics["eval_accuracy"] == 1.0:
             control.should_training_stop = True
+            self.weights = copy.deepcopy(kwargs["model"].state_dict())
+
+
+class EveryFewEpochs(TrainerCallback):
+    """Leaves out the evaluations between every ``interval``-th epoch, but for the last."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+
+    def on_epoch_end(self, args, state, control, **kwargs) -> None:
+        """Take back what the Trainer's own rule has just asked for."""
+        is_last = state.global_step >= state.max_steps
+        if round(state.epoch) % self.interval and not is_last:
+            control.should_evaluate = control.should_save = control.should_log = False
 
 
 def token_accuracy(prediction: EvalPrediction) -> dict[str, float]:
@@ -97,7 +114,7 @@ def token_accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class OracleRun:
-    """What the Trainer did: its epochs, its verdict after the restore, its restored weights."""
+    """What the Trainer did: its evaluations, its verdict after the restore, those weights."""
 
     records: list[EpochRecord]
     result: TrainingResult
@@ -122,6 +139,9 @@ def train_with_trainer(
     early_stopping = EarlyStoppingCallback(patience, protocol.min_delta)
     sampler = GivenOrders(batch_orders, len(inputs)) if batch_orders is not None else None
     data = Mappings(inputs, labels)
+    steps = math.ceil(len(inputs) / protocol.batch_size)
+    are_steps_fewer = 0 < protocol.max_steps < protocol.max_epochs * steps
+    perfect = StopWhenPerfect()
     settings = {
         "output_dir": str(folder),
         "use_cpu": True,
@@ -133,8 +153,9 @@ def train_with_trainer(
         "adam_epsilon": protocol.epsilon,
         "max_grad_norm": protocol.grad_clip,
         "lr_scheduler_type": SCHEDULERS[protocol.schedule],
-        "warmup_steps": protocol.warmup_epochs * math.ceil(len(inputs) / protocol.batch_size),
+        "warmup_steps": protocol.warmup_epochs * steps,
         "num_train_epochs": protocol.max_epochs,
+        "max_steps": protocol.max_steps if are_steps_fewer else -1,
         "per_device_train_batch_size": protocol.batch_size,
         "per_device_eval_batch_size": protocol.batch_size,
         "eval_strategy": "epoch",
@@ -156,7 +177,7 @@ def train_with_trainer(
         train_dataset=data,
         eval_dataset=data,
         compute_metrics=token_accuracy,
-        callbacks=[early_stopping, StopWhenPerfect()],
+        callbacks=[early_stopping, perfect, EveryFewEpochs(protocol.evaluation_interval)],
         sampler=sampler,
     )
     trainer.remove_callback(PrinterCallback)
@@ -165,26 +186,30 @@ def train_with_trainer(
     rates = [row["learning_rate"] for row in history if "learning_rate" in row]
     evaluations = [row for row in history if "eval_loss" in row]
     records = [
-        EpochRecord(epoch, row["eval_loss"], row["eval_accuracy"], rate)
-        for epoch, (row, rate) in enumerate(zip(evaluations, rates, strict=True), start=1)
+        # The epoch that max_steps ends is a part of one.
+        EpochRecord(math.ceil(row["epoch"]), row["eval_loss"], row["eval_accuracy"], rate)
+        for row, rate in zip(evaluations, rates, strict=True)
     ]
+    epochs = records[-1].epoch
     if sampler is not None:  # every epoch took exactly one of the given orders
-        assert sampler.epochs == len(records)
+        assert sampler.epochs == epochs
 
     if records[-1].accuracy == 1.0:
         stop_reason = "perfect"
     elif early_stopping.early_stopping_patience_counter >= patience:
         stop_reason = "plateau"
     else:
-        assert len(records) == protocol.max_epochs
-        stop_reason = "max_epochs"
+        assert trainer.state.global_step == trainer.state.max_steps
+        stop_reason = "max_steps" if are_steps_fewer else "max_epochs"
+    if protocol.verdict == "first_perfect" and perfect.weights is not None:
+        trainer.model.load_state_dict(perfect.weights)
     verdict = trainer.evaluate()
     accuracy = verdict["eval_accuracy"]
     result = TrainingResult(
         memorized=accuracy == 1.0,
         accuracy=accuracy,
         loss=verdict["eval_loss"],
-        epochs=len(records),
+        epochs=epochs,
         stop_reason=stop_reason,
     )
     weights = {k: v.clone() for k, v in trainer.model.model.state_dict().items()}

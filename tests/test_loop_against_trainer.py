@@ -17,6 +17,7 @@ from trainer_oracle import train_with_trainer
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import train
+from training.presets import PRESETS
 from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -33,7 +34,7 @@ class Case:
     memorized: bool
     short_last_batch: bool = False
     lowest_before_last: bool = False
-    changes: dict[str, float] = field(default_factory=dict)
+    changes: dict[str, float | str] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -67,6 +68,67 @@ CASES = {
         lowest_before_last=True,
         changes={"learning_rate": 0.3, "max_epochs": 60},
         seed=6,
+    ),
+    # As before, but the weights of the perfect epoch are kept.
+    "mlp perfect, its weights kept": Case(
+        MLPArchitecture(hidden_size=20, num_layers=1, vocab_size=2, seq_len=3),
+        4,
+        "perfect",
+        True,
+        short_last_batch=True,
+        lowest_before_last=True,
+        changes={"learning_rate": 0.3, "max_epochs": 60, "verdict": "first_perfect"},
+        seed=6,
+    ),
+    "mlp not perfect, lowest loss restored": Case(
+        MLPArchitecture(hidden_size=30, num_layers=5),
+        64,
+        "plateau",
+        False,
+        lowest_before_last=True,
+        changes={"learning_rate": 3e-2, "verdict": "first_perfect"},
+    ),
+    "mlp perfect at a third epoch": Case(
+        PUBLISHED_MLP, 45, "perfect", True, True, changes={"evaluation_interval": 3}
+    ),
+    "mlp plateau of third epochs": Case(
+        PUBLISHED_MLP,
+        64,
+        "plateau",
+        False,
+        changes={"learning_rate": 1e-6, "evaluation_interval": 3},
+    ),
+    "mlp epoch limit between third epochs": Case(
+        PUBLISHED_MLP,
+        64,
+        "max_epochs",
+        False,
+        changes={"max_epochs": 7, "evaluation_interval": 3},
+    ),
+    "mlp step limit within an epoch": Case(
+        PUBLISHED_MLP, 100, "max_steps", False, True, changes={"max_steps": 10}
+    ),
+    "transformer step limit, third epochs, cosine": Case(
+        SMALL_TRANSFORMER,
+        40,
+        "max_steps",
+        False,
+        short_last_batch=True,
+        changes={
+            "max_steps": 15,
+            "evaluation_interval": 3,
+            "schedule": "cosine",
+            "warmup_epochs": 2,
+            "patience": 0,
+        },
+    ),
+    "mlp converged": Case(
+        MLPArchitecture(hidden_size=20, num_layers=2),
+        90,
+        "perfect",
+        True,
+        short_last_batch=True,
+        changes={**PRESETS["converged"], "max_epochs": 400},
     ),
     "mlp without hidden layers, other settings": Case(
         MLPArchitecture(hidden_size=0, num_layers=0),
@@ -140,12 +202,8 @@ def _orders(seed: int, n: int) -> Iterator[np.ndarray]:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_same_run(case, tmp_path):
     task = case.architecture
-    protocol = task.spec.protocol(
-        dropout=0.0,
-        vocab_size=task.vocab_size,
-        seq_len=task.seq_len,
-        **case.changes,
-    )
+    changes = {"dropout": 0.0, **case.changes}
+    protocol = task.spec.protocol(vocab_size=task.vocab_size, seq_len=task.seq_len, **changes)
     generator = np.random.default_rng(case.seed)
     tokens = generator.integers(0, task.vocab_size, (2, case.n, task.seq_len))
     inputs, labels = torch.from_numpy(tokens)
@@ -166,11 +224,11 @@ def test_same_run(case, tmp_path):
     assert oracle.result.stop_reason == case.stop_reason
     assert oracle.result.memorized == case.memorized
     assert (case.n % protocol.batch_size != 0) == case.short_last_batch
-    lowest_epoch = 1 + oracle_losses.index(min(oracle_losses))
+    lowest_epoch = oracle.records[oracle_losses.index(min(oracle_losses))].epoch
     assert (lowest_epoch < oracle.result.epochs) == case.lowest_before_last
 
     # Ours is the same, epoch by epoch, and in its verdict.
-    assert result.epochs == len(records) == oracle.result.epochs
+    assert result.epochs == records[-1].epoch == oracle.result.epochs
     assert result.stop_reason == oracle.result.stop_reason
     assert result.memorized == oracle.result.memorized
     assert result.accuracy == oracle.result.accuracy
@@ -188,6 +246,7 @@ def test_same_run(case, tmp_path):
 def test_cases_cover_both_models():
     for model in ("mlp", "transformer"):
         cases = [case for case in CASES.values() if case.architecture.spec.name == model]
-        assert {case.stop_reason for case in cases} == {"perfect", "plateau", "max_epochs"}
+        reasons = {"perfect", "plateau", "max_epochs", "max_steps"}
+        assert {case.stop_reason for case in cases} == reasons
         assert {case.short_last_batch for case in cases} == {True, False}
         assert {case.lowest_before_last for case in cases} == {True, False}
