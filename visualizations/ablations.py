@@ -23,15 +23,10 @@ from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.assessment import find, rows_of
-from visualizations.claim_tables import effect_text, published_text
-from visualizations.claims import every_claim
 from visualizations.comparison import published
 from visualizations.markdown import interval_text, markdown, number
-from visualizations.results import PAPER_PROTOCOL, load_results, select
+from visualizations.results import PAPER_PROTOCOL, load_results
 from visualizations.summary import summarize
-
-DEPTH_0 = DEFAULT_FOLDER / "depth0"
 
 Settings = Mapping[str, Any]  # of a protocol, where it is not the published one
 
@@ -104,7 +99,7 @@ def alone_table() -> str:
 
     As published are the repeats that were searched with a change too, if there are any.
     """
-    searches, rows = _searches(), []
+    searches, rows = current_searches(), []
     for ablated in ABLATED:
         changes: list[tuple[str, str]] = [("published protocol", ablated.label({}))]
         changes += [(flag(n, v), ablated.label({n: v})) for n, v in ablated.factors.items()]
@@ -130,7 +125,7 @@ def alone_table() -> str:
 
 def factorial_table() -> str:
     """Of every factorial design that is complete: the factor of each change, over the others."""
-    searches, rows = _searches(), []
+    searches, rows = current_searches(), []
     for ablated in ABLATED:
         if not ablated.factorial:
             continue
@@ -193,28 +188,6 @@ class Ratios:
         return [f"{number(float(gmean(self.by_repeat)))}{interval_text(*self.interval)}", *ranges]
 
 
-def converged_table() -> str:
-    """C1 and C2 at the budgets that were searched by `converged`, beside the published protocol."""
-    label = MLP.protocol("converged").label(MLP.protocol())
-    every = pd.concat([_searches(), _searches(DEPTH_0)])
-    ours, theirs = rows_of(select(every)), rows_of(published())
-    converged = rows_of(every[every["protocol"] == label])
-    rows = []
-    for claim in every_claim(theirs):
-        if not claim.label.startswith(("C1", "C2")):
-            continue
-        for part in claim.parts:
-            then = find(claim, part, converged, theirs)
-            if min(then.counts):
-                now = find(claim, part, ours, theirs)
-                texts = [published_text(claim, now), *(effect_text(claim, f) for f in (now, then))]
-                rows.append([claim.label, part.name, *texts, sum(then.counts)])
-    if not rows:
-        return "Not measured yet.\n"
-    headings = ["claim", "part", "published", "ours, published protocol (95 % interval)"]
-    return markdown([*headings, "ours, converged", "converged searches"], rows)
-
-
 def combinations(ablated: Ablated) -> Iterator[dict[str, Any]]:
     """Yield every combination of the factors: the settings that are not the published ones."""
     for chosen in itertools.product((False, True), repeat=len(ablated.factors)):
@@ -228,7 +201,8 @@ def flag(name: str, value: Any) -> str:
     return f"`--{name.replace('_', '-')} {text}`"
 
 
-def _searches(folder: Path = DEFAULT_FOLDER) -> pd.DataFrame:
+def current_searches(folder: Path = DEFAULT_FOLDER) -> pd.DataFrame:
+    """Return the searches of every protocol in the current bits version."""
     searches = load_results(folder)
     return searches[searches["bits"] == BITS_VERSION]
 
@@ -288,5 +262,4 @@ def numbers(found: pd.DataFrame) -> list[str]:
 ABLATION_TABLES: Mapping[str, Callable[[], str]] = {
     "ablation-alone": alone_table,
     "ablation-factorial": factorial_table,
-    "converged": converged_table,
 }

@@ -33,12 +33,13 @@ from threshold_search.models import MODELS
 from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations.ablations import ABLATION_TABLES, DEPTH_0
+from visualizations.ablations import ABLATION_TABLES
 from visualizations.architectures import at_true_budgets, side_by_side
 from visualizations.bisection import unlucky_table
 from visualizations.blocks import BLOCK_TABLES
 from visualizations.claim_tables import CLAIM_TABLES
 from visualizations.comparison import every_configuration, every_published_row, published
+from visualizations.converged import CONVERGED_TABLES, DEPTH_0
 from visualizations.gpu_tables import GPU_TABLES
 from visualizations.markdown import markdown
 from visualizations.results import load_results, select
@@ -216,6 +217,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     **STUDY_TABLES,
     **BLOCK_TABLES,
     **ABLATION_TABLES,
+    **CONVERGED_TABLES,
     **GPU_TABLES,
     "unlucky": unlucky_table,
     "depth-0": depth_0_table,
