@@ -39,9 +39,9 @@ from visualizations.bisection import unlucky_table
 from visualizations.blocks import BLOCK_TABLES
 from visualizations.claim_tables import CLAIM_TABLES
 from visualizations.comparison import every_configuration, every_published_row, published
-from visualizations.converged import CONVERGED_TABLES, DEPTH_0
 from visualizations.gpu_tables import GPU_TABLES
 from visualizations.markdown import markdown
+from visualizations.other_protocols import DEPTH_0, PROTOCOL_TABLES
 from visualizations.results import load_results, select
 from visualizations.scaling import driver_costs_table, scaling_table
 from visualizations.sentences import SENTENCES
@@ -217,7 +217,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     **STUDY_TABLES,
     **BLOCK_TABLES,
     **ABLATION_TABLES,
-    **CONVERGED_TABLES,
+    **PROTOCOL_TABLES,
     **GPU_TABLES,
     "unlucky": unlucky_table,
     "depth-0": depth_0_table,

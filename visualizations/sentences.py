@@ -16,7 +16,7 @@ from mlp_experiments.mlp_utils import SPEC as MLP
 from training.bits import BITS_VERSION
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.comparison import every_configuration, every_published_row, published
-from visualizations.converged import DEPTH_0
+from visualizations.other_protocols import DEPTH_0
 from visualizations.results import PAPER_PROTOCOL, load_probes, select
 
 WIDTH = 118  # of a line, characters

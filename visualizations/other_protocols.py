@@ -1,4 +1,4 @@
-"""The claims C1, C2 and C8 among searches by the protocol `converged`, for docs/replication.md."""
+"""The claims C1, C2 and C8 among searches by other protocols, for docs/replication.md."""
 
 from __future__ import annotations
 
@@ -19,16 +19,22 @@ from visualizations.claims import Part, every_claim
 from visualizations.comparison import published
 from visualizations.markdown import markdown, number
 from visualizations.results import select
+from visualizations.summary import bits_per_parameter
 
 DEPTH_0 = DEFAULT_FOLDER / "depth0"
 SIZES = "C8 published sizes"
+# What is changed of a model's published protocol, for C8; the MLPs' has no dropout.
+CHANGED: Mapping[str, Callable[[ModelSpec], str]] = {
+    "`--patience 0 --dropout 0`": lambda spec: _label(spec, patience=0, dropout=0.0),
+    "`--protocol converged`": lambda spec: _label(spec, "converged"),
+}
 
 
 def converged_table() -> str:
     """C1 and C2 at the budgets that were searched by `converged`, beside the published protocol."""
     every = pd.concat([current_searches(), current_searches(DEPTH_0)])
     ours, theirs = rows_of(select(every)), rows_of(published())
-    converged = rows_of(every[every["protocol"] == _label(MLP)])
+    converged = rows_of(every[every["protocol"] == _label(MLP, "converged")])
     rows = []
     for claim in every_claim(theirs):
         if not claim.label.startswith(("C1", "C2")):
@@ -47,12 +53,13 @@ def converged_table() -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """A part of C8 whose MLP and transformer were both searched by `converged`.
+    """The searches of a part of C8, by another protocol than the published one.
 
-    The searches of both, by `converged`; those of the transformer may have ended at a size limit.
+    Those of the transformer may have ended at a size limit.
     """
 
     part: Part
+    changed: str
     mlp: pd.DataFrame
     transformer: pd.DataFrame
 
@@ -69,19 +76,22 @@ class Pair:
 
 
 def pairs() -> Iterator[Pair]:
-    """Yield every part of C8 at published sizes that was searched by `converged`."""
+    """Yield every part of C8 at published sizes with every protocol that it was searched by."""
     every = current_searches()
     (claim,) = (c for c in every_claim(rows_of(published())) if c.label == SIZES)
     for part in claim.parts:
-        found = []
-        for cell, spec in zip(part.cells, (MLP, TRANSFORMER), strict=True):
-            found.append(searched_with(_matching(every, cell.where), _label(spec)))
-        if all(map(len, found)):
-            yield Pair(part, *found)
+        of_cells = [_matching(every, cell.where) for cell in part.cells]
+        for changed, label_of in CHANGED.items():
+            mlp, transformer = (
+                searched_with(own, label_of(spec))
+                for own, spec in zip(of_cells, (MLP, TRANSFORMER), strict=True)
+            )
+            if len(mlp) and len(transformer):
+                yield Pair(part, changed, mlp, transformer)
 
 
 def sizes_table() -> str:
-    """C8 at published sizes: one hidden layer against transformers, by both protocols."""
+    """C8 at published sizes: one hidden layer against transformers, by all these protocols."""
     theirs = rows_of(published())
     ours = rows_of(select(current_searches()))
     (claim,) = (c for c in every_claim(theirs) if c.label == SIZES)
@@ -94,19 +104,28 @@ def sizes_table() -> str:
                 pair.part.name,
                 published_text(claim, now),
                 effect_text(claim, now),
-                numbers(pair.mlp)[0],
-                numbers(pair.transformer)[0],
+                pair.changed,
+                *(_mean_and_bits(own) for own in (pair.mlp, pair.transformer)),
                 f"{at_most}{number(pair.ratio)}",
             ]
         )
     if not rows:
         return "Not measured yet.\n"
     headings = ["part", "published ratio", "ours, published protocol (95 % interval)"]
-    return markdown([*headings, "mlp, converged", "transformer, converged", "ratio"], rows)
+    headings.append("changed in both")
+    headings += [f"{name}: mean (searches), bits per parameter" for name in ("mlp", "transformer")]
+    return markdown([*headings, "ratio"], rows)
 
 
-def _label(spec: ModelSpec) -> str:
-    return spec.protocol("converged").label(spec.protocol())
+def _mean_and_bits(own: pd.DataFrame) -> str:
+    mean, _ = numbers(own)
+    bits = float(bits_per_parameter(own["threshold"].astype(float), own).mean())
+    return f"{mean}, {'at least ' if own['capped'].any() else ''}{number(bits)}"
+
+
+def _label(spec: ModelSpec, name: str = "paper", **changes: float) -> str:
+    """Return what the protocol column says of a named protocol with changes."""
+    return spec.protocol(name, **changes).label(spec.protocol())
 
 
 def _matching(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
@@ -115,7 +134,7 @@ def _matching(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
     return table[is_there]
 
 
-CONVERGED_TABLES: Mapping[str, Callable[[], str]] = {
+PROTOCOL_TABLES: Mapping[str, Callable[[], str]] = {
     "converged": converged_table,
-    "converged-sizes": sizes_table,
+    "other-protocols": sizes_table,
 }
