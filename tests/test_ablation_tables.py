@@ -1,6 +1,7 @@
 """What docs/replication.md says of single settings and unlucky probes, against the CSVs."""
 
 import functools
+import re
 
 import numpy as np
 import pandas as pd
@@ -31,8 +32,11 @@ def converged(depth):
 
 
 def test_what_the_verdicts_call_an_artefact_is_one():
-    assert set(REMARKS) == {("C1", "mlp"), ("C2 collapse", "mlp")}
-    assert set(REMARKS.values()) == {claim_tables.NOT_CONVERGED}
+    of_mlps = {key for key, text in REMARKS.items() if text == claim_tables.NOT_CONVERGED}
+    assert of_mlps == {("C1", "mlp"), ("C2 collapse", "mlp")}
+    assert set(REMARKS) - of_mlps == {("C8 published sizes", "transformer")}
+    (beside,) = (row for row in table("other-protocols") if row[0].endswith("d = 64, 32 heads"))
+    assert float(beside[-1].removeprefix("at most ")) < claims.FAR_MORE
     assert scipy.stats.ttest_ind(converged(2), converged(1), alternative="greater").pvalue < 0.001
     for depth in claims.DEEP:
         assert min(converged(depth)) > claims.COLLAPSED * max(converged(1))
@@ -78,7 +82,10 @@ def test_the_ratios_of_a_factorial_design_are_those_of_paired_searches():
 
 
 def test_what_is_said_of_single_changes():
-    means = {tuple(row[:2]): float(row[2].split()[0]) for row in table("ablation-alone")}
+    means = {
+        tuple(row[:2]): float(row[2].removeprefix("at least ").replace(",", "").split()[0])
+        for row in table("ablation-alone")
+    }
     three, five = (
         {change: mean for (name, change), mean in means.items() if name == row}
         for row in ("mlp 36 x 3", "mlp 30 x 5")
@@ -89,6 +96,42 @@ def test_what_is_said_of_single_changes():
     assert five["`--batch-size 1024`"] == five["published protocol"] < 32
     four = {change: mean for (name, change), mean in means.items() if name == "mlp 33 x 4"}
     assert four["all of these"] > four["`--protocol converged`"]
+    log = pd.read_csv(ROOT / "results" / "transformer_results.csv")
+    log = log[(log["protocol"].str.startswith("paper patience=0 dropout=0.0"))]
+    held = log.groupby(["hidden_size", "num_heads"])["threshold"].mean()
+    for size, heads in ((32, 4), (64, 32)):
+        published = means[f"transformer {size} x 1, {heads} heads", "published protocol"]
+        assert held[size, heads] > 8 * published  # "more than eight times as much"
+
+
+def test_other_protocols_take_most_of_the_factor_of_mlps_over_transformers():
+    log = {m: pd.read_csv(ROOT / "results" / f"{m}_results.csv") for m in ("mlp", "transformer")}
+    mlp = log["mlp"].query("num_layers == 1")
+    transformer = log["transformer"].query("num_layers == 1 and repeat < 3")
+    changes = {
+        "`--patience 0 --dropout 0`": ("paper patience=0", "paper patience=0 dropout=0.0"),
+        "`--protocol converged`": ("paper weight_decay=0.0",) * 2,
+    }
+
+    def logs(table, protocol):
+        found = table[table["protocol"].str.fullmatch(f"{protocol}( max_size.*)?")]
+        if protocol.endswith("weight_decay=0.0"):
+            found = table[table["protocol"].str.startswith(protocol)]
+        return np.log(found["threshold"] + 1)
+
+    rows = table("other-protocols")
+    assert len(rows) >= 4
+    for part, _, ours, changed, _, of_transformer, ratio in rows:
+        budget, d, heads = map(int, re.findall(r"\d+", part.replace(",", "")))
+        protocols = changes[changed]
+        above = logs(mlp[mlp["budget"] == budget], protocols[0])
+        is_it = (transformer["hidden_size"] == d) & (transformer["num_heads"] == heads)
+        is_it &= transformer["d_ff"] == {32: 380, 64: 768}[d]
+        below = logs(transformer[is_it], protocols[1])
+        assert ratio.removeprefix("at most ") == number(np.exp(above.mean() - below.mean()))
+        assert ratio.startswith("at most ") == ("at least" in of_transformer)
+        is_most_gone = float(ratio.removeprefix("at most ")) < float(ours.split()[0]) ** 0.5
+        assert is_most_gone == (heads > 1)
 
 
 def test_what_is_said_of_unlucky_probes():

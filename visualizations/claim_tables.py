@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlp_experiments.mlp_utils import SPEC as MLP
 from threshold_search.results_folder import DEFAULT_FOLDER
+from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.assessment import (
     FAILS,
     HOLDS,
@@ -29,10 +30,14 @@ NAMED = 3  # parts in a remark; of more, their number
 
 FEW = "the least p that so few searches can give, corrected for all claims, is above 0.05"
 NOT_CONVERGED = "at 10,000, where longer training was tried, an artefact of the protocol"
+NOT_WITHOUT_RULES = (
+    "beside d = 64, 32 heads, without early stop and dropout, an artefact of the protocol"
+)
 # What is to be said of a claim whatever its verdict, because searches by another protocol say it.
 REMARKS: Mapping[tuple[str, str], str] = {
     ("C1", MLP.name): NOT_CONVERGED,
     ("C2 collapse", MLP.name): NOT_CONVERGED,
+    ("C8 published sizes", TRANSFORMER.name): NOT_WITHOUT_RULES,
 }
 SAME_NETWORK = "the threshold without a hidden layer is the same at every budget"
 BY_CONSTRUCTION = "true by construction"
