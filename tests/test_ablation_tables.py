@@ -97,7 +97,18 @@ def test_what_is_said_of_single_changes():
     four = {change: mean for (name, change), mean in means.items() if name == "mlp 33 x 4"}
     assert four["all of these"] > four["`--protocol converged`"]
     log = pd.read_csv(ROOT / "results" / "transformer_results.csv")
-    log = log[(log["protocol"].str.startswith("paper patience=0 dropout=0.0"))]
+    effects = {row[1]: float(row[2].split()[0]) for row in table("ablation-factorial")[5:10]}
+    assert 3.5 < effects["`--dropout 0`"] < 4.5
+    assert sorted(effects, key=effects.get)[2:] == [
+        "`--patience 0`",
+        "`--learning-rate 0.002`",
+        "`--dropout 0`",
+    ]
+    narrow = {change: m for (name, change), m in means.items() if name.endswith("32 x 1, 4 heads")}
+    assert narrow["`--patience 0`"] == narrow["published protocol"]
+    best = log[log["protocol"] == "paper learning_rate=0.002 patience=0 dropout=0.0"]
+    assert best["first_failure"].min() > 2 * narrow["all of these"]
+    log = log[log["protocol"].str.startswith("paper patience=0 dropout=0.0")]
     held = log.groupby(["hidden_size", "num_heads"])["threshold"].mean()
     for size, heads in ((32, 4), (64, 32)):
         published = means[f"transformer {size} x 1, {heads} heads", "published protocol"]
@@ -128,9 +139,13 @@ def test_other_protocols_take_most_of_the_factor_of_mlps_over_transformers():
         is_it = (transformer["hidden_size"] == d) & (transformer["num_heads"] == heads)
         is_it &= transformer["d_ff"] == {32: 380, 64: 768}[d]
         below = logs(transformer[is_it], protocols[1])
-        assert ratio.removeprefix("at most ") == number(np.exp(above.mean() - below.mean()))
+        assert ratio.removeprefix("at most ").split()[0] == number(
+            np.exp(above.mean() - below.mean())
+        )
         assert ratio.startswith("at most ") == ("at least" in of_transformer)
-        is_most_gone = float(ratio.removeprefix("at most ")) < float(ours.split()[0]) ** 0.5
+        is_most_gone = (
+            float(ratio.removeprefix("at most ").split()[0]) < float(ours.split()[0]) ** 0.5
+        )
         assert is_most_gone == (heads > 1)
 
 
@@ -153,10 +168,13 @@ def test_what_is_said_of_unlucky_probes():
 
 
 def test_searches_up_to_a_size_are_a_lower_bound_where_there_are_no_others():
-    whole = pd.DataFrame({"protocol": ["paper a=1"], "first_failure": [9.0], "capped": [False]})
-    bounded = whole.assign(protocol="paper a=1 max_size=4", first_failure=5.0, capped=True)
-    other = bounded.assign(protocol="paper a=1 b=2 max_size=4")
-    both = pd.concat([whole, bounded, other])
-    assert searched_with(both, "paper a=1").equals(whole)
-    assert searched_with(both[both["capped"]], "paper a=1").equals(bounded)
-    assert numbers(bounded.assign(model="mlp")) == ["at least 5 (1)", "-"]
+    def search(repeat, limit=None, **more):
+        protocol = "paper a=1" + (f" max_size={limit}" if limit else "")
+        found = {"seed": 0, "repeat": repeat, "first_failure": float(limit or 8) + 1}
+        return {"protocol": protocol, **found, "capped": bool(limit), "model": "mlp", **more}
+
+    rows = [search(0), search(0, 4), search(1, 2), search(1, 4)]
+    other = search(2, 4, protocol="paper a=1 b=2 max_size=4")
+    every = pd.DataFrame([*rows, other])
+    assert searched_with(every, "paper a=1").equals(every.iloc[[0, 3]])
+    assert numbers(searched_with(every, "paper a=1")) == ["at least 7 (2)", "-"]

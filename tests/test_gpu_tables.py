@@ -67,6 +67,25 @@ def test_the_ratio_of_the_machines_is_within_configurations(searches):
     assert rows_of(rows_table())[-1][2] == effect("log ~ gpu + C(cell)", both, "gpu")
 
 
+def test_depth_helps_few_heads_and_not_many():
+    """As the document says of both machines at d = 128, and of equal true parameters."""
+    ours = pd.read_csv(ROOT / "results" / "transformer_results.csv").query("protocol == 'paper'")
+    ours = ours.assign(log=np.log(ours["first_failure"]))
+
+    def ratio(table, depth):
+        means = table.groupby(["num_heads", "num_layers"])["log"].mean().unstack()
+        return np.exp((means[depth] - means[1]).mean())
+
+    wide = ours[ours["hidden_size"] == 128]
+    for depth in (2, 3):
+        assert 2 < ratio(wide[wide["num_heads"] <= 4], depth) < 2.5
+        assert 0.9 < ratio(wide[wide["num_heads"] >= 8], depth) < 1.1
+    for budget in (10_000, 34_342):
+        own = ours[ours["budget"] == budget]
+        own = own[(own["num_parameters"] / budget - 1).abs() < 0.01]
+        assert 0.45 < ratio(own, 3) < 0.55
+
+
 def test_a_stratum_of_one_place_and_a_cell_of_one_search_are_left_out():
     def row(heads, layers):
         return {"budget": 10, "num_parameters": 10, "num_heads": heads, "num_layers": layers}

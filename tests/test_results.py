@@ -37,6 +37,8 @@ def test_every_committed_row_is_there_as_written(kind):
         for column, value in read.items():
             if column == "capped":
                 assert value == (not written["first_failure"])
+            elif column == "first_failure" and read["capped"]:
+                assert value == int(written["threshold"]) + 1
             elif column not in written:
                 assert pd.isna(value)
             elif isinstance(value, float):

@@ -58,7 +58,7 @@ def test_the_findings_are_in_the_results():
         f"With d = 32 ours are {ratios.min():.1f} to {ratios.max():.1f} times the published ones, "
         f"of wider transformers {more.min():.1f} to {more.max():.1f} times."
     ) in readme
-    assert "More heads raise a transformer's threshold, as published; so do four" in readme
+    assert "More heads raise a transformer's threshold, as published. Four times" in readme
     for _, rows in small.groupby("num_layers"):
         means = list(rows.sort_values("num_heads")["ours_mean"])
         assert means == sorted(means)
@@ -66,7 +66,7 @@ def test_the_findings_are_in_the_results():
         transformer.set_index(["hidden_size", "num_layers", "num_heads"])[["ours_mean", "mean"]]
     )
     ours, theirs = np.exp((logs.loc[128] - logs.loc[64]).dropna().mean())
-    assert f"(d = 128 over 64), {ours:.1f} times, published {theirs:.1f}." in readme
+    assert f"(d = 128 over 64) raise it {ours:.1f} times, published {theirs:.1f}." in readme
     for claim, verdict in (("C4", "holds"), ("C6", "does not hold")):
         (row,) = (r for r in VERDICTS if r[:2] == [claim, "transformer"])
         assert row[-1].split(":")[0] == verdict

@@ -112,8 +112,8 @@ def alone_table() -> str:
         changed = pd.concat([f for label, f in by_label.items() if label != PAPER_PROTOCOL])
         if len(changed):  # repeats share data and initial weights
             published_protocol = by_label[PAPER_PROTOCOL]
-            is_paired = published_protocol["repeat"].isin(changed["repeat"])
-            by_label[PAPER_PROTOCOL] = published_protocol[is_paired]
+            pairs = changed[["seed", "repeat"]].drop_duplicates()
+            by_label[PAPER_PROTOCOL] = published_protocol.merge(pairs)
         for words, label in changes:
             found = by_label[label]
             theirs = _published(ablated) if label == PAPER_PROTOCOL else "-"
@@ -133,7 +133,7 @@ def factorial_table() -> str:
         repeats = set.intersection(*(set(sizes.index) for sizes in cells.values()))
         if len(repeats) < 2:  # nothing to tell chance from
             continue
-        count = sum(len(sizes) for sizes in cells.values())
+        count = len(cells) * len(repeats)  # those that are paired
         for name, value in ablated.factors.items():
             effect = Ratios.of(cells, (name, value), sorted(repeats))
             rows.append([ablated.name, flag(name, value), *effect.texts(), count])
@@ -216,11 +216,14 @@ def _of(searches: pd.DataFrame, ablated: Ablated) -> pd.DataFrame:
 
 
 def searched_with(own: pd.DataFrame, label: str) -> pd.DataFrame:
-    """Return the searches by a protocol; where there are none, those up to some size."""
-    found = own[own["protocol"] == label]
-    if len(found):
-        return found
-    return own[own["protocol"].str.startswith(f"{label} max_size=")]
+    """Return the searches by a protocol, of every repeat one.
+
+    That is one that came to its end if there is one, else the one with the largest size limit.
+    """
+    is_limited = own["protocol"].str.startswith(f"{label} max_size=")
+    found = own[(own["protocol"] == label) | is_limited]
+    best_first = found.sort_values(["capped", "first_failure"], ascending=[True, False])
+    return best_first.drop_duplicates(["seed", "repeat"]).sort_index()
 
 
 def _row(ablated: Ablated) -> pd.Series:

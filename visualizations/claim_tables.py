@@ -71,12 +71,16 @@ def in_short() -> str:
 def _in_words(assessed: Assessment) -> str:
     claim = assessed.claim
     text = f"{claim.label} ({claim.model}): {claim.statement}"
+    remark = REMARKS.get((claim.label, claim.model), "")
+    remark = f"; {remark}" if remark else ""
     if assessed.verdict == HOLDS:
-        return text
+        return text + remark
     known = sum(not math.isnan(finding.effect.value) for finding in assessed.findings)
     lacking = len(assessed.findings) - known
     without = f", {lacking} without data" if lacking else ""
-    return f"{text} (as claimed in {len(assessed.as_claimed)} of {known} comparisons{without})"
+    return (
+        f"{text} (as claimed in {len(assessed.as_claimed)} of {known} comparisons{without}){remark}"
+    )
 
 
 def parts_table(*labels: str) -> str:

@@ -74,6 +74,8 @@ def rows_table() -> str:
         heads = f"{row['num_heads']} head{'' if row['num_heads'] == 1 else 's'}"
         name = f"{row['model']} {row['hidden_size']} x {row['num_layers']}, {heads}"
         rows.append([name, *map(_mean, both), f"{row['published_mean']:g}"])
+    if not rows:
+        return "Not measured yet.\n"
     ratio = slope(np.array(devices), np.concatenate(values), np.array(strata))
     value, *ends = np.exp([ratio.value, ratio.low, ratio.high])
     text = f"{number(value)}{interval_text(*ends)}"

@@ -17,7 +17,8 @@ from visualizations.assessment import find, matching, rows_of
 from visualizations.claim_tables import effect_text, published_text
 from visualizations.claims import Part, every_claim
 from visualizations.comparison import published
-from visualizations.markdown import markdown, number
+from visualizations.effects import slope
+from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import select
 from visualizations.summary import bits_per_parameter
 
@@ -64,15 +65,15 @@ class Pair:
     transformer: pd.DataFrame
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> str:
         """The MLP's geometric mean over the transformer's; at most that, if there was a limit."""
-        logs = [np.log(own["first_failure"].astype(float)) for own in (self.mlp, self.transformer)]
-        return float(np.exp(logs[0].mean() - logs[1].mean()))
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether a search of the transformer ended at its size limit."""
-        return bool(self.transformer["capped"].any())
+        sizes = [own["first_failure"].to_numpy(float) for own in (self.transformer, self.mlp)]
+        is_mlp = np.repeat([0.0, 1.0], [len(own) for own in sizes])
+        effect = slope(is_mlp, np.log(np.concatenate(sizes)), np.zeros(len(is_mlp)))
+        value, *ends = np.exp([effect.value, effect.low, effect.high])
+        if self.transformer["capped"].any():
+            return f"at most {number(value)}"
+        return f"{number(value)}{interval_text(*ends)}"
 
 
 def pairs() -> Iterator[Pair]:
@@ -86,7 +87,7 @@ def pairs() -> Iterator[Pair]:
                 searched_with(own, label_of(spec))
                 for own, spec in zip(of_cells, (MLP, TRANSFORMER), strict=True)
             )
-            if len(mlp) and len(transformer):
+            if len(mlp) and len(transformer) and not mlp["capped"].any():
                 yield Pair(part, changed, mlp, transformer)
 
 
@@ -98,7 +99,6 @@ def sizes_table() -> str:
     rows = []
     for pair in pairs():
         now = find(claim, pair.part, ours, theirs)
-        at_most = "at most " if pair.is_limited else ""
         rows.append(
             [
                 pair.part.name,
@@ -106,7 +106,7 @@ def sizes_table() -> str:
                 effect_text(claim, now),
                 pair.changed,
                 *(_mean_and_bits(own) for own in (pair.mlp, pair.transformer)),
-                f"{at_most}{number(pair.ratio)}",
+                pair.ratio,
             ]
         )
     if not rows:
@@ -114,7 +114,7 @@ def sizes_table() -> str:
     headings = ["part", "published ratio", "ours, published protocol (95 % interval)"]
     headings.append("changed in both")
     headings += [f"{name}: mean (searches), bits per parameter" for name in ("mlp", "transformer")]
-    return markdown([*headings, "ratio"], rows)
+    return markdown([*headings, "ratio of geometric means (95 % interval)"], rows)
 
 
 def _mean_and_bits(own: pd.DataFrame) -> str:

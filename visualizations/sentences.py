@@ -43,8 +43,8 @@ def found() -> str:
         f"thresholds are {_range(shallow['ratio'])} times the published ones with one or two "
         "hidden layers (deeper MLPs differ more, both ways), one hidden layer is best at every "
         f"budget, and thresholds fall with depth after it. More heads raise a transformer's "
-        f"threshold, as published; so do four times the parameters (d = {WIDE[1]} over {WIDE[0]}), "
-        f"{_wider('ours_mean'):.1f} times, published {_wider('published_mean'):.1f}. With d = "
+        f"threshold, as published. Four times the parameters (d = {WIDE[1]} over {WIDE[0]}) raise "
+        f"it {_wider('ours_mean'):.1f} times, published {_wider('published_mean'):.1f}. With d = "
         f"{NARROW} ours are {_range(narrow['ratio'], '.1f')} times the published ones, of wider "
         f"transformers {_range(wide['ratio'], '.1f')} times. {_without_rules()} {_progress()}"
     )
@@ -73,7 +73,7 @@ def tried() -> str:
     probes = _published_probes(TRANSFORMER.name)
     asked = probes[(probes["hidden_size"] == NARROW) & (probes["n"] == N)]
     return _filled(
-        f"And of the transformers with d = {NARROW} that our searches tried at N = {N}, "
+        f"Of the transformers with d = {NARROW} that our searches tried at N = {N}, "
         f"{asked['memorized'].sum()} of {len(asked)} memorized all of it; no published mean of "
         f"theirs exceeds {narrow['published_mean'].max():g}."
     )
