@@ -23,6 +23,7 @@ from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
+from visualizations.claims import heads_text
 from visualizations.comparison import published
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import PAPER_PROTOCOL, load_results
@@ -47,8 +48,7 @@ class Ablated:
     def name(self) -> str:
         """The configuration in a few words."""
         size, depth = self.where["hidden_size"], self.where["num_layers"]
-        heads = self.where.get("num_heads")
-        end = "" if heads is None else f", {heads} head{'' if heads == 1 else 's'}"
+        end = f", {heads_text(self.where)}" if "num_heads" in self.where else ""
         return f"{self.spec.name} {size} x {depth}{end}"
 
     def label(self, changed: Settings) -> str:

@@ -159,7 +159,9 @@ def _heads_and_depth(
     C5 is an equivalence: "little" is shown if both sides hold, which are two one-sided tests.
     """
     heads = [
-        Part(name, tuple(Cell(_where(r), math.log2(r["num_heads"]), r["num_layers"]) for r in own))
+        Part(
+            name, tuple(Cell(where_of(r), math.log2(r["num_heads"]), r["num_layers"]) for r in own)
+        )
         for name, own in _by_budget(rows, name_of)
     ]
     statement = "more heads raise the threshold"
@@ -168,7 +170,7 @@ def _heads_and_depth(
         Part(
             f"{name}: {deep} layers / 1",
             tuple(
-                Cell(_where(r), float(r["num_layers"] == deep), r["num_heads"])
+                Cell(where_of(r), float(r["num_layers"] == deep), r["num_heads"])
                 for r in own
                 if r["num_layers"] in (1, deep)
             ),
@@ -196,7 +198,7 @@ def _larger_budget(model: str, rows: Sequence[Row], smaller: int, larger: int) -
             for budget in (smaller, larger)
         }
         cells = [
-            Cell(_where(by_heads[budget][heads]), x, heads)
+            Cell(where_of(by_heads[budget][heads]), x, heads)
             for heads in sorted(by_heads[smaller].keys() & by_heads[larger].keys())
             for x, budget in ((0.0, smaller), (1.0, larger))
         ]
@@ -209,7 +211,7 @@ def _larger_budget(model: str, rows: Sequence[Row], smaller: int, larger: int) -
 def _spreads(model: str, rows: Sequence[Row], name_of: Callable[[Row], str]) -> Iterator[Claim]:
     """C7, as a trend of absolute deviations from the median of each cell (Brown-Forsythe)."""
     parts = tuple(
-        Part(name, tuple(Cell(_where(r), r["num_layers"], _heads(r)) for r in own))
+        Part(name, tuple(Cell(where_of(r), r["num_layers"], _heads(r)) for r in own))
         for name, own in _by_budget(rows, name_of)
     )
     quantities: tuple[tuple[str, Quantity, str], ...] = (
@@ -225,8 +227,11 @@ def _published_sizes(mlp: Sequence[Row], transformer: Sequence[Row]) -> Claim:
     """C8 on published rows of one layer: the transformer has more parameters than the MLP."""
     parts = [
         Part(
-            f"mlp {budget:,} / {_label(other)}, {_heads_text(other)}",
-            (*_cells([r for r in mlp if r["budget"] == budget], 1, x=1), Cell(_where(other), 0.0)),
+            f"mlp {budget:,} / {_label(other)}, {heads_text(other)}",
+            (
+                *_cells([r for r in mlp if r["budget"] == budget], 1, x=1),
+                Cell(where_of(other), 0.0),
+            ),
         )
         for budget, label in ((30_000, 32_000), (90_000, 64_000))
         for other in transformer
@@ -242,8 +247,11 @@ def _equal_parameters(mlp: Sequence[Row], model: str) -> Claim:
     """C8 at equal true parameters: one hidden layer against one layer of any number of heads."""
     parts = [
         Part(
-            f"{budget:,}: mlp / {_heads_text(other)}",
-            (*_cells([r for r in mlp if r["budget"] == budget], 1, x=1), Cell(_where(other), 0.0)),
+            f"{budget:,}: mlp / {heads_text(other)}",
+            (
+                *_cells([r for r in mlp if r["budget"] == budget], 1, x=1),
+                Cell(where_of(other), 0.0),
+            ),
         )
         for budget in TRUE_BUDGETS
         for heads in HEADS
@@ -262,7 +270,7 @@ def _decoder_only_rows() -> list[Row]:
     ]
 
 
-def _where(row: Row) -> dict[str, object]:
+def where_of(row: Row) -> dict[str, object]:
     """Return what tells the searches of a row: for a published one, its shape by its true size."""
     keys = ["model", "budget", "num_parameters", "num_layers", "num_heads"]
     where = {key: row[key] for key in keys if row.get(key) is not None}
@@ -273,7 +281,7 @@ def _where(row: Row) -> dict[str, object]:
 
 def _cells(rows: Sequence[Row], depth: int, x: float) -> Iterator[Cell]:
     """Yield the cells of the rows of one depth, in one stratum."""
-    return (Cell(_where(row), x) for row in rows if row["num_layers"] == depth)
+    return (Cell(where_of(row), x) for row in rows if row["num_layers"] == depth)
 
 
 def _by_budget(
@@ -300,5 +308,6 @@ def _heads(row: Row) -> int:
     return row["num_heads"] or 0
 
 
-def _heads_text(row: Row) -> str:
+def heads_text(row: Row) -> str:
+    """Return "1 head" or "4 heads"."""
     return f"{row['num_heads']} head{'' if row['num_heads'] == 1 else 's'}"

@@ -15,7 +15,7 @@ from threshold_search.results_folder import DEFAULT_FOLDER
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.assessment import LEAST_REPEATS, Finding, find, matching, rows_of
 from visualizations.claim_tables import effect_text, p_text, published_text
-from visualizations.claims import Claim, Part, Row, every_claim
+from visualizations.claims import Claim, Part, Row, every_claim, heads_text, where_of
 from visualizations.comparison import published
 from visualizations.effects import slope
 from visualizations.markdown import interval_text, markdown, number
@@ -59,10 +59,8 @@ def rows_table() -> str:
     values, devices, strata = [], [], []
     rows: list[list[str]] = []
     for row in rows_of(published()):
-        keys = ("model", "budget", "num_parameters", "num_layers", "num_heads")
-        where = {key: row[key] for key in keys}
         both = [
-            np.array([float(r["first_failure"]) for r in matching(searches, where)])
+            np.array([float(r["first_failure"]) for r in matching(searches, where_of(row))])
             for searches in (cpu, gpu)
         ]
         if not both[1].size:
@@ -71,8 +69,7 @@ def rows_table() -> str:
             values.append(np.log(sizes))
             devices += [float(device)] * len(sizes)
             strata += [len(rows)] * len(sizes)
-        heads = f"{row['num_heads']} head{'' if row['num_heads'] == 1 else 's'}"
-        name = f"{row['model']} {row['hidden_size']} x {row['num_layers']}, {heads}"
+        name = f"{row['model']} {row['hidden_size']} x {row['num_layers']}, {heads_text(row)}"
         rows.append([name, *map(_mean, both), f"{row['published_mean']:g}"])
     if not rows:
         return "Not measured yet.\n"

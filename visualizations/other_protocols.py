@@ -15,7 +15,7 @@ from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.ablations import current_searches, numbers, searched_with
 from visualizations.assessment import find, matching, rows_of
 from visualizations.claim_tables import effect_text, published_text
-from visualizations.claims import Part, every_claim
+from visualizations.claims import Claim, Part, every_claim
 from visualizations.comparison import published
 from visualizations.effects import slope
 from visualizations.markdown import interval_text, markdown, number
@@ -79,8 +79,7 @@ class Pair:
 def pairs() -> Iterator[Pair]:
     """Yield every part of C8 at published sizes with every protocol that it was searched by."""
     every = current_searches()
-    (claim,) = (c for c in every_claim(rows_of(published())) if c.label == SIZES)
-    for part in claim.parts:
+    for part in _claim().parts:
         of_cells = [_matching(every, cell.where) for cell in part.cells]
         for changed, label_of in CHANGED.items():
             mlp, transformer = (
@@ -93,9 +92,7 @@ def pairs() -> Iterator[Pair]:
 
 def sizes_table() -> str:
     """C8 at published sizes: one hidden layer against transformers, by all these protocols."""
-    theirs = rows_of(published())
-    ours = rows_of(select(current_searches()))
-    (claim,) = (c for c in every_claim(theirs) if c.label == SIZES)
+    ours, theirs, claim = rows_of(select(current_searches())), rows_of(published()), _claim()
     rows = []
     for pair in pairs():
         now = find(claim, pair.part, ours, theirs)
@@ -115,6 +112,11 @@ def sizes_table() -> str:
     headings.append("changed in both")
     headings += [f"{name}: mean (searches), bits per parameter" for name in ("mlp", "transformer")]
     return markdown([*headings, "ratio of geometric means (95 % interval)"], rows)
+
+
+def _claim() -> Claim:
+    (claim,) = (c for c in every_claim(rows_of(published())) if c.label == SIZES)
+    return claim
 
 
 def _mean_and_bits(own: pd.DataFrame) -> str:
