@@ -57,7 +57,8 @@ def _without_rules() -> str:
         rows = rows[rows[name] == value]
     changed = TRANSFORMER.protocol(patience=0, dropout=0.0).label(TRANSFORMER.protocol())
     before = rows[rows["protocol"] == PAPER_PROTOCOL].iloc[0]
-    after = rows[rows["protocol"].str.split(" max_size").str[0] == changed].iloc[0]
+    found = rows[rows["protocol"].str.split(" max_size").str[0] == changed]
+    after = found.sort_values("capped").iloc[0]  # rather those that came to their end
     at_least = "at least " if after["capped"] else ""
     return (
         f"Without early stop and dropout d = {MANY_HEADS['hidden_size']} with "
