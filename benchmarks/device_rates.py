@@ -23,10 +23,10 @@ from command_line.parser import Parser, positive_int, run
 from engines.engine import ReferenceEngine
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.probe import start_probe
-from training.probe_types import Probe
+from training.probe import Probe
 from training.session import train_stack
 from training.spec import Architecture
+from training.start import start_probe
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[Architecture] = [

@@ -23,14 +23,14 @@ from tqdm import tqdm
 from command_line.parser import Parser, run
 from engines.engine import choose_engine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
-from threshold_search import ray_workers
-from threshold_search.executor import Executor
-from threshold_search.probe_log import ProbeLog
-from threshold_search.ray_workers import RayWorkers
-from threshold_search.records import probe_layout
-from threshold_search.tables import read_rows
-from threshold_search.workers import Workers
-from training.probe_types import Probe
+from threshold_search.executors import ray_workers
+from threshold_search.executors.executor import Executor
+from threshold_search.executors.local import Workers
+from threshold_search.executors.ray_workers import RayWorkers
+from threshold_search.log.layout import probe_layout
+from threshold_search.log.probe_log import ProbeLog
+from threshold_search.log.reader import read_rows
+from training.probe import Probe
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 
 LOG_ROWS = 300_000

@@ -24,7 +24,7 @@ import pandas as pd
 from machine import report
 
 from command_line.parser import Parser, run
-from threshold_search.results_folder import DEFAULT_FOLDER
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations.results import configuration_columns, load_results

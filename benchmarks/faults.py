@@ -33,7 +33,7 @@ from faults_cluster import TwoNodes, two_nodes
 from machine import report
 
 from command_line.parser import Parser, run
-from threshold_search.ray_workers import IN_FLIGHT
+from threshold_search.executors.ray_workers import IN_FLIGHT
 
 WORKERS = 2
 DRIVER_KILLS, RAY_DRIVER_KILLS, OWN_RAY_DRIVER_KILLS = 100, 20, 5

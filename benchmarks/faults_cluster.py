@@ -10,7 +10,7 @@ from typing import Any
 
 import machine  # noqa: F401
 
-from threshold_search.ray_connection import (
+from threshold_search.executors.ray_connection import (
     LOOPBACK,
     ON_LOOPBACK,
     PATIENT,

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from command_line.parser import Parser, run
 from engines.engine import start_native
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.probe_types import Probe
+from training.probe import Probe
 from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 from visualizations.figures import save

@@ -26,10 +26,10 @@ import torch
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import parameter_groups
-from training.probe import ProbeStart, start_probe
-from training.probe_types import Probe
+from training.probe import Probe
 from training.protocol import Protocol
 from training.spec import Architecture
+from training.start import ProbeStart, start_probe
 from training.streams import uint16_rate
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

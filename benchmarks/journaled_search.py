@@ -17,9 +17,9 @@ if __name__ == "__main__":  # this checkout's code; machine.py would import torc
 
 from command_line.parser import run
 from threshold_search import binary_search
-from threshold_search.executor import Executor, NextProbe
+from threshold_search.executors.executor import Executor, NextProbe
 from threshold_search.run import EXECUTORS
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 
 
 def write_down(path: str, probes: Sequence[Probe]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.spec import Architecture
 from visualizations.results import load_probes, select
 

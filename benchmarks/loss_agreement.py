@@ -23,9 +23,9 @@ from engines.engine import choose_engine, fallback_note, start_native
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import UserError
 from training.loop import train
-from training.probe import start_probe
-from training.probe_types import Probe
+from training.probe import Probe
 from training.spec import Architecture
+from training.start import start_probe
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 EPOCHS = 50

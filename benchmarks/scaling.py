@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from command_line.parser import Parser, run
 from threshold_search.driver import drive
+from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.models import MODELS
 from threshold_search.plan import published_configurations, searches
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.searches import Search
-from training.probe_types import Outcome, Probe
+from threshold_search.questions.searches import Search
+from training.probe import Outcome, Probe
 from visualizations.drawing import drawable_figure, own_style, style_of
 from visualizations.figures import save
 

@@ -26,10 +26,10 @@ from command_line.parser import Parser, run
 from engines.engine import choose_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search import binary_search
-from threshold_search.search import Bounds, search_sizes
-from training.probe import start_probe
-from training.probe_types import Probe
+from threshold_search.questions.bisection import Bounds, search_sizes
+from training.probe import Probe
 from training.spec import Architecture
+from training.start import start_probe
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 CONFIGURATIONS: list[Architecture] = [

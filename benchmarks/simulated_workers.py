@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
-from threshold_search.executor import NextProbe
+from threshold_search.executors.executor import NextProbe
 from training.errors import OutOfMemory
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.spec import Architecture
 
 WORKERS_PER_NODE = 16
@@ -32,7 +32,7 @@ class SimulatedWorkers:
 
     Every node fails after times that are exponential, ``failures`` times per hour in the mean: what
     its workers train is lost and starts again, before anything else, on those that are left. As in
-    :class:`~threshold_search.executor.Executor`, the driver sees none of it.
+    :class:`~threshold_search.executors.executor.Executor`, the driver sees none of it.
 
     ``now`` is in simulated seconds, ``own_seconds`` the CPU time that the simulation itself took.
     """

@@ -35,9 +35,9 @@ from engines.native.load import has_wide_registers
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import train
-from training.probe import start_probe
-from training.probe_types import Probe
+from training.probe import Probe
 from training.spec import Architecture
+from training.start import start_probe
 from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

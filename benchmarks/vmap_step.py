@@ -33,16 +33,16 @@ from tqdm import tqdm
 
 from command_line.flags import resolve_device
 from command_line.parser import Parser, positive_int, run
+from dataset.encoding import IGNORED
 from engines.forward import Keep, VmapForward
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.dropout import draw_step_masks
 from training.errors import UserError
 from training.loop import parameter_groups
-from training.probe import ProbeStart, start_probe
-from training.probe_types import Probe
+from training.probe import Probe
 from training.spec import Architecture
-from training.task import IGNORED
+from training.start import ProbeStart, start_probe
 from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

@@ -30,7 +30,7 @@ from dataset.synthetic_generator import max_mappings
 from engines.engine import Engine, choose_engine, fallback_note
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.schedule import last_epoch
 from training.spec import Architecture, Findings, ModelSpec
 
@@ -253,7 +253,7 @@ def _weights_file(weights: Mapping[str, Tensor]) -> bytes:
 
 def _findings(probe: Probe, weights: Mapping[str, Tensor]) -> Findings:
     """Return what the model's own report says of it with its trained weights."""
-    from training.probe import probe_mappings
+    from training.start import probe_mappings
 
     spec = probe.architecture.spec
     if spec.report is None:

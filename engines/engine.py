@@ -23,7 +23,7 @@ from engines.memory import within_memory
 from engines.native.build import machine
 from engines.native.load import Unavailable, find_engine, load_engine
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.spec import TASK, Architecture
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from engines.reference import ReferenceStack
     from engines.stacked import StackedModels
     from training.loop import EpochRecord
-    from training.probe import ProbeStart
     from training.session import Epoch, Stack
+    from training.start import ProbeStart
 
 REQUESTS = ("fast", "reference", "linear-program")
 # Places for models in every stack on CUDA. Fixed, because the bits of a product depend on how many
@@ -132,8 +132,8 @@ class StackEngine(Engine):
     def _train(
         self, probes: Sequence[Probe], on_epoch: OnEpoch
     ) -> list[tuple[Outcome, Callable[[], Weights]]]:
-        from training.probe import start_probe
         from training.session import train_stack
+        from training.start import start_probe
 
         def on_stack_epoch(index: int, record: EpochRecord) -> None:
             if index == 0:
@@ -241,7 +241,7 @@ class LinearProgramEngine(Engine):
         self, probes: Sequence[Probe], on_epoch: OnEpoch
     ) -> list[tuple[Outcome, Callable[[], Weights]]]:
         from engines.linear_program import solve_positions
-        from training.probe import start_probe
+        from training.start import start_probe
 
         (probe,) = probes
         begin = time.perf_counter()
@@ -310,7 +310,7 @@ def start_native(probe: Probe) -> tuple[NativeModel, Iterator[Epoch]]:
     ``model.train_epoch(*next(epochs))`` trains one.
     """
     from engines.native.stack import NativeStack
-    from training.probe import start_probe
+    from training.start import start_probe
 
     start = start_probe(probe)
     return NativeStack([start]).models[0], start.epochs()

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from training.errors import UserError
 from training.module import SequenceModel
-from training.probe import ProbeStart
+from training.start import ProbeStart
 
 # In training one mask per dropout site (M, B * elements per row), 0 or the scale, or none without
 # dropout; None in evaluation.

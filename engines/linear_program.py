@@ -17,7 +17,7 @@ from torch import nn
 
 from training.loop import evaluate
 from training.module import SequenceModel
-from training.probe import ProbeStart
+from training.start import ProbeStart
 
 # Of weights within [-1, 1]: beyond what float32 sums of ten of them, as the network makes, lose to
 # rounding, and a thousand times what the solver leaves of zero.

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from training.dropout import draw_step_masks
 from training.loop import evaluate, parameter_groups
-from training.probe import ProbeStart
 from training.session import Epoch
+from training.start import ProbeStart
 
 
 class ReferenceStack:

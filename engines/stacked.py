@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dataset.encoding import IGNORED
 from engines.device_masks import DeviceMasks, HostMasks
 from engines.forward import Keep, forward_of
 from training.loop import parameter_groups
 from training.module import SequenceModel
-from training.probe import ProbeStart
 from training.session import Epoch
-from training.task import IGNORED
+from training.start import ProbeStart
 
 EVALUATION_ROWS = 1024  # at most, of every model at once
 ROW_BLOCK = 32

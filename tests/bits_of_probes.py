@@ -9,7 +9,7 @@ import itertools
 from engines.engine import start_native
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.probe_types import Probe
+from training.probe import Probe
 from transformer_experiments.decoder_only_utils import SPEC as DECODER_ONLY_SPEC
 from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER_SPEC

@@ -46,7 +46,7 @@ def cells(line):
 
 
 def table_of(document, name):
-    """Return the rows of a table that visualizations/pages.py writes into a document."""
+    """Return the rows of a table that study/pages.py writes into a document."""
     text = (ROOT / document).read_text()
     block = re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", text, re.S)[1]
     return [cells(line) for line in block.splitlines()[2:]]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from engines.engine import Engine
-from threshold_search import executor, workers
+from threshold_search.executors import executor
+from threshold_search.executors import local as workers
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Outcome
+from training.probe import Outcome
 
 
 def outcome_of(probe):

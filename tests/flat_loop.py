@@ -1,7 +1,7 @@
 """The oracle of all engines: the flat loop on a probe's data, model and streams."""
 
 from training.loop import train
-from training.probe import start_probe
+from training.start import start_probe
 
 
 def train_flat(probe, on_epoch=None):

@@ -13,8 +13,8 @@ from test_driver import InstantWorkers, searches
 from command_line.parser import run
 from mlp_experiments.mlp_utils import SPEC
 from threshold_search.driver import drive
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.run_record import append_run, describe_run
+from threshold_search.log.results_folder import ResultsFolder
+from threshold_search.log.run_record import append_run, describe_run
 
 
 class LimitedFor1Probe(InstantWorkers):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from threshold_search.log.layout import result_layout
 from threshold_search.models import MODELS
-from threshold_search.records import result_layout
 from training.bits import BITS_VERSION
 
 MLP_1 = {"budget": 10000, "num_parameters": 9949, "hidden_size": 49, "num_layers": 1}

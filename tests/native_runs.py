@@ -6,10 +6,10 @@ import torch
 
 from engines.native.model import NativeModel
 from training.loop import train
-from training.probe import start_probe
-from training.probe_types import Probe
+from training.probe import Probe
 from training.schedule import learning_rates
 from training.spec import TASK
+from training.start import start_probe
 
 
 class Run:

@@ -1,7 +1,7 @@
 """Protocol settings in which every engine must do as the reference loop does: one list of them."""
 
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.probe_types import Probe
+from training.probe import Probe
 from training.spec import TASK
 from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture

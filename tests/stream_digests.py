@@ -3,12 +3,12 @@
 import hashlib
 import itertools
 
+from dataset.portable_math import orthonormal_columns
 from dataset.random_stream import RandomStream
 from dataset.synthetic_generator import generate_mappings
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.portable_math import orthonormal_columns
-from training.probe import build_model
-from training.probe_types import Probe
+from training.probe import Probe
+from training.start import build_model
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

@@ -9,9 +9,9 @@ import scipy.stats
 from documents import table_of
 from scripts import ROOT
 
-from visualizations import claim_tables, claims
-from visualizations.ablations import ABLATED, combinations, numbers, searched_with
-from visualizations.claim_tables import REMARKS
+from study import claim_tables, claims
+from study.ablations import ABLATED, combinations, numbers, searched_with
+from study.claim_tables import REMARKS
 from visualizations.markdown import number
 
 table = functools.partial(table_of, "docs/replication.md")

@@ -12,8 +12,8 @@ from scripts import BINARY_SEARCH, ROOT, TRAIN_MLP, run_script
 
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
 from threshold_search.api import find_threshold, train_probe
+from threshold_search.executors.local import Workers
 from threshold_search.spare import SpareCpus
-from threshold_search.workers import Workers
 from training.errors import OutOfMemory, UserError
 from visualizations.summary import summarize
 

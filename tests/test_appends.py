@@ -16,8 +16,8 @@ from test_driver import InstantWorkers, run
 from command_line import files
 from command_line.files import append_whole
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
-from threshold_search.records import probe_layout
-from threshold_search.tables import read_rows
+from threshold_search.log.layout import probe_layout
+from threshold_search.log.reader import read_rows
 from training.errors import UserError
 
 NAMES = ("mlp_probes.csv", "mlp_results.csv")

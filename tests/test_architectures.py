@@ -8,8 +8,8 @@ import pytest
 from drawn import drawn, legend_labels
 from made_results import HEADS_2, MLP_1, MLP_30K, write_results
 
+from study.architectures import architectures_figure, at_true_budgets, side_by_side
 from training.errors import UserError
-from visualizations.architectures import architectures_figure, at_true_budgets, side_by_side
 from visualizations.results import load_results
 from visualizations.summary import bits_per_sequence
 

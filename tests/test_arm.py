@@ -16,7 +16,7 @@ from engines.engine import start_native
 from engines.native.build import FLAGS, OPTIMISATION, SOURCES
 from engines.native.load import load_engine
 from engines.native.model import engine_settings
-from training.probe import start_probe
+from training.start import start_probe
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 KINDS = ("mlp", "transformer", "decoder_only")  # as native_driver.cpp numbers them

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_results import write_results
 
-from visualizations import claims, effects
-from visualizations.assessment import (
+from study import claims, effects
+from study.assessment import (
     FAILS,
     HOLDS,
     IN_PART,
@@ -18,7 +18,7 @@ from visualizations.assessment import (
     matching,
     rows_of,
 )
-from visualizations.comparison import published
+from study.comparison import published
 from visualizations.results import load_results
 
 PUBLISHED = rows_of(published())

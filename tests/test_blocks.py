@@ -8,8 +8,8 @@ import scipy.stats
 from documents import table_of
 from scripts import ROOT
 
-from visualizations import assessment, claim_tables, claims
-from visualizations.claim_tables import p_text
+from study import assessment, claim_tables, claims
+from study.claim_tables import p_text
 
 DECODER_ONLY = pd.read_csv(ROOT / "results" / "decoder-only_results.csv")
 DECODER_ONLY = DECODER_ONLY.query("protocol == 'paper'")

@@ -8,11 +8,11 @@ from scripts import ROOT
 
 from engines.engine import NativeEngine
 from engines.native.load import load_engine
+from threshold_search.log.layout import probe_layout
+from threshold_search.log.reader import read_rows
 from threshold_search.models import MODELS
-from threshold_search.records import probe_layout
-from threshold_search.tables import read_rows
 from training.bits import BITS_VERSION
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 

@@ -5,12 +5,12 @@ import math
 import pytest
 from made_results import HEADS_8, MLP_1, MLP_30K, row_of, write_partial, write_results
 
+from study import published_figures
+from study.comparison import comparison_table, readable
+from threshold_search.log.layout import result_layout
 from threshold_search.models import MODELS
-from threshold_search.records import result_layout
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations import published_figures
-from visualizations.comparison import comparison_table, readable
 
 
 @pytest.fixture

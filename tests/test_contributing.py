@@ -11,7 +11,7 @@ from scripts import ROOT, run_script
 
 from engines.engine import ReferenceEngine, StackedEngine
 from threshold_search.models import find_spec
-from training.probe_types import Probe
+from training.probe import Probe
 
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from dataset.encoding import IGNORED
 from dataset.random_stream import RandomStream
 from dataset.synthetic_generator import Mappings
 from training.loop import evaluate
-from training.task import IGNORED
 from transformer_experiments.decoder_only import activate, rotary_tables, rotate
 from transformer_experiments.decoder_only_utils import (
     OPTIONS,

@@ -13,8 +13,8 @@ from torch import nn
 from dataset.random_stream import RandomStream
 from training.errors import UserError
 from training.loop import evaluate
-from training.probe import build_model, start_probe
-from training.probe_types import Probe
+from training.probe import Probe
+from training.start import build_model, start_probe
 from training.streams import ProbeStreams
 from transformer_experiments.decoder_only_utils import (
     OPTIONS,

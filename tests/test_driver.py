@@ -13,12 +13,12 @@ from command_line.interrupts import interrupts_held_back
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
 from threshold_search.driver import drive
-from threshold_search.records import probe_layout, result_layout
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.searches import Search, SearchState
+from threshold_search.log.layout import probe_layout, result_layout
+from threshold_search.log.results_folder import ResultsFolder
+from threshold_search.questions.searches import Search, SearchState
 from training.bits import BITS_VERSION
 from training.errors import OutOfMemory
-from training.probe_types import Outcome
+from training.probe import Outcome
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER_SPEC
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

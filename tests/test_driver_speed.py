@@ -6,11 +6,11 @@ from test_driver import PAPER, InstantWorkers, outcome_of, searches
 
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
 from threshold_search.driver import drive
-from threshold_search.probe_log import ProbeLog
-from threshold_search.records import probe_layout
-from threshold_search.results_folder import ResultsFolder
+from threshold_search.log.layout import probe_layout
+from threshold_search.log.probe_log import ProbeLog
+from threshold_search.log.results_folder import ResultsFolder
 from training.bits import BITS_VERSION
-from training.probe_types import Probe
+from training.probe import Probe
 
 
 class ManyWorkers(InstantWorkers):

@@ -8,8 +8,8 @@ import pytest
 from test_driver import InstantWorkers, run, searches
 
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
-from threshold_search.records import probe_layout, result_layout
-from threshold_search.tables import read_rows
+from threshold_search.log.layout import probe_layout, result_layout
+from threshold_search.log.reader import read_rows
 from training.errors import UserError
 from visualizations.results import load_probes, load_results
 

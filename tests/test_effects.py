@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from visualizations import effects
-from visualizations.effects import (
+from study import effects
+from study.effects import (
     block_correlation,
     deviations,
     holm,

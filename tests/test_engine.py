@@ -20,10 +20,10 @@ from engines.engine import (
 )
 from engines.native.load import load_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
-from threshold_search.workers import Workers
+from threshold_search.executors.local import Workers
 from training.errors import UserError
 from training.loop import evaluate
-from training.probe import start_probe
+from training.start import start_probe
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 MLP = MLPArchitecture(49, 1)

@@ -13,18 +13,19 @@ from scripts import results_without_seconds
 
 from engines.engine import choose_engine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, architecture_for_budget
-from threshold_search import ray_nodes, workers
 from threshold_search.driver import drive
-from threshold_search.executor import GROUP_SECONDS
+from threshold_search.executors import local as workers
+from threshold_search.executors import ray_nodes
+from threshold_search.executors.executor import GROUP_SECONDS
+from threshold_search.executors.local import Workers
+from threshold_search.executors.ray_connection import options_of_every_driver
+from threshold_search.executors.ray_workers import RayWorkers
+from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.plan import searches
-from threshold_search.ray_connection import options_of_every_driver
-from threshold_search.ray_workers import RayWorkers
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.searches import Rest
+from threshold_search.questions.searches import Rest
 from threshold_search.spare import SpareCpus
-from threshold_search.workers import Workers
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Probe
+from training.probe import Probe
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 MLP = MLPArchitecture(4, 1)

@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from scripts import ROOT, run_script
 
+from study import published_figures
+from study.comparison import comparison_table, readable
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations import figures, published_figures
-from visualizations.comparison import comparison_table, readable
+from visualizations import figures
 
 SCRIPT = ROOT / "visualizations" / "figures.py"
 NOTEBOOK = ROOT / "visualizations" / "plots.ipynb"

@@ -7,9 +7,9 @@ from drawn import crosses, drawn, legend_labels, only_axes
 from made_results import HEADS_2, HEADS_8, MLP_1, MLP_4, write_partial, write_results
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from threshold_search.records import result_layout
+from study.findings import LINEAR_PROGRAM, findings, heads_figure, protocols_figure
+from threshold_search.log.layout import result_layout
 from training.errors import UserError
-from visualizations.findings import LINEAR_PROGRAM, findings, heads_figure, protocols_figure
 
 CONVERGED = MLP.protocol("converged").label(MLP.protocol())
 

@@ -7,8 +7,8 @@ import statsmodels.formula.api as smf
 from documents import cells
 from scripts import ROOT
 
-from visualizations.claims import Cell, Part
-from visualizations.gpu_tables import effects_table, limited, rows_table
+from study.claims import Cell, Part
+from study.gpu_tables import effects_table, limited, rows_table
 
 FOLDER = ROOT / "results" / "h100"
 

@@ -13,8 +13,8 @@ from scripts import BINARY_SEARCH, TRAIN_TRANSFORMER, run_script
 from dataset.synthetic_generator import Mappings
 from engines.engine import StackedEngine
 from training.module import SequenceModel
-from training.probe import probe_mappings, start_probe
-from training.probe_types import Probe
+from training.probe import Probe
+from training.start import probe_mappings, start_probe
 from transformer_experiments.decoder_only_utils import SPEC, DecoderOnlyArchitecture
 from transformer_experiments.greedy import decode_greedily, label_logits, report
 

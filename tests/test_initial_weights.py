@@ -11,13 +11,13 @@ import torch
 from scipy.stats import ks_2samp
 from torch import nn
 
+from dataset.portable_math import ordered_sum, orthonormal_columns
 from dataset.random_stream import RandomStream
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.initial_weights import draw_orthogonal
-from training.portable_math import ordered_sum, orthonormal_columns
-from training.probe import build_model
-from training.probe_types import Probe
+from training.probe import Probe
+from training.start import build_model
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

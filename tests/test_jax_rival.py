@@ -10,7 +10,7 @@ from native_runs import Run
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import evaluate
-from training.probe_types import Probe
+from training.probe import Probe
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 pytest.importorskip("jax")

@@ -3,7 +3,7 @@
 from journaled_search import journaled
 
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
-from training.probe_types import Probe
+from training.probe import Probe
 
 
 def test_what_a_worker_goes_on_with_is_written_down(tmp_path):

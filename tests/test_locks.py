@@ -11,7 +11,7 @@ import sys
 import pytest
 from scripts import BINARY_SEARCH, ROOT, command, run_script
 
-from threshold_search.folder_lock import FolderLock
+from threshold_search.log.folder_lock import FolderLock
 from training.errors import UserError
 
 CODES = ["ENOSYS", "ENOTSUP", "ENOLCK"]
@@ -25,7 +25,7 @@ fcntl.flock = flock
 HOLDER = """
 import sys
 from pathlib import Path
-from threshold_search.folder_lock import FolderLock
+from threshold_search.log.folder_lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

@@ -9,7 +9,7 @@ from engines.native.load import load_engine
 
 SIXTEEN = """
 import math, resource
-from training.probe_types import Probe
+from training.probe import Probe
 from transformer_experiments.transformer_utils import SPEC, TransformerArchitecture
 
 protocol = SPEC.protocol(max_epochs=1)

@@ -26,7 +26,7 @@ from engines.memory import available_memory, within_memory
 from mlp_experiments.mlp_utils import SPEC as MLP
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import OutOfMemory
-from training.probe_types import Probe
+from training.probe import Probe
 
 MEBI = 2**20
 TOO_LARGE = 200_000_000  # units: 160 GB of weights

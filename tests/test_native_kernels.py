@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dataset.encoding import IGNORED
 from engines.native.load import load_engine
-from training.task import IGNORED
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 

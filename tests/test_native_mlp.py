@@ -7,12 +7,12 @@ import pytest
 import torch
 from native_runs import Run
 
+from dataset.encoding import IGNORED
 from engines.native.load import load_engine
 from engines.native.model import NativeModel
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import evaluate
-from training.task import IGNORED
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")

@@ -106,7 +106,7 @@ text.hinting: none
 DRAW = """
 import sys
 from visualizations.figures import save
-from visualizations.published_figures import mlp_depth_figure
+from study.published_figures import mlp_depth_figure
 figure = mlp_depth_figure(sys.argv[1])
 save(figure, "figure", sys.argv[2])
 """

@@ -13,10 +13,10 @@ from test_driver import InstantWorkers, searches, true_threshold
 from mlp_experiments.mlp_utils import SPEC
 from threshold_search import progress
 from threshold_search.driver import drive
+from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.progress import Progress, where
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.searches import Trial
-from training.probe_types import Outcome
+from threshold_search.questions.searches import Trial
+from training.probe import Outcome
 
 
 class Terminal(io.StringIO):

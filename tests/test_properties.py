@@ -14,13 +14,18 @@ from test_driver import InstantWorkers
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from threshold_search import binary_search
 from threshold_search.driver import drive
+from threshold_search.log.layout import (
+    probe_layout,
+    probe_layout_of,
+    result_layout,
+    result_layout_of,
+)
+from threshold_search.log.reader import read_rows
+from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.models import MODELS
-from threshold_search.records import probe_layout, probe_layout_of, result_layout, result_layout_of
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.tables import read_rows
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.stopping import STOP_REASONS
 from visualizations.results import load_probes, load_results
 

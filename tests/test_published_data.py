@@ -11,8 +11,9 @@ from made_results import MLP_1, row_of, write_partial, write_results
 from scripts import BINARY_SEARCH, ROOT, checkout, run_script
 
 from engines.native.load import load_engine
-from visualizations import comparison, figures, published_figures
-from visualizations.comparison import comparison_table, published, readable
+from study import comparison, published_figures
+from study.comparison import comparison_table, published, readable
+from visualizations import figures
 from visualizations.report import CAPTION
 
 GOOD = comparison.PUBLISHED_TABLES.read_text(encoding="utf-8")
@@ -103,7 +104,7 @@ def installed(tmp_path_factory):
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        assert "visualizations/published_tables.csv" in archive.namelist()
+        assert "study/published_tables.csv" in archive.namelist()
         archive.extractall(folder / "site")
     return folder / "site"
 

@@ -7,8 +7,13 @@ import types
 
 import pytest
 
-from threshold_search.ray_connection import PATIENT, QUIET, options_of_every_driver, patient_start
-from threshold_search.ray_workers import RayWorkers
+from threshold_search.executors.ray_connection import (
+    PATIENT,
+    QUIET,
+    options_of_every_driver,
+    patient_start,
+)
+from threshold_search.executors.ray_workers import RayWorkers
 from training.errors import UserError
 
 

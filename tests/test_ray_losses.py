@@ -5,14 +5,14 @@ import types
 import pytest
 
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
-from threshold_search import executor as executors
-from threshold_search import ray_job, ray_workers
-from threshold_search.executor import GROUP_SECONDS, NO_MEMORY_TO_START, start_worker
-from threshold_search.ray_job import Begun
-from threshold_search.ray_workers import RayWorkers
-from threshold_search.software import own_software
+from threshold_search.executors import executor as executors
+from threshold_search.executors import ray_job, ray_workers
+from threshold_search.executors.executor import GROUP_SECONDS, NO_MEMORY_TO_START, start_worker
+from threshold_search.executors.ray_job import Begun
+from threshold_search.executors.ray_workers import RayWorkers
+from threshold_search.executors.software import own_software
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 
 MLP = MLPArchitecture(4, 1)
 PROBE, OTHER, THIRD = (Probe(MLP, SPEC.protocol(), 0, 0, n) for n in (3, 4, 5))

@@ -8,10 +8,10 @@ import types
 import pytest
 
 from engines.cpu import usable_cpus
-from threshold_search import ray_nodes
-from threshold_search.ray_nodes import Greeting, RayNodes
-from threshold_search.ray_workers import RayWorkers
-from threshold_search.software import own_software
+from threshold_search.executors import ray_nodes
+from threshold_search.executors.ray_nodes import Greeting, RayNodes
+from threshold_search.executors.ray_workers import RayWorkers
+from threshold_search.executors.software import own_software
 from training.errors import UserError
 
 OURS = Greeting(None, "a processor")

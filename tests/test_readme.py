@@ -13,8 +13,8 @@ from published_rows import PUBLISHED, RESULTS, compared
 from scipy.stats import t as student_t
 from scripts import ROOT, run_script
 
+from study import pages
 from training.errors import UserError
-from visualizations import pages
 
 LARGEST_README = 130  # lines
 
@@ -35,7 +35,7 @@ ROWS = [
 
 def test_the_tables_are_written_by_the_script():
     for path, text in pages.written().items():
-        assert path.read_text() == text, f"run visualizations/pages.py: {path.name} differs"
+        assert path.read_text() == text, f"run study/pages.py: {path.name} differs"
 
 
 def test_the_tables_are_there():

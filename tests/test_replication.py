@@ -12,14 +12,14 @@ import scipy.stats
 from documents import table_of
 from scripts import ROOT
 
-from threshold_search.results_folder import DEFAULT_FOLDER
+from study import assessment, claim_tables, claims, effects, pages, study_tables
+from study.ablations import ABLATION_TABLES
+from study.blocks import BLOCK_TABLES
+from study.claim_tables import p_text
+from study.other_protocols import PROTOCOL_TABLES
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from transformer_experiments.transformer_utils import SPEC
-from visualizations import assessment, claim_tables, claims, effects, pages, study_tables
-from visualizations.ablations import ABLATION_TABLES
-from visualizations.blocks import BLOCK_TABLES
-from visualizations.claim_tables import p_text
 from visualizations.markdown import number
-from visualizations.other_protocols import PROTOCOL_TABLES
 from visualizations.results import load_results
 
 TEXT = (ROOT / "docs" / "replication.md").read_text()

@@ -8,8 +8,8 @@ from scripts import ROOT
 
 from threshold_search.models import MODELS
 from threshold_search.plan import configurations, searches
-from threshold_search.searches import SearchState
-from training.probe_types import Outcome
+from threshold_search.questions.searches import SearchState
+from training.probe import Outcome
 from visualizations.report import summary_table
 
 

@@ -7,8 +7,8 @@ import pytest
 from made_results import HEADS_2, MLP_1, WIDTH_HEADER, write_results, write_widths
 from scripts import ROOT
 
+from threshold_search.log.layout import probe_layout, result_layout
 from threshold_search.models import MODELS
-from threshold_search.records import probe_layout, result_layout
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations.results import configuration_columns, load_probes, load_results, select

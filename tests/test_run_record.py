@@ -14,10 +14,10 @@ from test_driver import InstantWorkers, searches
 
 from command_line import version
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
-from threshold_search import run_record
 from threshold_search.driver import drive
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.run_record import append_run, command_line, describe_run
+from threshold_search.log import run_record
+from threshold_search.log.results_folder import ResultsFolder
+from threshold_search.log.run_record import append_run, command_line, describe_run
 from training.bits import BITS_VERSION
 from training.errors import UserError
 
@@ -197,7 +197,7 @@ def test_packages_without_metadata(tmp_path, monkeypatch):
 def test_no_torch_is_imported():
     program = """
 import sys
-from threshold_search.run_record import describe_run
+from threshold_search.log.run_record import describe_run
 assert describe_run({}, "cpu", 1)["torch_vectors"] is None
 sys.exit("torch" in sys.modules)
 """

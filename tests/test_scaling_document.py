@@ -10,7 +10,7 @@ from documents import PROSE, fenced_blocks
 from scaling import paper_searches
 from scripts import ROOT, results_without_seconds, run_script
 
-from threshold_search.executor import GROUP_SECONDS
+from threshold_search.executors.executor import GROUP_SECONDS
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 QUICK = ("--model", "mlp", "--params", "1000", "--layers", "0", "--repeats", "2", "--max-size", "4")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import get_scheduler
 
+from dataset.portable_math import cos_pi
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
-from training.portable_math import cos_pi
 from training.schedule import SCHEDULES, learning_rates, total_steps
 
 NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}

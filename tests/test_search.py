@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from threshold_search.search import Bounds, search_sizes
+from threshold_search.questions.bisection import Bounds, search_sizes
 
 HUGE = 10**9
 

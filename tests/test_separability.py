@@ -24,8 +24,8 @@ from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search.api import find_threshold
 from training.errors import UserError
 from training.loop import TrainingResult, evaluate, train
-from training.probe import start_probe
-from training.probe_types import Probe
+from training.probe import Probe
+from training.start import start_probe
 
 FEASIBLE, INFEASIBLE = 0, 2  # statuses of scipy.optimize.linprog
 

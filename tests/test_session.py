@@ -9,7 +9,7 @@ from flat_loop import train_flat
 
 from engines.engine import ReferenceEngine
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.probe_types import Probe
+from training.probe import Probe
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
 MLP = MLPArchitecture(12, 1)

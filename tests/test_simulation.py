@@ -13,7 +13,7 @@ from test_driver import PAPER, outcome_of
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search.plan import searches as plan_searches
-from training.probe_types import Probe
+from training.probe import Probe
 
 ONE = MLPArchitecture(49, 1)
 

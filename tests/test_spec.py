@@ -11,9 +11,9 @@ from command_line.flags import SCRIPT_FLAGS, add_model_flags
 from command_line.parser import Parser
 from mlp_experiments import mlp_utils
 from threshold_search import binary_search
+from threshold_search.log.layout import probe_layout, result_layout
 from threshold_search.models import MODELS
 from threshold_search.plan import configurations
-from threshold_search.records import probe_layout, result_layout
 from training.errors import UserError
 from training.protocol import Protocol
 from training.schedule import SCHEDULES

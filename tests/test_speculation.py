@@ -9,9 +9,9 @@ from test_driver import InstantWorkers, outcome_of, run, searches, true_threshol
 
 from mlp_experiments.mlp_utils import SPEC
 from threshold_search.driver import drive
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.search import next_size
-from threshold_search.searches import Trial
+from threshold_search.log.results_folder import ResultsFolder
+from threshold_search.questions.bisection import next_size
+from threshold_search.questions.searches import Trial
 from threshold_search.speculation import guesses
 from training.errors import OutOfMemory
 

@@ -6,8 +6,8 @@ from test_speculation import RESULTS, SpareWorkers, fill, speculate
 
 from mlp_experiments.mlp_utils import SPEC
 from threshold_search.driver import drive
-from threshold_search.executor import Queue
-from threshold_search.results_folder import ResultsFolder
+from threshold_search.executors.executor import Queue
+from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.speculation import Speculation
 
 

@@ -18,8 +18,8 @@ from engines.engine import CUDA_LANES, StackedEngine
 from engines.forward import VmapForward
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.probe import start_probe
 from training.session import train_stack
+from training.start import start_probe
 from training.streams import ProbeStreams
 from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture

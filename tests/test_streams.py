@@ -9,8 +9,8 @@ import stream_digests
 from scripts import run_script
 
 from dataset.random_stream import RandomStream
-from training.probe import start_probe
-from training.probe_types import Probe
+from training.probe import Probe
+from training.start import start_probe
 from training.streams import ProbeStreams
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

@@ -7,9 +7,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search import run
-from threshold_search.searches import Trial
+from threshold_search.questions.searches import Trial
 from training.errors import OutOfMemory
-from training.probe_types import Outcome
+from training.probe import Outcome
 from visualizations.results import load_probes
 from visualizations.success import success_rates
 

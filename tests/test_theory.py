@@ -10,7 +10,7 @@ from scripts import ROOT
 
 from engines.engine import LinearProgramEngine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
-from training.probe_types import Probe
+from training.probe import Probe
 
 V, T = 10, 10
 SEQUENCES = V**T

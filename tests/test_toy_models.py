@@ -15,10 +15,10 @@ import toy_lookup
 import toy_reader
 from scripts import BINARY_SEARCH, command, results_without_seconds, run_script
 
+from dataset.encoding import IGNORED
 from engines.engine import ReferenceEngine, choose_engine
-from training.probe import start_probe
-from training.probe_types import Probe
-from training.task import IGNORED
+from training.probe import Probe
+from training.start import start_probe
 from visualizations.figures import save
 from visualizations.results import load_probes, load_results
 from visualizations.summary import summarize

@@ -9,16 +9,16 @@ from toy_lookup import LookupArchitecture
 from toy_reader import PairArchitecture
 from vmap_step import TOLERANCE, forms_of, largest_difference, stack_of
 
+from dataset.encoding import IGNORED
 from engines.forward import VmapForward
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import UserError
 from training.module import SequenceModel
-from training.probe import start_probe
-from training.probe_types import Probe
+from training.probe import Probe
 from training.session import train_stack
 from training.spec import Architecture, ModelSpec
-from training.task import IGNORED
+from training.start import start_probe
 from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from dataset.encoding import next_token
 from training.spec import Architecture, ModelSpec
-from training.task import next_token
 
 
 @dataclass(frozen=True)

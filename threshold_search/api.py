@@ -19,12 +19,12 @@ import pandas as pd
 
 from command_line.flags import resolve_device
 from engines.engine import choose_engine
-from threshold_search.executor import DEADLINE_SECONDS
+from threshold_search.executors.executor import DEADLINE_SECONDS
+from threshold_search.executors.local import CALLED_DURING_IMPORT
 from threshold_search.plan import searches
 from threshold_search.run import run_searches
-from threshold_search.workers import CALLED_DURING_IMPORT
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.protocol import Protocol
 from training.spec import Architecture
 from visualizations.results import results_frame

@@ -7,13 +7,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from threshold_search.executor import Executor, Queue
+from threshold_search.executors.executor import Executor, Queue
+from threshold_search.log.results_folder import ResultsFolder
+from threshold_search.questions.searches import Search, SearchState
 from threshold_search.requests import Kind, Requests, kind_of
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.searches import Search, SearchState
 from threshold_search.speculation import Speculation
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 
 PROGRESS_SECONDS = 0.5
 QUEUED_SECONDS = 10.0  # in a queue; a worker is there sooner, unless there is no room for it

@@ -23,10 +23,10 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 
 from command_line.files import require_writable, write_whole
 from command_line.parser import Parser, run, user_path
-from threshold_search.folder_lock import FolderLock
-from threshold_search.records import Layout, probe_layout_of
-from threshold_search.run_record import RECORD_NAME
-from threshold_search.tables import content_of, parse_table, without_torn_line
+from threshold_search.log.folder_lock import FolderLock
+from threshold_search.log.layout import Layout, probe_layout_of
+from threshold_search.log.reader import content_of, parse_table, without_torn_line
+from threshold_search.log.run_record import RECORD_NAME
 from training.errors import UserError
 
 SUFFIX = "_probes.csv"

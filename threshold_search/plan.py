@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from dataset.synthetic_generator import max_mappings
-from threshold_search.searches import Search
+from threshold_search.questions.searches import Search
 from training.errors import UserError
 from training.protocol import Protocol
 from training.spec import Architecture, FlagValue, ModelSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from threshold_search.searches import Search, SearchState
+from threshold_search.questions.searches import Search, SearchState
 
 SECONDS = 0.2  # between two looks at all searches, of which there may be thousands
 

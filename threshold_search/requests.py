@@ -6,8 +6,8 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-from threshold_search.searches import SearchState
-from training.probe_types import Probe
+from threshold_search.questions.searches import SearchState
+from training.probe import Probe
 from training.protocol import Protocol
 from training.spec import Architecture
 

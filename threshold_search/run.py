@@ -14,15 +14,15 @@ from engines.cpu import usable_cpus
 from engines.engine import Engine, choose_engine, fallback_note
 from engines.native.load import engine_compiler
 from threshold_search.driver import drive
-from threshold_search.executor import DEADLINE_SECONDS, Executor
+from threshold_search.executors.executor import DEADLINE_SECONDS, Executor
+from threshold_search.executors.local import Workers
+from threshold_search.executors.ray_workers import RayWorkers
+from threshold_search.log.results_folder import ResultsFolder
+from threshold_search.log.run_record import append_run, describe_run
 from threshold_search.progress import Progress
-from threshold_search.ray_workers import RayWorkers
-from threshold_search.results_folder import ResultsFolder
-from threshold_search.run_record import append_run, describe_run
-from threshold_search.searches import Search, TrialState
-from threshold_search.workers import Workers
+from threshold_search.questions.searches import Search, TrialState
 from training.errors import UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.spec import Architecture
 
 EXECUTORS: Mapping[str, Callable[..., Executor]] = {"local": Workers, "ray": RayWorkers}

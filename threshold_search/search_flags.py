@@ -16,7 +16,8 @@ from command_line.flags import (
     protocol_from,
 )
 from command_line.parser import Parser, positive_int, user_path
-from threshold_search.executor import DEADLINE_SECONDS
+from threshold_search.executors.executor import DEADLINE_SECONDS
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from threshold_search.models import MODELS, find_spec
 from threshold_search.plan import (
     Configuration,
@@ -25,9 +26,8 @@ from threshold_search.plan import (
     published_configurations,
     shard,
 )
-from threshold_search.results_folder import DEFAULT_FOLDER
+from threshold_search.questions.searches import Search
 from threshold_search.run import EXECUTORS, Finished, run_searches
-from threshold_search.searches import Search
 from training.errors import UserError
 from training.spec import ModelSpec
 

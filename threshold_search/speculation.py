@@ -10,10 +10,10 @@ import heapq
 import itertools
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
+from threshold_search.questions.bisection import next_size
+from threshold_search.questions.searches import SearchState
 from threshold_search.requests import Kind, kind_of
-from threshold_search.search import next_size
-from threshold_search.searches import SearchState
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 
 GROWTH = 4  # times what is asked for now: larger sizes only if another repeat has needed them
 LEAST_CHANCE = 1e-3  # of a guess

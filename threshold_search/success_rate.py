@@ -27,6 +27,7 @@ from command_line.parser import Parser, SomeFailed, positive_int, run
 from command_line.streams import OutputLost
 from dataset.synthetic_generator import max_mappings
 from threshold_search.plan import Configuration
+from threshold_search.questions.searches import Trial
 from threshold_search.search_flags import (
     add_search_flags,
     configurations_asked_for,
@@ -34,7 +35,6 @@ from threshold_search.search_flags import (
     models_asked_for,
     run_as_asked,
 )
-from threshold_search.searches import Trial
 from training.errors import UserError
 from training.spec import ModelSpec
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dataset.portable_math import orthonormal_columns
 from dataset.random_stream import RandomStream
-from training.portable_math import orthonormal_columns
 
 
 def draw_linear(linear: nn.Linear, stream: RandomStream, zero_bias: bool = False) -> None:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dataset.encoding import IGNORED
 from training.dropout import draw_step_masks
 from training.module import SequenceModel
 from training.protocol import Protocol
 from training.schedule import learning_rates
 from training.stopping import Stopping
 from training.streams import MaskStream
-from training.task import IGNORED
 
 EVALUATION_ROWS = 1024
 

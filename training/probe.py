@@ -1,82 +1,47 @@
-"""What a probe starts from: its data, fresh model and streams, for every engine the same."""
+"""The question and the answer everything else passes around. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from dataset.synthetic_generator import Mappings, generate_mappings
-from training.initial_weights import draw_orthogonal_weights
-from training.module import SequenceModel
-from training.probe_types import Probe
-from training.schedule import learning_rates
-from training.streams import MaskStream, ProbeStreams
-from training.task import IGNORED
-
-
-def build_model(probe: Probe, streams: ProbeStreams) -> SequenceModel:
-    """Return the probe's freshly initialised model on the CPU.
-
-    Torch's global generator, from which modules first draw weights of their own, is restored.
-    """
-    protocol, stream = probe.protocol, streams.initial_weights()
-    with torch.random.fork_rng(devices=[]):
-        model = probe.architecture.spec.build(probe.architecture, protocol.dropout)
-    model.draw_weights(stream)
-    if protocol.init == "orthogonal":
-        draw_orthogonal_weights(model, stream)
-    return model
+from training.protocol import Protocol
+from training.spec import TASK, Architecture
 
 
 @dataclass(frozen=True)
-class ProbeStart:
-    """What every engine starts a probe from; orders and masks move on as they are drawn."""
+class Probe:
+    """One question: does this architecture memorize ``n`` mappings under this protocol?
 
-    probe: Probe
-    inputs: np.ndarray  # (N, S) int64
-    targets: np.ndarray  # (N, S) int64
-    module: SequenceModel
-    orders: Iterator[np.ndarray]  # one permutation of range(N) per epoch
-    masks: MaskStream
+    Another ``attempt`` is another initialisation, order and dropout on the same mappings.
+    """
 
-    def epochs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield every epoch's order (rows,) and learning rates (steps,).
+    architecture: Architecture
+    protocol: Protocol
+    seed: int
+    repeat: int
+    n: int
+    attempt: int = 0
 
-        An epoch that ``max_steps`` cuts short has fewer rows than N.
-        """
-        protocol = self.probe.protocol
-        for epoch, order in enumerate(self.orders):
-            rates = learning_rates(protocol, self.probe.n, epoch)
-            yield order[: len(rates) * protocol.batch_size], rates
+    def __post_init__(self) -> None:
+        """Raise ValueError where architecture and protocol are of different tasks."""
+        for name in TASK:
+            if getattr(self.architecture, name) != getattr(self.protocol, name):
+                raise ValueError(f"architecture and protocol have another {name} each")
 
-    def tensors(self, device: str = "cpu") -> tuple[Tensor, Tensor]:
-        """Return inputs and targets on ``device``."""
-        return torch.from_numpy(self.inputs).to(device), torch.from_numpy(self.targets).to(device)
-
-
-def probe_mappings(probe: Probe) -> Mappings:
-    """Return the mappings that the probe trains on."""
-    task = probe.architecture
-    streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
-    return generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+    @property
+    def label(self) -> str:
+        """What the protocol column of the CSVs says, but for the engine's end of it."""
+        label = self.protocol.label(self.architecture.spec.paper)
+        return f"{label} attempt={self.attempt}" if self.attempt else label
 
 
-def start_probe(probe: Probe) -> ProbeStart:
-    """Return the probe's data, fresh model and streams."""
-    streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
-    spec = probe.architecture.spec
-    inputs, targets = spec.encode(probe_mappings(probe))
-    if inputs.shape != targets.shape or not (targets != IGNORED).any(axis=1).all():
-        raise ValueError(f"the encoding of {spec.name} leaves a mapping without a target")
-    return ProbeStart(
-        probe,
-        inputs,
-        targets,
-        build_model(probe, streams),
-        streams.batch_orders(probe.n),
-        streams.dropout_masks(probe.protocol.dropout),
-    )
+@dataclass(frozen=True)
+class Outcome:
+    """The answer; ``loss`` in nats per token and ``accuracy`` belong to the restored weights."""
+
+    memorized: bool
+    accuracy: float
+    loss: float
+    epochs: int
+    stop_reason: str
+    seconds: float

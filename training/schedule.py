@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from training.portable_math import cos_pi
+from dataset.portable_math import cos_pi
 from training.protocol import Protocol
 
 

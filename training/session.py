@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from training.loop import EpochRecord
-from training.probe import ProbeStart
-from training.probe_types import Outcome
+from training.probe import Outcome
+from training.start import ProbeStart
 from training.stopping import Stopping
 
 Epoch = tuple[np.ndarray, np.ndarray]  # order (rows,), learning rates (steps,)

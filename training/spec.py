@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
+from dataset.encoding import Encoding, sequence_to_sequence
 from training.presets import PRESETS
 from training.protocol import Protocol
-from training.task import Encoding, sequence_to_sequence
 
 if TYPE_CHECKING:
     from torch import Tensor

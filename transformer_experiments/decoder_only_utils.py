@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dataset.encoding import next_token
 from training.errors import UserError
 from training.protocol import Protocol
 from training.spec import Findings, Flag, ModelSpec, NativeForm
-from training.task import next_token
 from transformer_experiments.shapes import TransformerShape, label_note, nearest_shape
 
 if TYPE_CHECKING:

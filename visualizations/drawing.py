@@ -1,6 +1,6 @@
 """What the figures are drawn with: lines with error bars, marks, logarithmic axes, the legend.
 
-Tables are those of visualizations/comparison.py: ``ours_*``, ``published_*``, ``repeats``,
+Tables are those of study/comparison.py: ``ours_*``, ``published_*``, ``repeats``,
 ``capped``, one row per point.
 """
 

@@ -25,16 +25,16 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 from matplotlib.figure import Figure
 
 from command_line.parser import Parser, run, user_path
-from threshold_search.results_folder import DEFAULT_FOLDER
-from training.errors import UserError
-from visualizations.figure_files import write_figure
-from visualizations.findings import findings
-from visualizations.history import history_figure, read_history
-from visualizations.published_figures import (
+from study.findings import findings
+from study.published_figures import (
     mlp_depth_figure,
     ours_against_published_figure,
     transformer_heads_figure,
 )
+from threshold_search.log.results_folder import DEFAULT_FOLDER
+from training.errors import UserError
+from visualizations.figure_files import write_figure
+from visualizations.history import history_figure, read_history
 
 HISTORY_HELP = """    python visualizations/figures.py history history.csv
 

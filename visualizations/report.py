@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from study.comparison import beside_published, interval_text
+from threshold_search.questions.searches import Search
 from threshold_search.run import Row
-from threshold_search.searches import Search
-from visualizations.comparison import beside_published, interval_text
 from visualizations.results import PAPER_PROTOCOL, results_frame
 
 CAPTION = (

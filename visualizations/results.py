@@ -16,9 +16,9 @@ from typing import Any
 
 import pandas as pd
 
-from threshold_search.records import Layout, probe_layout_of, result_layout_of
-from threshold_search.results_folder import DEFAULT_FOLDER
-from threshold_search.tables import read_rows
+from threshold_search.log.layout import Layout, probe_layout_of, result_layout_of
+from threshold_search.log.reader import read_rows
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
 

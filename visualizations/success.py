@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from scipy.stats import binomtest
 
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from visualizations.summary import CONFIDENCE
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from study.comparison import beside_published
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations.comparison import beside_published
 from visualizations.drawing import (
     Handle,
     error_line,

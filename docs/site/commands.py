@@ -18,7 +18,7 @@ VARIANTS: Sequence[tuple[str, ...]] = (
     ("transformer_experiments/train_transformer.py",),
     ("transformer_experiments/train_transformer.py", "--architecture", "decoder-only"),
     ("visualizations/figures.py",),
-    ("visualizations/pages.py",),
+    ("study/pages.py",),
     ("dataset/synthetic_generator.py",),
 )
 

@@ -14,13 +14,13 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Protocol, probe, outcome, errors": (
         "training.protocol.Protocol",
         "training.presets.PRESETS",
-        "training.probe_types",
+        "training.probe",
         "training.errors",
     ),
     "Results": (
         "visualizations.results",
         "visualizations.summary",
-        "visualizations.comparison",
+        "study.comparison",
         "visualizations.success",
     ),
     "Figures": (

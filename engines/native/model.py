@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dataset.encoding import IGNORED
 from engines.native.load import Unavailable, find_engine
 from training.protocol import Protocol
 from training.spec import Architecture, NativeForm
 from training.streams import MaskStream
-from training.task import IGNORED
 
 
 class Settings(ctypes.Structure):

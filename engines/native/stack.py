@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from engines.native.model import NativeModel
-from training.probe import ProbeStart
 from training.session import Epoch
+from training.start import ProbeStart
 
 
 class NativeStack:

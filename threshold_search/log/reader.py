@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.files import is_plain
-from threshold_search.records import Layout
+from threshold_search.log.layout import Layout
 from training.errors import UserError
 
 Row = dict[str, Any]

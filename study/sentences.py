@@ -1,6 +1,6 @@
 """Sentences of the documents whose numbers are those of the searches.
 
-visualizations/pages.py writes them. What they say in words is tested in tests/test_readme.py.
+study/pages.py writes them. What they say in words is tested in tests/test_readme.py.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import pandas as pd
 from scipy.stats import gmean
 
 from mlp_experiments.mlp_utils import SPEC as MLP
+from study.comparison import every_configuration, every_published_row, published
+from study.other_protocols import DEPTH_0
 from training.bits import BITS_VERSION
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.comparison import every_configuration, every_published_row, published
-from visualizations.other_protocols import DEPTH_0
 from visualizations.results import PAPER_PROTOCOL, load_probes, select
 
 WIDTH = 118  # of a line, characters

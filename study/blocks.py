@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from visualizations.assessment import Assessment, assess, matching, rows_of
-from visualizations.claim_tables import p_text
-from visualizations.claims import Part, Row
-from visualizations.effects import Array, mean_test, slope
+from study.assessment import Assessment, assess, matching, rows_of
+from study.claim_tables import p_text
+from study.claims import Part, Row
+from study.effects import Array, mean_test, slope
 from visualizations.markdown import markdown
 from visualizations.results import load_results, select
 

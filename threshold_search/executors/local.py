@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Self
 
 from command_line.interrupts import ENDING, interrupts_held_back
 from engines.cpu import cpu_name
-from threshold_search.executor import (
+from threshold_search.executors.executor import (
     DEADLINE_SECONDS,
     NO_MEMORY_TO_START,
     NextProbe,
     run_job,
     start_worker,
 )
-from threshold_search.jobs import Jobs
-from threshold_search.software import Software, own_software
+from threshold_search.executors.jobs import Jobs
+from threshold_search.executors.software import Software, own_software
 from threshold_search.spare import SpareCpus, has_memory_for_a_process
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.spec import Architecture
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Workers:
             self._remove(worker)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
-        """See :class:`~threshold_search.executor.Executor`."""
+        """See :class:`~threshold_search.executors.executor.Executor`."""
         by_connection: dict[object, _Worker] = {w.connection: w for w in self._workers if w.job}
         self._cpus.note(len(by_connection))
         for connection in wait([w.connection for w in by_connection.values()], timeout):

@@ -1,6 +1,6 @@
 """The tables of docs/replication.md that test no claim: networks, bits, independence, re-seeding.
 
-visualizations/pages.py writes them.
+study/pages.py writes them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from threshold_search.results_folder import DEFAULT_FOLDER
-from visualizations.assessment import LEAST_REPEATS, matching, rows_of
-from visualizations.claim_tables import p_text
-from visualizations.claims import DEPTHS
-from visualizations.comparison import every_published_row, published
-from visualizations.effects import block_correlation, median_ratio
+from study.assessment import LEAST_REPEATS, matching, rows_of
+from study.claim_tables import p_text
+from study.claims import DEPTHS
+from study.comparison import every_published_row, published
+from study.effects import block_correlation, median_ratio
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import configuration_columns, load_results, select
 

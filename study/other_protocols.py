@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from threshold_search.results_folder import DEFAULT_FOLDER
+from study.ablations import current_searches, numbers, searched_with
+from study.assessment import find, matching, rows_of
+from study.claim_tables import effect_text, published_text
+from study.claims import Claim, Part, every_claim
+from study.comparison import published
+from study.effects import slope
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.ablations import current_searches, numbers, searched_with
-from visualizations.assessment import find, matching, rows_of
-from visualizations.claim_tables import effect_text, published_text
-from visualizations.claims import Claim, Part, every_claim
-from visualizations.comparison import published
-from visualizations.effects import slope
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import select
 from visualizations.summary import bits_per_parameter

@@ -1,4 +1,4 @@
-"""The tables of verdicts and tests in docs/replication.md. visualizations/pages.py writes them."""
+"""The tables of verdicts and tests in docs/replication.md. study/pages.py writes them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from threshold_search.results_folder import DEFAULT_FOLDER
-from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.assessment import (
+from study.assessment import (
     FAILS,
     HOLDS,
     IN_PART,
@@ -22,7 +20,9 @@ from visualizations.assessment import (
     Finding,
     assess,
 )
-from visualizations.claims import Claim
+from study.claims import Claim
+from threshold_search.log.results_folder import DEFAULT_FOLDER
+from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import load_results
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from visualizations.architectures import TOLERANCE
-from visualizations.claims import Cell, Claim, Part, Quantity, Row, every_claim
-from visualizations.comparison import published
-from visualizations.effects import (
+from study.architectures import TOLERANCE
+from study.claims import Cell, Claim, Part, Quantity, Row, every_claim
+from study.comparison import published
+from study.effects import (
     Array,
     Effect,
     OneSided,

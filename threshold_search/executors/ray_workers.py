@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from engines.cpu import usable_cpus
-from threshold_search.executor import (
+from threshold_search.executors.executor import (
     DEADLINE_SECONDS,
     GROUP_SECONDS,
     Answer,
     NextProbe,
 )
-from threshold_search.jobs import Jobs
-from threshold_search.ray_connection import (
+from threshold_search.executors.jobs import Jobs
+from threshold_search.executors.ray_connection import (
     LOOPBACK,
     ON_LOOPBACK,
     PATIENT,
@@ -35,12 +35,12 @@ from threshold_search.ray_connection import (
     patient_start,
     require_answer,
 )
-from threshold_search.ray_job import Begun, serve
-from threshold_search.ray_nodes import RayNodes
-from threshold_search.software import own_software
+from threshold_search.executors.ray_job import Begun, serve
+from threshold_search.executors.ray_nodes import RayNodes
+from threshold_search.executors.software import own_software
 from threshold_search.spare import SpareCpus, has_memory_for_a_process
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.spec import Architecture
 
 if TYPE_CHECKING:
@@ -127,13 +127,13 @@ class RayWorkers:
         return not self._is_own or (self._cpus.has_one(count) and has_memory_for_a_process())
 
     def waiting(self, seconds: float = 0.0) -> set[Probe]:
-        """See :class:`~threshold_search.executor.Queue`."""
+        """See :class:`~threshold_search.executors.executor.Queue`."""
         before = time.monotonic() - seconds
         waiting = (f for f in self._flights.values() if not f.has_begun and f.since <= before)
         return {probe for flight in waiting for probe in flight.job}
 
     def going_on(self) -> set[Probe]:
-        """See :class:`~threshold_search.executor.Queue`."""
+        """See :class:`~threshold_search.executors.executor.Queue`."""
         after = time.monotonic() - GROUP_SECONDS
         groups = (flight for flight in self._flights.values() if flight.then is not None)
         return {f.job[0] for f in groups if not f.has_begun or f.since > after}
@@ -169,7 +169,7 @@ class RayWorkers:
             self._jobs.forget(self._drop(stream).job)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
-        """See :class:`~threshold_search.executor.Executor`."""
+        """See :class:`~threshold_search.executors.executor.Executor`."""
         self._cpus.note(sum(flight.has_begun for flight in self._flights.values()))
         for stream in self._ready(timeout):
             if stream in self._flights:  # and not ended by what another one said

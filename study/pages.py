@@ -1,7 +1,7 @@
 """Write results/summary.csv, and from it the tables of the documents.
 
-    python visualizations/pages.py
-    python visualizations/pages.py --check  # writes nothing; status 1 if a file would change
+    python study/pages.py
+    python study/pages.py --check  # writes nothing; status 1 if a file would change
 
 A document has tables, or sentences with numbers of the searches, between the lines
 <!-- table: NAME --> and <!-- end -->; what is between them is written anew. summary.csv has one row
@@ -29,23 +29,23 @@ import pandas as pd
 from command_line.files import write_whole
 from command_line.parser import Parser, run
 from mlp_experiments.mlp_utils import SPEC as MLP
+from study.ablations import ABLATION_TABLES
+from study.architectures import at_true_budgets, side_by_side
+from study.bisection import unlucky_table
+from study.blocks import BLOCK_TABLES
+from study.claim_tables import CLAIM_TABLES
+from study.comparison import every_configuration, every_published_row, published
+from study.gpu_tables import GPU_TABLES
+from study.other_protocols import DEPTH_0, PROTOCOL_TABLES
+from study.scaling import driver_costs_table, scaling_table
+from study.sentences import SENTENCES
+from study.study_tables import STUDY_TABLES
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from threshold_search.models import MODELS
-from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations.ablations import ABLATION_TABLES
-from visualizations.architectures import at_true_budgets, side_by_side
-from visualizations.bisection import unlucky_table
-from visualizations.blocks import BLOCK_TABLES
-from visualizations.claim_tables import CLAIM_TABLES
-from visualizations.comparison import every_configuration, every_published_row, published
-from visualizations.gpu_tables import GPU_TABLES
 from visualizations.markdown import markdown
-from visualizations.other_protocols import DEPTH_0, PROTOCOL_TABLES
 from visualizations.results import load_results, select
-from visualizations.scaling import driver_costs_table, scaling_table
-from visualizations.sentences import SENTENCES
-from visualizations.study_tables import STUDY_TABLES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SUMMARY = DEFAULT_FOLDER / "summary.csv"

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from command_line.files import require_writable, write_whole
-from threshold_search.folder_lock import FolderLock
-from threshold_search.probe_log import ProbeLog
-from threshold_search.records import result_layout
-from threshold_search.tables import read_rows
+from threshold_search.log.folder_lock import FolderLock
+from threshold_search.log.layout import result_layout
+from threshold_search.log.probe_log import ProbeLog
+from threshold_search.log.reader import read_rows
 from training.errors import UserError
-from training.probe_types import Probe
+from training.probe import Probe
 from training.spec import Architecture, ModelSpec
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
+_CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # An installed copy of the project has no results of its own, and must not start some there.
 DEFAULT_FOLDER = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path()) / "results"
 

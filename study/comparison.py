@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from threshold_search.models import MODELS
 from threshold_search.plan import published_configurations
-from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.spec import TASK
@@ -49,7 +49,7 @@ _HEADINGS = {
 
 
 def published() -> pd.DataFrame:
-    """Return the published rows, models and sizes named as in visualizations/published_tables.csv.
+    """Return the published rows, models and sizes named as in study/published_tables.csv.
 
     Columns: ``table``, its number in the paper; ``model``; ``budget``, the label of the row;
     ``num_parameters``, the true count; the sizes, NA (of Int64) where a model lacks one;

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from threshold_search.search import Bounds, next_size, search_sizes
+from threshold_search.questions.bisection import Bounds, next_size, search_sizes
 from training.bits import BITS_VERSION
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.protocol import Protocol
 from training.spec import Architecture
 

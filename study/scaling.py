@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from threshold_search.results_folder import DEFAULT_FOLDER
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from visualizations.markdown import markdown
 
 SIMULATED = DEFAULT_FOLDER / "benchmarks" / "scaling.csv"

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from threshold_search.executor import Answer, NextProbe, run_job, start_worker
-from threshold_search.software import Software, own_software
+from threshold_search.executors.executor import Answer, NextProbe, run_job, start_worker
+from threshold_search.executors.software import Software, own_software
 from training.errors import UserError
-from training.probe_types import Probe
+from training.probe import Probe
 
 if TYPE_CHECKING:
     from engines.engine import Engine

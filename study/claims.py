@@ -1,7 +1,7 @@
 """The published claims as comparisons of searches: which, within what, against which bound.
 
 A claim holds if each of its parts does. A part names cells, which are configurations, each with its
-place ``x`` and its stratum; visualizations/assessment.py looks up their searches and tests. What is
+place ``x`` and its stratum; study/assessment.py looks up their searches and tests. What is
 compared and every bound are written here, once; no result is.
 
 Claims about the published transformer and the MLP are about the published rows. The decoder-only
@@ -99,7 +99,7 @@ class Claim:
 def every_claim(published: Sequence[Row]) -> list[Claim]:
     """Return the claims that have a test, for every model that they are judged for.
 
-    ``published`` are the rows of :func:`~visualizations.comparison.published`, None where a model
+    ``published`` are the rows of :func:`~study.comparison.published`, None where a model
     lacks a size. C3 is no hypothesis: without a hidden layer all budgets are the same network.
     """
     mlp = [row for row in published if row["model"] == MLP.name]

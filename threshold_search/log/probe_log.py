@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from command_line.files import append_whole, is_plain
-from threshold_search.records import probe_layout
-from threshold_search.tables import BLANK, content_of, parse_table, without_torn_line
+from threshold_search.log.layout import probe_layout
+from threshold_search.log.reader import BLANK, content_of, parse_table, without_torn_line
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 from training.spec import Architecture, ModelSpec
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from threshold_search.results_folder import DEFAULT_FOLDER
+from study.comparison import comparison_table, every_published_row
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.comparison import comparison_table, every_published_row
 from visualizations.drawing import (
     GREY,
     Handle,

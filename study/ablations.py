@@ -19,12 +19,12 @@ from scipy.special import stdtrit
 from scipy.stats import gmean
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from threshold_search.results_folder import DEFAULT_FOLDER
+from study.claims import heads_text
+from study.comparison import published
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.claims import heads_text
-from visualizations.comparison import published
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import PAPER_PROTOCOL, load_results
 from visualizations.summary import summarize

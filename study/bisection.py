@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from threshold_search.results_folder import DEFAULT_FOLDER
-from visualizations.comparison import every_published_row
+from study.comparison import every_published_row
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import load_probes, select
 from visualizations.success import success_rates

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.cpu import cpu_name
-from threshold_search.software import Software, own_software
+from threshold_search.executors.software import Software, own_software
 from training.errors import UserError
 
 NODES_SECONDS = 1.0  # how old the list of the nodes may be

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from threshold_search.results_folder import DEFAULT_FOLDER
+from study.assessment import LEAST_REPEATS, Finding, find, matching, rows_of
+from study.claim_tables import effect_text, p_text, published_text
+from study.claims import Claim, Part, Row, every_claim, heads_text, where_of
+from study.comparison import published
+from study.effects import slope
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.assessment import LEAST_REPEATS, Finding, find, matching, rows_of
-from visualizations.claim_tables import effect_text, p_text, published_text
-from visualizations.claims import Claim, Part, Row, every_claim, heads_text, where_of
-from visualizations.comparison import published
-from visualizations.effects import slope
 from visualizations.markdown import interval_text, markdown, number
 from visualizations.results import load_results, select
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from threshold_search.executor import Answer
+from threshold_search.executors.executor import Answer
 from training.errors import OutOfMemory, UserError
-from training.probe_types import Outcome, Probe
+from training.probe import Outcome, Probe
 
 LOSSES_ALLOWED = 3  # of a job that trained: it may be what killed its workers
 OTHER_LOSSES_ALLOWED = 10  # with its node, or before it began: seldom the job's fault

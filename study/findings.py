@@ -11,14 +11,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mlp_experiments.mlp_utils import SPEC as MLP
+from study.architectures import architectures_figure, at_true_budgets
+from study.comparison import beside_published, comparison_table
+from threshold_search.log.results_folder import DEFAULT_FOLDER
 from threshold_search.models import MODELS
-from threshold_search.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.presets import PRESETS
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.architectures import architectures_figure, at_true_budgets
-from visualizations.comparison import beside_published, comparison_table
 from visualizations.drawing import (
     Handle,
     drawable_figure,
