@@ -26,7 +26,6 @@ from command_line.flags import (
 )
 from command_line.interrupts import import_torch
 from command_line.parser import Parser, non_negative_int, positive_int, user_path
-from dataset.synthetic_generator import max_mappings
 from engines.engine import Engine, choose_engine, fallback_note
 from training.bits import BITS_VERSION
 from training.errors import UserError
@@ -71,7 +70,7 @@ def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | 
         if file is not None:
             require_writable(file)
     device = resolve_device(job.device)
-    engine = choose_engine(job.requested_engine, device, probe.architecture)
+    engine = choose_engine(job.requested_engine, device, *probe.kind)
     if note := spec.label_note(job.budget, probe.architecture):
         print(note, file=sys.stderr)
     configuration = _configuration(job, engine)
@@ -80,7 +79,7 @@ def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | 
         print(json.dumps(details) if job.as_json else _aligned(details))
         return
     import_torch()
-    if note := fallback_note(job.requested_engine, device, {probe.architecture: engine}):
+    if note := fallback_note(job.requested_engine, device, {probe.kind: engine}):
         print(note, file=sys.stderr)
     outcome, history, weights = _train(job, engine)
     files: list[tuple[Path, Callable[[BinaryIO], object]]] = []
@@ -110,9 +109,9 @@ def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | 
 
 
 def bits_per_parameter(probe: Probe) -> float:
-    """Return n * T * log2(V) / parameters: the bits of n random label sequences per parameter."""
-    task = probe.architecture
-    return probe.n * task.seq_len * math.log2(task.vocab_size) / task.num_parameters
+    """Return the bits of n random labels per parameter: n * T * log2(V) / parameters."""
+    task = probe.protocol.make_task()
+    return probe.n * task.bits_per_label / probe.architecture.num_parameters
 
 
 def _asked_for(names: Mapping[str, ModelSpec]) -> str:
@@ -175,12 +174,7 @@ def _parse(spec: ModelSpec, names: Sequence[str], description: str | None) -> ar
 
 def _job(args: argparse.Namespace, spec: ModelSpec) -> Job:
     protocol = protocol_from(args, spec)
-    architecture = spec.solve(
-        args.params,
-        vocab_size=protocol.vocab_size,
-        seq_len=protocol.seq_len,
-        **flag_values(args, spec),
-    )
+    architecture = spec.solve_for(protocol.make_task(), args.params, **flag_values(args, spec))
     return Job(
         Probe(architecture, protocol, args.seed, args.repeat, args.num_sequences, args.attempt),
         args.params or architecture.num_parameters,
@@ -195,11 +189,10 @@ def _job(args: argparse.Namespace, spec: ModelSpec) -> Job:
 
 
 def _require_size(probe: Probe) -> None:
-    task = probe.architecture
-    limit = max_mappings(task.vocab_size, task.seq_len)
-    if probe.n > limit:
+    task = probe.protocol.make_task()
+    if probe.n > task.largest:
         raise UserError(
-            f"--num-sequences {probe.n} is beyond the {limit} mappings that "
+            f"--num-sequences {probe.n} is beyond the {task.largest} mappings that "
             f"{task.vocab_size} tokens and length {task.seq_len} allow"
         )
 

@@ -2,21 +2,21 @@
 
     python dataset/synthetic_generator.py --num-sequences 5
     python dataset/synthetic_generator.py --num-sequences 1000 --seed 3 --save mappings.csv
+    python dataset/synthetic_generator.py --num-sequences 5 --task facts
     python dataset/synthetic_generator.py --num-sequences 1000000 --save mappings.npz
 
 Prints one mapping per line, input -> label, such as the first one of seed 0:
     2 3 9 5 1 1 2 8 9 9 -> 5 2 0 9 2 4 6 3 5 0
-or writes FILE.csv (columns input_0.., label_0..) or FILE.npz (arrays inputs and labels, (N, T)).
+or writes FILE.csv (columns input_0.., label_0..) or FILE.npz (inputs and labels, row by row).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,13 +28,19 @@ import numpy as np
 
 from dataset.random_stream import RandomStream
 
+if TYPE_CHECKING:
+    from dataset.task import Task
+
 FIRST_DRAW = 1024  # sequences; a constant, because nothing drawn may depend on n
 LARGEST_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Mappings:
-    """n mappings of T tokens: ``inputs`` and ``labels`` are both (n, T) int64, row by row."""
+    """n examples row by row: ``inputs`` (n, T), ``labels`` (n, tokens per label), both int64.
+
+    Of a task with real inputs (dataset/task.py) ``inputs`` are float32.
+    """
 
     inputs: np.ndarray
     labels: np.ndarray
@@ -42,12 +48,13 @@ class Mappings:
 
 def max_mappings(vocab_size: int, seq_len: int) -> int:
     """Return how many mappings there can be: each uses up two of the V**T sequences."""
-    return _number_of_sequences(vocab_size, seq_len) // 2
+    return number_of_sequences(vocab_size, seq_len) // 2
 
 
-def _number_of_sequences(vocab_size: int, seq_len: int) -> int:
+def number_of_sequences(vocab_size: int, seq_len: int) -> int:
     """Return V**T, or 2**4096 where it is more: nobody counts that far, and it takes long."""
-    return vocab_size**seq_len if seq_len * math.log2(vocab_size) <= 4096 else 2**4096
+    bits = seq_len * math.log2(max(vocab_size, 1))
+    return vocab_size**seq_len if bits <= 4096 else 2**4096
 
 
 def generate_mappings(
@@ -63,22 +70,22 @@ def generate_mappings(
     ValueError when the numbers are out of range, MemoryError when the result does not fit.
     """
     n = num_sequences
-    _check_sizes(n, vocab_size, seq_len)
+    require_size(n, vocab_size, seq_len, max_mappings(vocab_size, seq_len))
     try:
         halves = np.empty((2, n, seq_len), np.int64)
     except (MemoryError, ValueError):  # ValueError: beyond what an array can address
         raise MemoryError(f"num_sequences {n} does not fit in this machine's memory") from None
-    sequences = _distinct_sequences(2 * n, vocab_size, seq_len, seed)  # (2n, T)
+    sequences = distinct_sequences(2 * n, vocab_size, seq_len, seed)  # (2n, T)
     halves[:] = sequences.reshape(n, 2, seq_len).swapaxes(0, 1)  # neighbours make a pair
     return Mappings(inputs=halves[0], labels=halves[1])
 
 
-def _check_sizes(n: int, vocab_size: int, seq_len: int) -> None:
+def require_size(n: int, vocab_size: int, seq_len: int, limit: int) -> None:
+    """Raise ValueError unless there are such sequences, and n is from 1 to ``limit``."""
     if not 2 <= vocab_size <= LARGEST_INT64:
         raise ValueError(f"vocab_size must be from 2 to {LARGEST_INT64}, got {vocab_size}")
     if seq_len < 1:
         raise ValueError(f"seq_len must be at least 1, got {seq_len}")
-    limit = max_mappings(vocab_size, seq_len)
     if n < 1:
         raise ValueError(f"num_sequences must be from 1 to {limit}, got {n}")
     if n > limit:
@@ -88,7 +95,7 @@ def _check_sizes(n: int, vocab_size: int, seq_len: int) -> None:
         )
 
 
-def _distinct_sequences(
+def distinct_sequences(
     count: int, vocab_size: int, seq_len: int, seed: int | np.random.SeedSequence
 ) -> np.ndarray:
     """Return ``count`` distinct sequences in random order, (count, T) of the smallest uint.
@@ -101,7 +108,7 @@ def _distinct_sequences(
     random = RandomStream(seed)
     sequences = np.empty((0, seq_len), _token_type(vocab_size))
     while len(sequences) < count:
-        if 8 * len(sequences) >= _number_of_sequences(vocab_size, seq_len):
+        if 8 * len(sequences) >= number_of_sequences(vocab_size, seq_len):
             codes = _unused_codes(sequences, vocab_size)
             codes = codes[random.permutation(len(codes))]
             sequences = np.concatenate([sequences, _decode(codes, vocab_size, seq_len)])
@@ -118,7 +125,7 @@ def _token_type(vocab_size: int) -> np.dtype:
 
 def _without_repeats(sequences: np.ndarray, vocab_size: int) -> np.ndarray:
     """Return the rows of ``sequences`` (m, T) that differ from all earlier rows, in order."""
-    if _number_of_sequences(vocab_size, sequences.shape[1]) <= LARGEST_INT64:
+    if number_of_sequences(vocab_size, sequences.shape[1]) <= LARGEST_INT64:
         keys = _encode(sequences, vocab_size)
     else:  # compare the bytes of whole rows; S because NumPy sorts it faster than void
         keys = sequences.view(f"S{sequences.shape[1] * sequences.itemsize}")[:, 0]
@@ -159,9 +166,9 @@ def _print(mappings: Mappings, vocab_size: int) -> None:
 
 
 def _write_csv(file: BinaryIO, mappings: Mappings) -> None:
-    positions = range(mappings.inputs.shape[1])
-    header = ",".join(f"{side}_{t}" for side, t in itertools.product(("input", "label"), positions))
-    rows = np.hstack([mappings.inputs, mappings.labels])  # (n, 2T)
+    sides = ("input", mappings.inputs), ("label", mappings.labels)
+    header = ",".join(f"{side}_{t}" for side, tokens in sides for t in range(tokens.shape[1]))
+    rows = np.hstack([mappings.inputs, mappings.labels])
     np.savetxt(file, rows, fmt="%d", delimiter=",", header=header, comments="")
 
 
@@ -179,6 +186,7 @@ def main() -> None:
     from command_line.parser import Parser, non_negative_int, positive_int, user_path
     from engines.memory import within_memory
     from training.errors import OutOfMemory, UserError
+    from training.protocol import Protocol
 
     parser = Parser(__doc__)
     parser.add_argument(
@@ -189,6 +197,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--seq-len", type=positive_int, metavar="T", default=10, help="tokens per sequence"
+    )
+    parser.add_argument(
+        "--task", metavar="TASK", default="bijection", help="as of the training scripts"
     )
     parser.add_argument(
         "--seed", type=non_negative_int, metavar="N", default=0, help="seed of the random numbers"
@@ -207,22 +218,23 @@ def main() -> None:
         require_writable(args.save)
     try:
         with within_memory():
-            _make(args.num_sequences, args.vocab_size, args.seq_len, args.seed, args.save)
+            protocol = Protocol(task=args.task, vocab_size=args.vocab_size, seq_len=args.seq_len)
+            _make(args.num_sequences, protocol.make_task(), args.seed, args.save)
     except MemoryError:
         what = f"{args.num_sequences} mappings of {args.seq_len} tokens"
         raise OutOfMemory(f"{what} do not fit in this machine's memory") from None
 
 
-def _make(n: int, vocab_size: int, seq_len: int, seed: int, save: Path | None) -> None:
+def _make(n: int, task: Task, seed: int, save: Path | None) -> None:
     from command_line.files import write_whole
     from training.errors import UserError
 
     try:
-        mappings = generate_mappings(n, vocab_size, seq_len, seed)
+        mappings = task.generate(n, seed)
     except ValueError as error:  # it begins with the name of a parameter
         raise UserError("--" + str(error).replace("_", "-")) from None
     if save is None:
-        _print(mappings, vocab_size)
+        _print(mappings, task.vocab_size)
     else:
         write = WRITERS[save.suffix.lower()]
         write_whole(save, lambda file: write(file, mappings))

@@ -3,8 +3,9 @@
 The reference engine is plain torch (reference.py), with the bits of the flat loop in
 training/loop.py. The fast one is the compiled engine on a CPU (engines/native) and stacked tensors
 on CUDA (stacked.py). Where the compiled engine is missing, or does not know a model, it is
-whichever of the other two is faster for that model. Not trained but solved, for those who ask, are
-models that are linear (linear_program.py).
+whichever of the other two is faster for that model. An engine says by architecture and protocol
+what it cannot train. Not trained but solved, for those who ask, are models that are linear
+(linear_program.py).
 
 Imports no torch: which engine trains a probe, and so its identity, is known without.
 """
@@ -15,7 +16,7 @@ import contextlib
 import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,8 +24,9 @@ from engines.memory import within_memory
 from engines.native.build import machine
 from engines.native.load import Unavailable, find_engine, load_engine
 from training.errors import OutOfMemory, UserError
-from training.probe import Outcome, Probe
-from training.spec import TASK, Architecture
+from training.probe import Kind, Outcome, Probe
+from training.protocol import Protocol
+from training.spec import Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
     from training.session import Epoch, Stack
     from training.start import ProbeStart
 
-REQUESTS = ("fast", "reference", "linear-program")
+REQUESTS = ("fast", "reference", "stacked", "linear-program")
 # Places for models in every stack on CUDA. Fixed, because the bits of a product depend on how many
 # there are; so a smaller group there saves the memory of its data alone.
 CUDA_LANES = 16
+# What the compiled engine knows of settings that choose an implementation.
+NATIVE_SETTINGS: Mapping[str, str] = {}
 Weights = dict[str, "Tensor"]
 OnEpoch = Callable[["EpochRecord"], None]
 # How torch's allocators begin what they say when memory is short; they raise RuntimeError.
@@ -75,10 +79,17 @@ class Engine(ABC):
         """How many probes of one architecture and protocol it trains together at most."""
         return 1
 
+    @classmethod
+    def why_not(cls, architecture: Architecture, protocol: Protocol) -> str | None:
+        """Return why it cannot train this, as what follows its name, or None if it can."""
+        return None
+
     def check(self, probe: Probe) -> None:
         """Raise :class:`UserError` for settings of a training where there is none."""
-        task = {name: getattr(probe.protocol, name) for name in TASK}
-        published = probe.architecture.spec.protocol(**task)
+        own = probe.protocol
+        published = probe.architecture.spec.protocol(
+            task=own.task, vocab_size=own.vocab_size, seq_len=own.seq_len
+        )
         if not self.trains and (probe.attempt or probe.protocol != published):
             raise UserError(
                 f"--engine {self.name} trains nothing: it takes no setting of the training, "
@@ -190,6 +201,14 @@ class NativeEngine(StackEngine):
         """See :class:`Engine`."""
         return "" if machine() == "x86_64" else f" machine={machine()}"
 
+    @classmethod
+    def why_not(cls, architecture: Architecture, protocol: Protocol) -> str | None:
+        """See :class:`Engine`. That it is missing is another matter: ``find_engine`` says so."""
+        if architecture.native_form is None:
+            return f"has no {architecture.spec.name} {architecture.name}"
+        changed = [n for n in NATIVE_SETTINGS if getattr(protocol, n) != NATIVE_SETTINGS[n]]
+        return f"has no --{changed[0]} {getattr(protocol, changed[0])}" if changed else None
+
     def start(self, starts: Sequence[ProbeStart]) -> NativeStack:
         """Return the models before their first step."""
         from engines.native.stack import NativeStack
@@ -213,6 +232,12 @@ class StackedEngine(StackEngine):
         """See :class:`Engine`."""
         return 5 if self.device == "cpu" else CUDA_LANES
 
+    @classmethod
+    def why_not(cls, architecture: Architecture, protocol: Protocol) -> str | None:
+        """See :class:`Engine`. What vmap cannot run otherwise shows when the models are there."""
+        spec = architecture.spec
+        return None if spec.stacked or spec.vmap else f"cannot run {spec.name}: its spec says so"
+
     def start(self, starts: Sequence[ProbeStart]) -> StackedModels:
         """Return the models before their first step."""
         from engines.stacked import StackedModels
@@ -232,6 +257,13 @@ class LinearProgramEngine(Engine):
     name: ClassVar[str] = "linear-program"
     trains: ClassVar[bool] = False
 
+    @classmethod
+    def why_not(cls, architecture: Architecture, protocol: Protocol) -> str | None:
+        """See :class:`Engine`."""
+        spec = architecture.spec
+        is_none = not spec.is_linear(architecture)
+        return f"needs a linear model: {spec.name} {architecture.name} is none" if is_none else None
+
     @property
     def label(self) -> str:
         """See :class:`Engine`."""
@@ -246,7 +278,7 @@ class LinearProgramEngine(Engine):
         (probe,) = probes
         begin = time.perf_counter()
         module, solved, loss, accuracy = solve_positions(start_probe(probe))
-        is_separable = solved == probe.architecture.seq_len
+        is_separable = solved == probe.protocol.make_task().label_len
         outcome = Outcome(
             memorized=is_separable,
             accuracy=accuracy,
@@ -258,49 +290,62 @@ class LinearProgramEngine(Engine):
         return [(outcome, module.state_dict)]
 
 
-def choose_engine(requested: str, device: str, architecture: Architecture) -> Engine:
-    """Return what trains ``architecture``: by the choice of the user, what there is, and speed.
+def choose_engine(
+    requested: str, device: str, architecture: Architecture, protocol: Protocol
+) -> Engine:
+    """Return what trains such probes: by the choice of the user, what there is, and speed.
 
     ``requested`` is one of REQUESTS; ``device`` is "cpu", "cuda" or "mps". Raises
-    :class:`UserError` for another request, and for a linear program of what is not linear.
+    :class:`UserError` for another request, and for an engine by name that cannot train this.
     """
     if requested not in REQUESTS:
         raise UserError(f"no engine {requested!r}: there are {', '.join(REQUESTS)}")
-    spec = architecture.spec
     if requested == "linear-program":
-        if not spec.is_linear(architecture):
-            raise UserError(
-                f"--engine linear-program needs a linear model: {spec.name} {architecture.name} "
-                "is none"
-            )
         if device != "cpu":
             raise UserError("--engine linear-program needs --device cpu")
-        return LinearProgramEngine()
+        return _able(LinearProgramEngine(), architecture, protocol)
     # Stacked models need float64, which MPS lacks.
     if requested == "reference" or device == "mps":
         return ReferenceEngine(device)
-    if device != "cpu":
-        return StackedEngine(device) if spec.stacked or spec.vmap else ReferenceEngine(device)
-    if architecture.native_form and load_engine():
+    if requested == "stacked":
+        return _able(StackedEngine(device), architecture, protocol)
+    if device == "cpu" and load_engine() and not NativeEngine.why_not(architecture, protocol):
         return NativeEngine()
-    if spec.stacked and architecture.num_parameters <= spec.stacked.faster_up_to:
-        return StackedEngine()
-    return ReferenceEngine()
+    form = architecture.spec.stacked
+    is_faster = device != "cpu" or (form and architecture.num_parameters <= form.faster_up_to)
+    if is_faster and not StackedEngine.why_not(architecture, protocol):
+        return StackedEngine(device)
+    return ReferenceEngine(device)
 
 
-def fallback_note(requested: str, device: str, engines: dict[Architecture, Engine]) -> str | None:
-    """Return one line when the fast engine has to do without compiled code it knows, else None."""
-    missing = find_engine()
-    if requested != "fast" or device != "cpu" or not isinstance(missing, Unavailable):
+def _able(engine: Engine, architecture: Architecture, protocol: Protocol) -> Engine:
+    if reason := engine.why_not(architecture, protocol):
+        raise UserError(f"--engine {engine.name} {reason}")
+    return engine
+
+
+def fallback_note(requested: str, device: str, engines: Mapping[Kind, Engine]) -> str | None:
+    """Return one line when the fast engine cannot train models that it knows, else None."""
+    if requested != "fast" or device != "cpu":
         return None
-    used = sorted({engine.name for a, engine in engines.items() if a.native_form})
+    missing = find_engine()
+    used: dict[str, set[str]] = {}  # why not by the compiled engine, and by which instead
+    for (architecture, protocol), engine in engines.items():
+        if not architecture.spec.native or engine.name == NativeEngine.name:
+            continue
+        if reason := NativeEngine.why_not(architecture, protocol):
+            used.setdefault(f"the compiled engine {reason}", set()).add(engine.name)
+        elif isinstance(missing, Unavailable):
+            used.setdefault(missing.reason, set()).add(engine.name)
     if not used:
         return None
     names = {"reference": "the reference loop", "stacked": "stacked torch operations"}
+    labels = sorted(set().union(*used.values()))
+    instead = " or ".join(names[name] for name in labels)
+    remedy = f"; {missing.remedy}" if isinstance(missing, Unavailable) else ""
     return (
-        f"note: {missing.reason}; using {' or '.join(names[name] for name in used)} instead, more "
-        f"slowly; these probes are counted apart, as {' or '.join(f'engine={n}' for n in used)}; "
-        f"{missing.remedy}"
+        f"note: {', '.join(used)}; using {instead} instead, more slowly; these probes are counted "
+        f"apart, as {' or '.join(f'engine={name}' for name in labels)}{remedy}"
     )
 
 

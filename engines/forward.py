@@ -19,8 +19,8 @@ from training.start import ProbeStart
 # In training one mask per dropout site (M, B * elements per row), 0 or the scale, or none without
 # dropout; None in evaluation.
 Keep = Sequence[Tensor] | None
-# (parameters by their module's names (M, ...), tokens (M, B, S) of int64, masks) -> logits
-# (M, B, S, V). No model's logits depend on another's parameters or tokens.
+# (parameters by their module's names (M, ...), inputs (M, B, S), masks) -> logits
+# (M, B, positions, V). No model's logits depend on another's parameters or tokens.
 Forward = Callable[[dict[str, Tensor], Tensor, Keep], Tensor]
 
 
@@ -107,7 +107,8 @@ def _rehearse(start: ProbeStart) -> None:
         name: torch.empty((2, *parameter.shape), device=meta, requires_grad=True)
         for name, parameter in start.module.named_parameters()
     }
-    tokens = torch.empty((2, 2, start.inputs.shape[1]), dtype=torch.int64, device=meta)
+    inputs = torch.from_numpy(start.inputs[:1])
+    tokens = inputs.new_empty((2, 2, *inputs.shape[1:]), device=meta)
     sites = start.module.dropout_sites() if start.probe.protocol.dropout > 0 else []
     keep = [torch.empty((2, 2 * per_row), device=meta) for _, per_row in sites]
     torch.autograd.grad(forward(parameters, tokens, keep).sum(), list(parameters.values()))

@@ -26,12 +26,13 @@ OPTIMAL = 0  # a status of linprog
 
 
 def separating_weights(
-    inputs: np.ndarray, labels: np.ndarray, vocab_size: int
+    inputs: np.ndarray, labels: np.ndarray, vocab_size: int, classes: int
 ) -> np.ndarray | None:
-    """Return weights (V, T*V) in [-1, 1] whose logits are largest at the labels, None if none are.
+    """Return weights (C, T*V) in [-1, 1] whose logits are largest at the labels, None if none are.
 
-    ``inputs`` (N, T) and ``labels`` (N,) are tokens. The margin, the least difference between the
-    logit of a label and one of a wrong class, is as large as it can be; it counts as none up to
+    ``inputs`` (N, T) are tokens out of V = ``vocab_size``, ``labels`` (N,) out of C = ``classes``.
+    The margin, the least difference between the logit of a label and one of a wrong class, is as
+    large as it can be; it counts as none up to
     SMALLEST_MARGIN. The answer does not rest on what the solver says of itself: weights are
     multiplied out, and that there are none follows from the dual solution y. For any y >= 0 whose
     elements sum to 1, no margin is larger than the 1-norm of y A (weak duality), A being
@@ -39,9 +40,11 @@ def separating_weights(
     """
     # Nothing changes when all classes get the same added to their weights, nor when all tokens of
     # one input position do what those of another undo. Without that freedom it takes half as long.
-    free = np.ones((vocab_size, inputs.shape[1], vocab_size), bool)  # (class, position, token)
+    free = np.ones((classes, inputs.shape[1], vocab_size), bool)  # (class, position, token)
     free[0] = free[:, 1:, 0] = False
-    differences = _differences(inputs, labels, vocab_size)[:, free.ravel()]  # (pairs, free)
+    differences = _differences(inputs, labels, vocab_size, classes)[
+        :, free.ravel()
+    ]  # (pairs, free)
     pairs, size = differences.shape
     # Variables: the weights and the margin. Maximised: the margin, below every difference.
     objective = np.zeros(size + 1)
@@ -56,7 +59,7 @@ def separating_weights(
     if (differences @ program.x[:size]).min() > SMALLEST_MARGIN:
         weights = np.zeros(free.shape)
         weights[free] = program.x[:size]
-        return weights.reshape(vocab_size, -1)
+        return weights.reshape(classes, -1)
     dual = np.maximum(-program.ineqlin.marginals, 0.0)  # (pairs,)
     bound = np.abs(dual @ differences).sum() / dual.sum()
     if not bound <= SMALLEST_MARGIN:  # NaN proves nothing either
@@ -64,23 +67,25 @@ def separating_weights(
     return None
 
 
-def _differences(inputs: np.ndarray, labels: np.ndarray, vocab_size: int) -> csr_array:
+def _differences(
+    inputs: np.ndarray, labels: np.ndarray, vocab_size: int, classes: int
+) -> csr_array:
     """Return what multiplied by W gives logit of the label - logit of a wrong class.
 
-    Rows are pairs of a mapping and a wrong class, (N*(V-1), V*T*V); W is flattened row by row.
+    Rows are pairs of an example and a wrong class, (N*(C-1), C*T*V); W is flattened row by row.
     """
     n, seq_len = inputs.shape
     features = np.arange(seq_len) * vocab_size + inputs  # (N, T), where the one-hot input is 1
-    wrong = (labels[:, None] + np.arange(1, vocab_size)) % vocab_size  # (N, V-1)
-    shape = (n, vocab_size - 1, seq_len)
+    wrong = (labels[:, None] + np.arange(1, classes)) % classes  # (N, C-1)
+    shape = (n, classes - 1, seq_len)
     width = seq_len * vocab_size
     plus = np.broadcast_to((labels[:, None] * width + features)[:, None, :], shape)
     minus = wrong[:, :, None] * width + features[:, None, :]
     columns = np.stack([plus, minus])
-    rows = np.broadcast_to(np.arange(n * (vocab_size - 1)).reshape(n, -1, 1), columns.shape)
+    rows = np.broadcast_to(np.arange(n * (classes - 1)).reshape(n, -1, 1), columns.shape)
     values = np.broadcast_to(np.array([1.0, -1.0]).reshape(2, 1, 1, 1), columns.shape)
     entries = (values.ravel(), (rows.ravel(), columns.ravel()))
-    return csr_array(entries, shape=(n * (vocab_size - 1), vocab_size * width))
+    return csr_array(entries, shape=(n * (classes - 1), classes * width))
 
 
 def solve_positions(start: ProbeStart) -> tuple[SequenceModel, int, float, float]:
@@ -91,11 +96,11 @@ def solve_positions(start: ProbeStart) -> tuple[SequenceModel, int, float, float
     module whose one linear layer holds all positions is needed. Raises RuntimeError like
     :func:`separating_weights`, and where rounding to float32 lost a label.
     """
-    module, task = start.module, start.probe.architecture
+    module, task = start.module, start.probe.protocol.make_task()
     (linear,) = (layer for layer in module.modules() if isinstance(layer, nn.Linear))
     found: list[np.ndarray] = []
     for labels in start.targets.T:
-        weights = separating_weights(start.inputs, labels, task.vocab_size)
+        weights = separating_weights(start.inputs, labels, task.vocab_size, task.label_vocab_size)
         if weights is None:
             break
         found.append(weights)
@@ -103,9 +108,9 @@ def solve_positions(start: ProbeStart) -> tuple[SequenceModel, int, float, float
         linear.weight.zero_()
         linear.bias.zero_()
         if found:
-            rows = np.concatenate(found)  # (positions * V, T*V)
+            rows = np.concatenate(found)  # (positions * C, T*V)
             linear.weight[: len(rows)] = torch.from_numpy(rows)
     loss, accuracy = evaluate(module, *start.tensors())
-    if len(found) == task.seq_len and accuracy < 1.0:
+    if len(found) == task.label_len and accuracy < 1.0:
         raise RuntimeError("weights that separate every position do not do so as float32")
     return module, len(found), loss, accuracy

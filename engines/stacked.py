@@ -80,12 +80,13 @@ class StackedModels:
         # Whole blocks of rows: a product of very few rows rounds unlike one of many.
         n = [len(start.inputs) for start in starts]
         padded = math.ceil(max(n) / self._row_block) * self._row_block
-        shape = (self._lanes, padded, starts[0].inputs.shape[1])
-        inputs, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED)
+        first = starts[0]
+        inputs = np.zeros((self._lanes, padded, first.inputs.shape[1]), first.inputs.dtype)
+        targets = np.full((self._lanes, padded, first.targets.shape[1]), IGNORED)
         for row, start in enumerate(starts):
             inputs[row, : n[row]], targets[row, : n[row]] = start.inputs, start.targets
         self._inputs = torch.from_numpy(inputs).to(self.device)  # (M, N, S)
-        self._targets = torch.from_numpy(targets).to(self.device)  # (M, N, S)
+        self._targets = torch.from_numpy(targets).to(self.device)  # (M, N, positions)
         self._index = torch.arange(self._lanes, device=self.device).unsqueeze(1)
         # One epoch's order, padded to whole batches of every model; -1 is padding.
         steps = (self._lanes, math.ceil(max(n) / self.batch))
@@ -125,7 +126,7 @@ class StackedModels:
         """Return the gradients (M, P) of the models' mean losses over the ``valid`` of ``rows``."""
         leaves = {k: v.detach().requires_grad_() for k, v in self._parameters(self._flat).items()}
         logits = self._forward(leaves, self._inputs[self._index, rows], keep)
-        target = self._targets[self._index, rows]  # (M, B, S)
+        target = self._targets[self._index, rows]  # (M, B, positions)
         losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
         counts = valid.unsqueeze(-1) & (target != IGNORED)  # padded rows do not
         weights = counts / counts.sum((1, 2), keepdim=True).clamp(min=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import cast
 
 from torch import Tensor, nn
@@ -18,12 +19,19 @@ class MLP(SequenceModel):
     """Flattened one-hot input, ``num_layers`` hidden ReLU layers, one linear output layer."""
 
     def __init__(
-        self, vocab_size: int, seq_len: int, hidden_size: int, num_layers: int, dropout: float = 0.0
+        self,
+        vocab_size: int,
+        seq_len: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float = 0.0,
+        label_vocab_size: int = 0,  # 0: as the input's
+        label_len: int = 0,  # likewise
     ) -> None:
         super().__init__()
-        self.vocab_size, self.seq_len = vocab_size, seq_len
-        features = vocab_size * seq_len
-        widths = [features] + [hidden_size] * num_layers + [features]
+        self.vocab_size = vocab_size
+        self.answer = (label_len or seq_len, label_vocab_size or vocab_size)
+        widths = [vocab_size * seq_len] + [hidden_size] * num_layers + [math.prod(self.answer)]
         self.linears = nn.ModuleList(
             nn.Linear(wide, narrow) for wide, narrow in itertools.pairwise(widths)
         )
@@ -35,11 +43,11 @@ class MLP(SequenceModel):
             draw_linear(linear, stream)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return logits (B, T, V) for ``tokens`` (B, T) of int64."""
+        """Return logits (B, L, V) of labels of L tokens for ``tokens`` (B, T) of int64."""
         x = F.one_hot(tokens, self.vocab_size).flatten(1).to(self._linears()[0].weight.dtype)
         for linear, dropout in zip(self.linears[:-1], self.dropouts, strict=True):
             x = dropout(F.relu(linear(x)))  # (B, h)
-        return self.linears[-1](x).view(-1, self.seq_len, self.vocab_size)
+        return self.linears[-1](x).view(-1, *self.answer)
 
     def dropout_sites(self) -> list[tuple[Dropout, int]]:
         """Return every dropout layer with its number of elements per batch row."""

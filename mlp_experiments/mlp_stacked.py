@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def mlp_logits(
     architecture: MLPArchitecture, p: dict[str, Tensor], tokens: Tensor, drop: Drop
 ) -> Tensor:
-    """Return logits (M, B, T, V) for ``tokens`` (M, B, T) of int64; ``drop`` as in its spec."""
+    """Return logits (M, B, L, V) for ``tokens`` (M, B, T) of int64; ``drop`` as in its spec."""
     one_hot = F.one_hot(tokens, architecture.vocab_size).to(p["linears.0.weight"].dtype)
 
     def linear(layer: int, x: Tensor) -> Tensor:  # (M, B, in) -> (M, B, out)
@@ -26,4 +26,6 @@ def mlp_logits(
     x = one_hot.flatten(2)  # (M, B, T*V)
     for layer in range(architecture.num_layers):
         x = drop(layer, F.relu(linear(layer, x)))
-    return linear(architecture.num_layers, x).view(one_hot.shape)
+    logits = linear(architecture.num_layers, x)
+    answer = architecture.label_len, architecture.label_vocab_size
+    return logits.view(*tokens.shape[:2], *answer)

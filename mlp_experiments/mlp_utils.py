@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dataset.encoding import whole_label
 from training.errors import UserError
 from training.protocol import Protocol
 from training.spec import Architecture, Flag, ModelSpec, NativeForm, StackedForm
@@ -28,9 +29,13 @@ class MLPArchitecture(Architecture):
     num_layers: int
     vocab_size: int = 10
     seq_len: int = 10
+    label_vocab_size: int = 0  # 0: as the input's
+    label_len: int = 0  # likewise
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not exist."""
+        """Fill in the shape of labels; refuse shapes that do not exist."""
+        object.__setattr__(self, "label_vocab_size", self.label_vocab_size or self.vocab_size)
+        object.__setattr__(self, "label_len", self.label_len or self.seq_len)
         if self.num_layers < 0:
             raise UserError(f"--layers must be 0 or more, got {self.num_layers}")
         if self.num_layers > 0 and self.hidden_size < 1:
@@ -42,11 +47,15 @@ class MLPArchitecture(Architecture):
 
     @property
     def num_parameters(self) -> int:
-        """Weights and biases; with D = V*T: 2*D*h + (L-1)*h^2 + L*h + D, or D^2 + D for L = 0."""
+        """Weights and biases: (D + E)*h + (L-1)*h^2 + L*h + E, or D*E + E for L = 0.
+
+        D = V*T is the size of the one-hot input, E that of a one-hot label; published D = E = 100.
+        """
         features, h, layers = self.vocab_size * self.seq_len, self.hidden_size, self.num_layers
+        outputs = self.label_vocab_size * self.label_len
         if layers == 0:
-            return features * features + features
-        return 2 * features * h + (layers - 1) * h * h + layers * h + features
+            return features * outputs + outputs
+        return (features + outputs) * h + (layers - 1) * h * h + layers * h + outputs
 
     @property
     def name(self) -> str:
@@ -55,7 +64,12 @@ class MLPArchitecture(Architecture):
 
 
 def architecture_for_budget(
-    params: int, num_layers: int, vocab_size: int = 10, seq_len: int = 10
+    params: int,
+    num_layers: int,
+    vocab_size: int = 10,
+    seq_len: int = 10,
+    label_vocab_size: int = 0,
+    label_len: int = 0,
 ) -> MLPArchitecture:
     """Return the MLP of ``num_layers`` hidden layers whose size is nearest to ``params``.
 
@@ -63,21 +77,23 @@ def architecture_for_budget(
     :attr:`MLPArchitecture.num_parameters`), rounded to the nearest integer. Depth 0 has one size
     whatever the budget. Raises :class:`UserError` when not even width 1 fits.
     """
+    task = vocab_size, seq_len, label_vocab_size, label_len
     if num_layers <= 0:
-        return MLPArchitecture(0, num_layers, vocab_size, seq_len)
-    smallest = MLPArchitecture(1, num_layers, vocab_size, seq_len)
+        return MLPArchitecture(0, num_layers, *task)
+    smallest = MLPArchitecture(1, num_layers, *task)
     if params < smallest.num_parameters:
         raise UserError(
             f"{params} parameters are too few for {num_layers} hidden layers: "
             f"the smallest possible budget is {smallest.num_parameters}"
         )
-    features = vocab_size * seq_len
-    quadratic, linear, constant = num_layers - 1, 2 * features + num_layers, features - params
+    features, outputs = vocab_size * seq_len, smallest.label_vocab_size * smallest.label_len
+    linear = features + outputs + num_layers
+    quadratic, constant = num_layers - 1, outputs - params
     if quadratic == 0:
         root = -constant / linear
     else:
         root = (math.sqrt(linear**2 - 4 * quadratic * constant) - linear) / (2 * quadratic)
-    return MLPArchitecture(round(root), num_layers, vocab_size, seq_len)
+    return MLPArchitecture(round(root), num_layers, *task)
 
 
 def solve(
@@ -86,13 +102,16 @@ def solve(
     seq_len: int,
     layers: int,
     hidden_size: int | None = None,
+    label_vocab_size: int = 0,
+    label_len: int = 0,
 ) -> MLPArchitecture:
     """Return the MLP that the flags mean: of a fixed width, or solved for ``budget``."""
+    task = vocab_size, seq_len, label_vocab_size, label_len
     if hidden_size is not None:
-        return MLPArchitecture(hidden_size, layers, vocab_size, seq_len)
+        return MLPArchitecture(hidden_size, layers, *task)
     if budget is None and layers > 0:
         raise UserError("give --params or --hidden-size")
-    return architecture_for_budget(budget or 1, layers, vocab_size, seq_len)
+    return architecture_for_budget(budget or 1, layers, *task)
 
 
 def grid(budget: int | None) -> Mapping[str, Sequence[int]]:
@@ -104,7 +123,8 @@ def _build(architecture: MLPArchitecture, dropout: float) -> MLP:
     from mlp_experiments.mlp import MLP  # brings torch
 
     a = architecture
-    return MLP(a.vocab_size, a.seq_len, a.hidden_size, a.num_layers, dropout)
+    sizes = (a.vocab_size, a.seq_len, a.hidden_size, a.num_layers)
+    return MLP(*sizes, dropout, a.label_vocab_size, a.label_len)
 
 
 def _load_stacked() -> Callable[..., Tensor]:
@@ -134,6 +154,7 @@ SPEC = ModelSpec(
     grid=grid,
     published_budgets=PAPER_BUDGETS,
     default_sequences=256,
+    encode=whole_label,
     # Measured by benchmarks/step_times.py: five repeats of 10,000 and 30,000 parameters train 2 to
     # 4 times as fast as one after the other; with larger ones it loses.
     stacked=StackedForm(_load_stacked, faster_up_to=40_000),

@@ -24,8 +24,8 @@ int main() {
     const Settings settings = read<Settings>(1)[0];
     const auto shape = read<std::int64_t>(5);
     const auto sizes = read<std::int64_t>(2);
-    const std::size_t tokens = settings.n * settings.seq_len;
-    const auto inputs = read<std::int64_t>(tokens), labels = read<std::int64_t>(tokens);
+    const auto inputs = read<std::int64_t>(settings.n * settings.seq_len);
+    const auto labels = read<std::int64_t>(settings.n * settings.label_len);
     const std::int64_t steps = (settings.n + settings.batch_size - 1) / settings.batch_size;
     std::vector<std::vector<std::int64_t>> orders;
     std::vector<std::vector<double>> rates;

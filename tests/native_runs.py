@@ -8,7 +8,6 @@ from engines.native.model import NativeModel
 from training.loop import train
 from training.probe import Probe
 from training.schedule import learning_rates
-from training.spec import TASK
 from training.start import start_probe
 
 
@@ -18,7 +17,7 @@ class Run:
     def __init__(self, architecture, n, **changes):
         # Patience: only a perfect accuracy or the horizon ends these runs.
         changes = {"max_epochs": 50, "patience": 999, **changes}
-        task = {name: getattr(architecture, name) for name in TASK}
+        task = {name: getattr(architecture, name) for name in ("vocab_size", "seq_len")}
         self.protocol = architecture.spec.protocol(**task, **changes)
         self.architecture, self.n = architecture, n
         start = self.start()

@@ -2,7 +2,6 @@
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import Probe
-from training.spec import TASK
 from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -43,7 +42,7 @@ SETTINGS = {
 
 def probe_of(architecture, n, repeat=0, attempt=0, **changes):
     """Return a probe of the architecture's task; ``changes`` are those of its paper's protocol."""
-    task = {name: getattr(architecture, name) for name in TASK}
+    task = {name: getattr(architecture, name) for name in ("vocab_size", "seq_len")}
     return Probe(architecture, architecture.spec.protocol(**task, **changes), 0, repeat, n, attempt)
 
 

@@ -48,7 +48,9 @@ def emulated(program, probe):
     weights = np.concatenate([p.detach().numpy().ravel() for p in start.module.parameters()])
     epochs = list(itertools.islice(start.epochs(), EPOCHS))
     content = [
-        bytes(engine_settings(architecture, start.inputs.shape, probe.protocol, start.masks)),
+        bytes(
+            engine_settings(start.inputs.shape, start.targets.shape[1], probe.protocol, start.masks)
+        ),
         np.array([*shape, EPOCHS, weights.size], np.int64),
         *(start.inputs, start.targets),
         *(array for epoch in epochs for array in epoch),

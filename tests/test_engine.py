@@ -86,7 +86,7 @@ def assert_follows_the_reference(own_engine, probe):
     ids=lambda probe: f"{probe.architecture.name} N={probe.n}",
 )
 def test_outcome_of_the_reference(probe):
-    assert_follows_the_reference(choose_engine("fast", "cpu", probe.architecture), probe)
+    assert_follows_the_reference(choose_engine("fast", "cpu", *probe.kind), probe)
 
 
 @needs_engine

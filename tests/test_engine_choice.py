@@ -46,6 +46,15 @@ def toy(size, **forms):
     return Toy(size)
 
 
+def choose(requested, device, architecture, **changes):
+    return choose_engine(requested, device, architecture, architecture.spec.protocol(**changes))
+
+
+def note_of(requested, device, engines):
+    """Return the note for engines by architecture, under each one's published protocol."""
+    return fallback_note(requested, device, {(a, a.spec.paper): e for a, e in engines.items()})
+
+
 def stacked(faster_up_to):
     return StackedForm(lambda: None, faster_up_to)
 
@@ -65,13 +74,13 @@ def with_compiled_code(monkeypatch):
 
 def test_this_machine():
     expected = NativeEngine() if load_engine() else StackedEngine()
-    assert choose_engine("fast", "cpu", MLP) == expected
+    assert choose("fast", "cpu", MLP) == expected
 
 
 @pytest.mark.parametrize("architecture", [MLP, LARGE_MLP, TRANSFORMER], ids=lambda a: a.name)
 def test_the_compiled_engine_trains_what_it_knows(architecture, with_compiled_code):
-    assert choose_engine("fast", "cpu", architecture) == NativeEngine()
-    assert fallback_note("fast", "cpu", {architecture: NativeEngine()}) is None
+    assert choose("fast", "cpu", architecture) == NativeEngine()
+    assert note_of("fast", "cpu", {architecture: NativeEngine()}) is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +97,7 @@ def test_the_compiled_engine_trains_what_it_knows(architecture, with_compiled_co
     ],
 )
 def test_other_models_are_trained_by_what_they_have(forms, expected, with_compiled_code):
-    assert choose_engine("fast", "cpu", toy(1000, **forms)) == expected
+    assert choose("fast", "cpu", toy(1000, **forms)) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,38 +114,39 @@ def test_other_models_are_trained_by_what_they_have(forms, expected, with_compil
     ids=lambda value: value.name,
 )
 def test_what_replaces_the_compiled_engine(architecture, expected, without_compiled_code):
-    assert choose_engine("fast", "cpu", architecture) == expected
+    assert choose("fast", "cpu", architecture) == expected
     assert expected.label == f" engine={expected.name}"
-    note = fallback_note("fast", "cpu", {architecture: expected})
+    note = note_of("fast", "cpu", {architecture: expected})
     assert "it is gone" in note and "bring it back" in note and f"engine={expected.name}" in note
 
 
 @pytest.mark.parametrize("architecture", [MLP, TRANSFORMER, toy(10)], ids=lambda a: a.name)
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_the_reference_loop_for_those_who_ask(device, architecture, with_compiled_code):
-    assert choose_engine("reference", device, architecture) == ReferenceEngine(device)
+    assert choose("reference", device, architecture) == ReferenceEngine(device)
 
 
 def test_other_devices(with_compiled_code):
     for architecture in (MLP, TRANSFORMER, toy(10), toy(10, vmap=False, stacked=stacked(0))):
-        assert choose_engine("fast", "cuda", architecture) == StackedEngine("cuda")
-        assert choose_engine("fast", "mps", architecture) == ReferenceEngine("mps")
+        assert choose("fast", "cuda", architecture) == StackedEngine("cuda")
+        assert choose("fast", "mps", architecture) == ReferenceEngine("mps")
     for forms in ({}, {"native": NativeForm("toy", ())}):
         architecture = toy(10, vmap=False, **forms)
-        assert choose_engine("fast", "cuda", architecture) == ReferenceEngine("cuda")
+        assert choose("fast", "cuda", architecture) == ReferenceEngine("cuda")
 
 
 def test_the_note_is_only_where_compiled_code_is_missed(without_compiled_code):
-    both = {a: choose_engine("fast", "cpu", a) for a in (MLP, TRANSFORMER)}
-    note = fallback_note("fast", "cpu", both)
+    both = {a: choose("fast", "cpu", a) for a in (MLP, TRANSFORMER)}
+    note = note_of("fast", "cpu", both)
     assert "engine=reference or engine=stacked" in note and "\n" not in note
-    assert fallback_note("reference", "cpu", both) is None
-    assert fallback_note("fast", "cuda", both) is None
+    assert note_of("reference", "cpu", both) is None
+    assert note_of("fast", "cuda", both) is None
     unknown = toy(10, stacked=stacked(10))  # to the compiled engine, which could not help
-    assert fallback_note("fast", "cpu", {unknown: StackedEngine()}) is None
+    assert note_of("fast", "cpu", {unknown: StackedEngine()}) is None
     unsupported = toy(10, native=NativeForm("toy", (), lambda a: False))
-    assert fallback_note("fast", "cpu", {unsupported: ReferenceEngine()}) is None
-    note = fallback_note("fast", "cpu", {unknown: StackedEngine(), TRANSFORMER: both[TRANSFORMER]})
+    note = note_of("fast", "cpu", {unsupported: ReferenceEngine()})
+    assert note.startswith("note: the compiled engine has no toy size=10; using the reference loop")
+    note = note_of("fast", "cpu", {unknown: StackedEngine(), TRANSFORMER: both[TRANSFORMER]})
     assert "engine=reference" in note and "engine=stacked" not in note
 
 

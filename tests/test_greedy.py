@@ -89,7 +89,7 @@ def test_a_share_of_sequences():
 
 def test_the_first_of_equal_logits_is_written():
     x = torch.full((3, T), 5)
-    written, logits = decode_greedily(Constant(0.0), x)
+    written, logits = decode_greedily(Constant(0.0), x, x.shape[1])
     assert (written == 0).all() and logits.shape == (3, T, V)
     found = report(Constant(0.0), mappings_of([0, 0, 0, 1]))
     assert found["smallest_logit_margin"] == 0
@@ -143,7 +143,7 @@ def test_teacher_forcing_and_greedy_decoding_agree(n, max_epochs, expected):
     for module, mappings, memorized in train(n, 5, max_epochs=max_epochs):
         x, y = torch.from_numpy(mappings.inputs), torch.from_numpy(mappings.labels)
         forced = (label_logits(module, x, y).argmax(-1) == y).all(1)
-        written, _ = decode_greedily(module, x)
+        written, _ = decode_greedily(module, x, x.shape[1])
         # Sequence by sequence, so that half-memorized sets are a test too.
         assert torch.equal(forced, (written == y).all(1))
         found = report(module, mappings)

@@ -25,6 +25,7 @@ from threshold_search.api import find_threshold
 from training.errors import UserError
 from training.loop import TrainingResult, evaluate, train
 from training.probe import Probe
+from training.protocol import Protocol
 from training.start import start_probe
 
 FEASIBLE, INFEASIBLE = 0, 2  # statuses of scipy.optimize.linprog
@@ -32,7 +33,7 @@ FEASIBLE, INFEASIBLE = 0, 2  # statuses of scipy.optimize.linprog
 
 def is_separable(inputs: np.ndarray, labels: np.ndarray, vocab_size: int) -> bool:
     """Is there a linear classifier? If so, the one that was found is checked."""
-    weights = separating_weights(inputs, labels, vocab_size)
+    weights = separating_weights(inputs, labels, vocab_size, vocab_size)
     if weights is None:
         return False
     logits = one_hot(inputs, vocab_size) @ weights.T  # (N, V)
@@ -138,7 +139,7 @@ def test_what_is_not_proven_is_an_error(monkeypatch, answer):
     monkeypatch.setattr(linear_program, "linprog", lambda *_, **__: result)
     inputs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     with pytest.raises(RuntimeError, match="linear program"):
-        separating_weights(inputs, np.array([0, 0, 0, 1]), vocab_size=2)
+        separating_weights(inputs, np.array([0, 0, 0, 1]), vocab_size=2, classes=2)
 
 
 # Against training.
@@ -161,7 +162,7 @@ def test_small_data_sets_are_memorized_exactly_if_separable():
 def test_a_memorized_probe_is_separable(n, repeat):
     probe = linear_probe(n, repeat)
     for engine, reason in (
-        (choose_engine("fast", "cpu", probe.architecture), None),
+        (choose_engine("fast", "cpu", *probe.kind), None),
         (LinearProgramEngine(), "perfect"),
     ):
         [(outcome, weights)] = engine.train([probe])
@@ -181,7 +182,7 @@ def test_inseparable_at_full_size_is_never_memorized():
     assert (outcome.stop_reason, outcome.epochs) == ("inseparable", 1)
     for changes in ({}, {"patience": 200, "max_epochs": 200}):
         trained = dataclasses.replace(probe, protocol=MLP_SPEC.protocol(**changes))
-        [(outcome, _)] = choose_engine("fast", "cpu", probe.architecture).train([trained])
+        [(outcome, _)] = choose_engine("fast", "cpu", *probe.kind).train([trained])
         assert not outcome.memorized
         assert outcome.accuracy < 1.0
 
@@ -227,11 +228,11 @@ def test_another_size_has_other_data():
 
 def test_it_takes_linear_models_alone():
     linear = MLPArchitecture(0, 0)
-    assert choose_engine("linear-program", "cpu", linear) == LinearProgramEngine()
+    assert choose_engine("linear-program", "cpu", linear, Protocol()) == LinearProgramEngine()
     with pytest.raises(UserError, match="linear model"):
-        choose_engine("linear-program", "cpu", MLPArchitecture(49, 1))
+        choose_engine("linear-program", "cpu", MLPArchitecture(49, 1), Protocol())
     with pytest.raises(UserError, match="--device cpu"):
-        choose_engine("linear-program", "cuda", linear)
+        choose_engine("linear-program", "cuda", linear, Protocol())
     for protocol, attempt in ((MLP_SPEC.protocol("converged"), 0), (MLP_SPEC.paper, 1)):
         with pytest.raises(UserError, match="trains nothing"):
             LinearProgramEngine().train([Probe(linear, protocol, 0, 0, 2, attempt)])

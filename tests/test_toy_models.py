@@ -65,7 +65,7 @@ def test_the_lookup_table_memorizes_what_has_rows_of_its_own(rows):
     verdicts = set()
     for n, repeat in itertools.product((1, 2, 5, 20), range(3)):
         probe = Probe(architecture, toy_lookup.SPEC.paper, 0, repeat, n)
-        [(outcome, _)] = choose_engine("fast", "cpu", architecture).train([probe])
+        [(outcome, _)] = choose_engine("fast", "cpu", *probe.kind).train([probe])
         used = rows_of(start_probe(probe).inputs, architecture)
         assert outcome.memorized == (len(set(used)) == n)
         verdicts.add(outcome.memorized)

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from dataset.synthetic_generator import max_mappings
 from threshold_search.questions.searches import Search
 from training.errors import UserError
 from training.protocol import Protocol
@@ -31,9 +30,7 @@ def configurations(
     found = []
     for combination in combinations:
         flags = {n: v for n, v in zip(names, combination, strict=True) if v is not None}
-        architecture = spec.solve(
-            budget, vocab_size=protocol.vocab_size, seq_len=protocol.seq_len, **flags
-        )
+        architecture = spec.solve_for(protocol.make_task(), budget, **flags)
         found.append((architecture, protocol, budget or architecture.num_parameters))
     return found
 
@@ -63,7 +60,7 @@ def searches(
     """Return every repeat of every configuration, without duplicates, in their order."""
     found: dict[Search, None] = {}
     for architecture, protocol, budget in configurations:
-        limit = max_mappings(protocol.vocab_size, protocol.seq_len)
+        limit = protocol.make_task().largest
         if max_size is not None:
             limit = min(limit, max_size)
         for repeat in range(repeats):

@@ -25,7 +25,6 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 
 from command_line.parser import Parser, SomeFailed, positive_int, run
 from command_line.streams import OutputLost
-from dataset.synthetic_generator import max_mappings
 from threshold_search.plan import Configuration
 from threshold_search.questions.searches import Trial
 from threshold_search.search_flags import (
@@ -56,8 +55,8 @@ def main() -> None:
 
 def _trials(args: argparse.Namespace, wanted: Sequence[Configuration]) -> list[Trial]:
     """Return every repeat of every configuration and size; raise UserError for a size too large."""
-    for architecture, _, _ in wanted:
-        limit = max_mappings(architecture.vocab_size, architecture.seq_len)
+    for _, protocol, _ in wanted:
+        limit = protocol.make_task().largest
         if max(args.num_sequences) > limit:
             raise UserError(f"--num-sequences must be at most {limit}, all that the task has")
     return [

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.protocol import Protocol
-from training.spec import TASK, Architecture
+from training.spec import Architecture
+
+# What probes that can train together have in common.
+Kind = tuple[Architecture, Protocol]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question: does this architecture memorize ``n`` mappings under this protocol?
+    """One question: does this architecture memorize ``n`` examples under this protocol?
 
-    Another ``attempt`` is another initialisation, order and dropout on the same mappings.
+    Another ``attempt`` is another initialisation, order and dropout on the same examples.
     """
 
     architecture: Architecture
@@ -23,10 +26,14 @@ class Probe:
     attempt: int = 0
 
     def __post_init__(self) -> None:
-        """Raise ValueError where architecture and protocol are of different tasks."""
-        for name in TASK:
-            if getattr(self.architecture, name) != getattr(self.protocol, name):
-                raise ValueError(f"architecture and protocol have another {name} each")
+        """Give the architecture the shape of the protocol's task; raise UserError if it cannot."""
+        own = self.architecture.for_task(self.protocol.make_task())
+        object.__setattr__(self, "architecture", own)
+
+    @property
+    def kind(self) -> Kind:
+        """Architecture and protocol."""
+        return self.architecture, self.protocol
 
     @property
     def label(self) -> str:

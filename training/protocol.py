@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dataset.task import TASKS, Task
 from training.errors import UserError
 
 
@@ -56,6 +57,11 @@ class Protocol:
         "which weights must be perfect: those of the lowest loss, or of the first perfect epoch",
         ("lowest_loss", "first_perfect"),
     )
+    task: str = _setting(
+        "bijection",
+        "what is memorized: random label sequences, or one random token per key",
+        tuple(TASKS),
+    )
 
     def __post_init__(self) -> None:
         """Refuse values no run could use; make equal settings look equal in :meth:`label`."""
@@ -84,6 +90,10 @@ class Protocol:
             if choices := f.metadata["choices"]:
                 one_of = "one of " + ", ".join(choices)
                 self._require(getattr(self, f.name) in choices, f.name, one_of)
+
+    def make_task(self) -> Task:
+        """Return the task, in the sizes of this protocol."""
+        return TASKS[self.task](self.vocab_size, self.seq_len)
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:

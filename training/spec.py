@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 from dataset.encoding import Encoding, sequence_to_sequence
+from dataset.task import Bijection, Task
+from training.errors import UserError
 from training.presets import PRESETS
 from training.protocol import Protocol
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
     Drop = Callable[[int, Tensor], Tensor]  # (dropout site, x) -> x with the site's mask applied
 
-TASK = ("vocab_size", "seq_len")  # fields of every architecture that are the protocol's too
+# What an architecture may have of its task: filled from it, and no size of the model's own.
+TASK = ("vocab_size", "seq_len", "label_vocab_size", "label_len")
 FlagValue = int | str | bool | None
 # What the CSVs and tables call their other columns.
 FIXED_COLUMNS = {
@@ -40,12 +43,10 @@ FIXED_COLUMNS = {
 class Architecture(ABC):
     """A model's shape. Subclasses are frozen dataclasses of whole numbers and strings.
 
-    Every field but those of the task becomes a CSV column. ``__post_init__`` raises
+    Every field but those of the task (TASK) becomes a CSV column. ``__post_init__`` raises
     :class:`~training.errors.UserError` for a shape that does not exist.
     """
 
-    vocab_size: int
-    seq_len: int
     spec: ClassVar[ModelSpec]  # set by the ModelSpec that is made of the class
 
     @property
@@ -73,8 +74,28 @@ class Architecture(ABC):
     @classmethod
     def from_columns(cls, row: Mapping[str, Any], protocol: Protocol) -> Self:
         """Return the architecture of a CSV row: the inverse of :meth:`columns`."""
-        task = {name: getattr(protocol, name) for name in TASK}
+        task = cls.spec.shape_of(protocol.make_task())
         return cls(**{name: row[name] for name in cls.spec.sizes}, **task)
+
+    def for_task(self, task: Task) -> Self:
+        """Return the architecture with the shape of ``task``, which replaces the default one.
+
+        Raises :class:`~training.errors.UserError` for an architecture that was made for another
+        task, and for a model that cannot answer this one.
+        """
+        self.spec.require(task)
+        own = {name: getattr(self, name) for name in self.spec.task_fields}
+        wanted, published = self.spec.shape_of(task), self.spec.shape_of(Bijection())
+        if own == wanted:
+            return self
+        if own == published:
+            assert dataclasses.is_dataclass(self)
+            return dataclasses.replace(self, **wanted)
+        name, value = next((n, v) for n, v in own.items() if v != wanted[n])
+        raise UserError(
+            f"{self.spec.name} {self.name} has {name}={value}, the protocol's task "
+            f"{wanted[name]}: give a protocol with the same"
+        )
 
 
 @dataclass(frozen=True)
@@ -113,10 +134,10 @@ class NativeForm:
 class StackedForm:
     """A forward pass for many models at once, written by hand to be faster than vmap's.
 
-    ``load`` returns a function (architecture, parameters, tokens (M, B, S), drop) -> logits
-    (M, B, S, V). Parameters come by the module's own names, (M, ...) each. On a CPU without the
-    compiled engine, stacking five models is faster than the reference loop up to ``faster_up_to``
-    parameters.
+    ``load`` returns a function (architecture, parameters, inputs (M, B, S), drop) -> logits
+    (M, B, positions, label vocabulary). Parameters come by the module's own names, (M, ...) each.
+    On a CPU without the compiled engine, stacking five models is faster than the reference loop up
+    to ``faster_up_to`` parameters.
     """
 
     load: Callable[[], Callable[[Any, dict[str, Tensor], Tensor, Drop], Tensor]]
@@ -144,17 +165,19 @@ class ModelSpec:
 
     ``name`` stands in the CSVs and begins their file names. ``paper`` is the published protocol.
     ``solve(budget, vocab_size=, seq_len=, **flags)`` returns the architecture that a parameter
-    budget means (None if no budget was given), with one value per flag; it raises UserError where
-    there is none. ``grid(budget)`` maps flags to the values that a search tries where the user
-    names none; for a budget in ``published_budgets``, or None, those are the published ones.
+    budget means (None if no budget was given), with one value per flag; it is given those of TASK
+    that the architecture has as fields, and raises UserError where there is none.
+    ``grid(budget)`` maps flags to the values that a search tries where the user names none; for a
+    budget in ``published_budgets``, or None, those are the published ones.
     ``build(architecture, dropout)`` returns the module (training/module.py), with any weights.
     ``label_note(budget, architecture)`` returns a line for the user where a budget is not the size.
     ``is_linear(architecture)`` says whether the module is one ``nn.Linear`` on the one-hot input,
-    T*V features to T*V logits: then a linear program tells what it can memorize.
+    T*V features to all logits: then a linear program tells what it can memorize.
     ``report(module, mappings)`` returns by name what a training script shows besides of a module
     with its trained weights, on the CPU: numbers, or one per position.
     ``vmap`` says whether torch.vmap can run the module (engines/forward.py); one without, if it has
     no ``stacked`` form either, trains by the reference loop on CUDA too.
+    ``reads_vectors`` is for a model of tasks whose inputs are real numbers, (B, seq_len).
     """
 
     name: str
@@ -174,6 +197,7 @@ class ModelSpec:
     native: NativeForm | None = None
     is_linear: Callable[[Any], bool] = _is_not_linear
     report: Callable[[SequenceModel, Mappings], Findings] | None = None
+    reads_vectors: bool = False
 
     def __post_init__(self) -> None:
         """Let the architectures know their spec.
@@ -195,9 +219,44 @@ class ModelSpec:
     def sizes(self) -> dict[str, type]:
         """The architecture's fields but those of the task, each with its type: int or str."""
         types = get_type_hints(self.architecture)
+        return {name: types[name] for name in self._fields if name not in TASK}
+
+    @functools.cached_property
+    def task_fields(self) -> tuple[str, ...]:
+        """Those of TASK that the architecture has."""
+        return tuple(name for name in self._fields if name in TASK)
+
+    @property
+    def _fields(self) -> list[str]:
         assert dataclasses.is_dataclass(self.architecture)
-        names = [field.name for field in dataclasses.fields(self.architecture)]
-        return {name: types[name] for name in names if name not in TASK}
+        return [field.name for field in dataclasses.fields(self.architecture)]
+
+    def shape_of(self, task: Task) -> dict[str, int]:
+        """Return what the architecture has as fields of the shape of ``task``."""
+        return {name: getattr(task, name) for name in self.task_fields}
+
+    def require(self, task: Task) -> None:
+        """Raise :class:`UserError` for a task that the model cannot answer."""
+        reason = ""
+        if task.has_vectors != self.reads_vectors:
+            kinds = ("tokens", "real numbers")
+            reason = f"the task has {kinds[task.has_vectors]}, it reads {kinds[self.reads_vectors]}"
+        elif (
+            "label_vocab_size" not in self.task_fields and task.label_vocab_size != task.vocab_size
+        ):
+            reason = "labels have another vocabulary than inputs"
+        elif "label_len" not in self.task_fields and (
+            task.label_len > task.seq_len
+            or (task.label_len < task.seq_len and self.encode is not sequence_to_sequence)
+        ):
+            reason = f"labels have {task.label_len} tokens, inputs {task.seq_len}"
+        if reason:
+            raise UserError(f"the model {self.name} cannot answer this --task: {reason}")
+
+    def solve_for(self, task: Task, budget: int | None, **flags: FlagValue) -> Architecture:
+        """Return what ``solve`` does, in the shape of ``task``; raise as :meth:`require` too."""
+        self.require(task)
+        return self.solve(budget, **self.shape_of(task), **flags)
 
     @property
     def columns(self) -> dict[str, type]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dataset.encoding import IGNORED
-from dataset.synthetic_generator import Mappings, generate_mappings
+from dataset.synthetic_generator import Mappings
 from training.initial_weights import draw_orthogonal_weights
 from training.module import SequenceModel
 from training.probe import Probe
@@ -37,8 +37,8 @@ class ProbeStart:
     """What every engine starts a probe from; orders and masks move on as they are drawn."""
 
     probe: Probe
-    inputs: np.ndarray  # (N, S) int64
-    targets: np.ndarray  # (N, S) int64
+    inputs: np.ndarray  # (N, S) int64, or float32 of a task with vectors
+    targets: np.ndarray  # (N, positions) int64
     module: SequenceModel
     orders: Iterator[np.ndarray]  # one permutation of range(N) per epoch
     masks: MaskStream
@@ -59,10 +59,9 @@ class ProbeStart:
 
 
 def probe_mappings(probe: Probe) -> Mappings:
-    """Return the mappings that the probe trains on."""
-    task = probe.architecture
+    """Return the examples that the probe trains on."""
     streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
-    return generate_mappings(probe.n, task.vocab_size, task.seq_len, streams.data)
+    return probe.protocol.make_task().generate(probe.n, streams.data)
 
 
 def start_probe(probe: Probe) -> ProbeStart:
@@ -70,8 +69,8 @@ def start_probe(probe: Probe) -> ProbeStart:
     streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
     spec = probe.architecture.spec
     inputs, targets = spec.encode(probe_mappings(probe))
-    if inputs.shape != targets.shape or not (targets != IGNORED).any(axis=1).all():
-        raise ValueError(f"the encoding of {spec.name} leaves a mapping without a target")
+    if len(inputs) != len(targets) or not (targets != IGNORED).any(axis=1).all():
+        raise ValueError(f"the encoding of {spec.name} leaves an example without a target")
     return ProbeStart(
         probe,
         inputs,

@@ -131,7 +131,7 @@ class Block(nn.Module):
 
 
 class DecoderOnly(SequenceModel):
-    """Logits (B, S, V) of the next token for tokens (B, S), S = 2T - 1: the input, then its label.
+    """Logits (B, S, V) of the next token for tokens (B, S): the input, then its label but the last.
 
     By default the head is the token embedding. A post-norm model has no LayerNorm at its end,
     where its last layer has one already.
@@ -144,7 +144,7 @@ class DecoderOnly(SequenceModel):
     def __init__(self, architecture: DecoderOnlyArchitecture, dropout: float = 0.1) -> None:
         super().__init__()
         a = architecture
-        d, length = a.hidden_size, 2 * a.seq_len - 1
+        d, length = a.hidden_size, a.num_positions
         self.token_embedding = nn.Embedding(a.vocab_size, d)
         self.position_embedding = None if a.position == "rope" else nn.Embedding(length, d)
         self.layers = nn.ModuleList(Block(a, dropout) for _ in range(a.num_layers))

@@ -37,10 +37,12 @@ class DecoderOnlyArchitecture(TransformerShape):
     activation: str = "gelu"
     vocab_size: int = 10
     seq_len: int = 10
+    label_len: int = 0  # 0: as the input's
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not exist."""
+        """Fill in the length of labels; refuse shapes that do not exist."""
         super().__post_init__()
+        object.__setattr__(self, "label_len", self.label_len or self.seq_len)
         for name, choices in OPTIONS.items():
             if getattr(self, name) not in choices:
                 one_of = " or ".join(choices)
@@ -53,16 +55,21 @@ class DecoderOnlyArchitecture(TransformerShape):
             )
 
     @property
+    def num_positions(self) -> int:
+        """Tokens that it reads: an input and its label but the last, 2T - 1 if both have T."""
+        return self.seq_len + self.label_len - 1
+
+    @property
     def num_parameters(self) -> int:
         """Every trained number: embeddings, layers, the LayerNorm at the end, an untied head.
 
-        With V tokens of length T, without options, L (4d^2 + 2df + 9d + f) + d (V + 2T + 1).
+        With V tokens, S positions, without options, L (4d^2 + 2df + 9d + f) + d (V + S + 2).
         """
         d, f = self.hidden_size, self.d_ff
         layer = 4 * d * d + 2 * d * f + 9 * d + f  # attention, MLP, their biases, two norms
         count = self.num_layers * layer + self.vocab_size * d
         if self.position == "learned":
-            count += (2 * self.seq_len - 1) * d
+            count += self.num_positions * d
         if self.norm == "pre":
             count += 2 * d
         if self.head == "untied":
@@ -89,6 +96,7 @@ def solve(
     position: str = "learned",
     norm: str = "pre",
     activation: str = "gelu",
+    label_len: int = 0,
 ) -> DecoderOnlyArchitecture:
     """Return the model that the flags mean, ``budget`` always its true count to 1 %.
 
@@ -98,7 +106,8 @@ def solve(
     def make(size: int, width: int) -> DecoderOnlyArchitecture:
         head = "untied" if untied else "tied"
         options = (head, position, norm, activation)
-        return DecoderOnlyArchitecture(size, width, heads, layers, *options, vocab_size, seq_len)
+        task = (vocab_size, seq_len, label_len)
+        return DecoderOnlyArchitecture(size, width, heads, layers, *options, *task)
 
     return nearest_shape(
         budget,

@@ -20,27 +20,27 @@ Report = dict[str, float | list[float]]
 
 
 def label_logits(module: SequenceModel, x: Tensor, y: Tensor) -> Tensor:
-    """Return logits (N, T, V) of every label token, given ``x`` and the tokens of ``y`` before it.
+    """Return logits (N, L, V) of every label token, given ``x`` and the tokens of ``y`` before it.
 
-    Both are (N, T) of int64. Dropout is off afterwards.
+    ``x`` is (N, T), ``y`` (N, L), both int64. Dropout is off afterwards.
     """
     module.eval()
-    tokens = torch.cat([x, y[:, :-1]], dim=1)  # (N, 2T - 1)
+    tokens = torch.cat([x, y[:, :-1]], dim=1)  # (N, T + L - 1)
     with torch.no_grad():
         blocks = [module(rows)[:, x.shape[1] - 1 :] for rows in tokens.split(EVALUATION_ROWS)]
     return torch.cat(blocks)
 
 
-def decode_greedily(module: SequenceModel, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the labels (N, T) that the model writes after ``x`` (N, T); their logits (N, T, V).
+def decode_greedily(module: SequenceModel, x: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Return the labels (N, ``length``) that the model writes after ``x`` (N, T); their logits.
 
     One full forward pass per token, the first of equal logits wins. All passes are of the same
     size, with zeros where nothing has been written: a causal model does not see them, and a pass
     of another size could round another way.
     """
-    y = torch.zeros_like(x)
+    y = x.new_zeros(len(x), length)
     logits = []
-    for position in range(x.shape[1]):
+    for position in range(length):
         logits.append(label_logits(module, x, y)[:, position])
         y[:, position] = logits[-1].argmax(-1)
     return y, torch.stack(logits, dim=1)
@@ -53,14 +53,14 @@ def report(module: SequenceModel, mappings: Mappings, seed: int = 0) -> Report:
     ``exact_sequences`` the share of labels that greedy decoding has right as a whole.
     ``smallest_logit_margin`` is the least lead of the largest logit over the second in any of the
     predictions: where it is near 0, code that rounds differently may predict another token.
-    ``accuracy_by_position`` is the accuracy of each of the T label tokens under teacher forcing.
+    ``accuracy_by_position`` is the accuracy of each label token under teacher forcing.
     The ``other_inputs_`` are the same with every x replaced by tokens drawn uniformly from
     ``seed``: what is still right the model reads off the label's tokens alone, or guesses. Logits
     that are NaN count as wrong.
     """
     x, y = torch.from_numpy(mappings.inputs), torch.from_numpy(mappings.labels)
     forced = label_logits(module, x, y)
-    _, greedy = decode_greedily(module, x)
+    _, greedy = decode_greedily(module, x, y.shape[1])
     drawn = RandomStream(seed).integers(forced.shape[-1], x.numel())
     other_x = torch.from_numpy(drawn.astype("int64")).view(x.shape)
     by_position = _hits(forced, y).mean(0)

@@ -54,7 +54,7 @@ int engine_cpu_has_instructions() {
 #endif
 }
 
-// Null when memory is short. `inputs` and `labels` are (n, seq_len).
+// Null when memory is short. `inputs` are (n, seq_len), `labels` (n, label_len).
 Model* mlp_create(const native::Settings* settings, const native::MlpShape* shape,
                   const std::int64_t* inputs, const std::int64_t* labels) {
     return made([&] { return native::make_mlp(*settings, *shape, inputs, labels); });

@@ -1,4 +1,4 @@
-// The MLP: flattened one-hot input, ReLU layers, one linear output layer.
+// The MLP: flattened one-hot input, ReLU layers, one linear output layer for all tokens of a label.
 //
 // Two layouts of an activation are in use. "Feature-major" (features x batch) is the layout of the
 // matrix products with weights, the nonlinearities and the loss: the batch fills whole vectors
@@ -71,19 +71,21 @@ class Mlp final : public Model {
           hidden_(int(shape.hidden_size)),
           layers_(int(shape.num_layers)),
           features_(vocab_ * seq_len_),
+          classes_(int(settings.label_vocab_size)),
+          outputs_(classes_ * label_len_),
           width_(round_up(std::max(largest_batch(), evaluation_rows_), VL)) {
         for (int l = 0; l <= layers_; ++l) {
-            const int in = l == 0 ? features_ : hidden_, out = l == layers_ ? features_ : hidden_;
+            const int in = l == 0 ? features_ : hidden_, out = l == layers_ ? outputs_ : hidden_;
             add_parameter(out, in, {.transposed = true, .decays = true});
             add_parameter(1, out, {});
             activations_.emplace_back(std::size_t(out) * width_);
             by_mapping_.emplace_back(std::size_t(width_) * round_up(out, VL));
         }
         allocate(std::ptrdiff_t(hidden_) * layers_);
-        delta_.resize(std::size_t(std::max(features_, hidden_)) * width_);
+        delta_.resize(std::size_t(std::max(outputs_, hidden_)) * width_);
         next_delta_.resize(std::size_t(hidden_) * width_);
         offsets_.resize(std::size_t(width_) * seq_len_);
-        label_columns_.resize(std::size_t(width_) * seq_len_);
+        label_columns_.resize(std::size_t(width_) * label_len_);
         rows_.resize(width_);
         workspace_.resize(GEMM_WORKSPACE);
         if (has_dropout()) {
@@ -99,12 +101,12 @@ class Mlp final : public Model {
         const float scale = 1.0f / float(counted(rows, count));
         float* delta = delta_.get();  // gradient of a layer's output before its ReLU, (out, batch)
         float* next = next_delta_.get();
-        for (int t = 0; t < seq_len_; ++t) {
-            const std::ptrdiff_t at = std::ptrdiff_t(t) * vocab_ * width_;
+        for (int t = 0; t < label_len_; ++t) {
+            const std::ptrdiff_t at = std::ptrdiff_t(t) * classes_ * width_;
             softmax_gradient(logits(t, count), scale, delta + at, width_);
         }
         for (int l = layers_; l >= 0; --l) {
-            const int out = l == layers_ ? features_ : hidden_;
+            const int out = l == layers_ ? outputs_ : hidden_;
             const std::ptrdiff_t ld_out = ld(2 * l);
             float* by_mapping = by_mapping_[l].get();
             transpose(out, count, delta, width_, by_mapping, ld_out);
@@ -131,14 +133,14 @@ class Mlp final : public Model {
     void evaluate_rows(int first, int count, Score& score) override {
         for (int j = 0; j < count; ++j) rows_[j] = first + j;
         forward(rows_.get(), count, false);
-        for (int t = 0; t < seq_len_; ++t) add_score(logits(t, count), score);
+        for (int t = 0; t < label_len_; ++t) add_score(logits(t, count), score);
     }
 
   private:
     // The logits of position t, class-major.
     Logits logits(int t, int count) const {
-        const float* own = activations_[layers_].get() + std::ptrdiff_t(t) * vocab_ * width_;
-        return {vocab_, count, own, width_, label_columns_.get() + t * width_};
+        const float* own = activations_[layers_].get() + std::ptrdiff_t(t) * classes_ * width_;
+        return {classes_, count, own, width_, label_columns_.get() + t * width_};
     }
 
     // Fills activations_ (feature-major, after ReLU and dropout; the last holds the logits).
@@ -147,8 +149,8 @@ class Mlp final : public Model {
             const std::int32_t *input = inputs(rows[j]), *label = labels(rows[j]);
             for (int t = 0; t < seq_len_; ++t) {
                 offsets_[j * seq_len_ + t] = std::int32_t((t * vocab_ + input[t]) * ld(0));
-                label_columns_[t * width_ + j] = label[t];
             }
+            for (int t = 0; t < label_len_; ++t) label_columns_[t * width_ + j] = label[t];
         }
         float* first = by_mapping_[0].get();
         const Blocks blocks(int(ld(0)) / VL, BLOCK);
@@ -160,14 +162,14 @@ class Mlp final : public Model {
                        first + j * ld(0) + start);
             }
         }
-        transpose(count, layers_ == 0 ? features_ : hidden_, first, ld(0), activations_[0].get(),
+        transpose(count, layers_ == 0 ? outputs_ : hidden_, first, ld(0), activations_[0].get(),
                   width_);
         if (layers_ == 0) return;
         float* x = activations_[0].get();
         for (int i = 0; i < hidden_ * width_; ++i) x[i] = x[i] < 0 ? 0.0f : x[i];
         for (int l = 1; l <= layers_; ++l) {
             if (drop) apply_mask(l - 1, count);
-            gemm(l == layers_ ? features_ : hidden_, round_up(count, VL), hidden_,
+            gemm(l == layers_ ? outputs_ : hidden_, round_up(count, VL), hidden_,
                  {weight(2 * l), ld(2 * l), true}, {activations_[l - 1].get(), width_},
                  {activations_[l].get(), width_}, workspace_.get(),
                  {weight(2 * l + 1), nullptr, l < layers_});
@@ -197,7 +199,7 @@ class Mlp final : public Model {
         }
     }
 
-    const int hidden_, layers_, features_, width_;
+    const int hidden_, layers_, features_, classes_, outputs_, width_;
     std::vector<Buffer<float>> activations_, by_mapping_;
     Buffer<float> delta_, next_delta_, mask_, turned_mask_, workspace_;
     Buffer<std::int32_t> offsets_, label_columns_, rows_;

@@ -40,19 +40,20 @@ Model::Model(const Settings& settings, const std::int64_t* inputs, const std::in
     : settings_(settings),
       vocab_(int(settings.vocab_size)),
       seq_len_(int(settings.seq_len)),
+      label_len_(int(settings.label_len)),
       batch_size_(int(settings.batch_size)),
       inputs_(settings.n * settings.seq_len),
-      labels_(settings.n * settings.seq_len),
+      labels_(settings.n * settings.label_len),
       counted_(settings.n),
-      first_counted_(seq_len_ - 1),
+      first_counted_(label_len_ - 1),
       masks_(settings.mask_state),
       adamw_(settings.beta1, settings.beta2, settings.epsilon) {
     std::copy(inputs, inputs + inputs_.size(), inputs_.get());
     std::copy(labels, labels + labels_.size(), labels_.get());
-    for (std::int64_t i = 0; i < settings.n * settings.seq_len; ++i) {
+    for (std::int64_t i = 0; i < settings.n * settings.label_len; ++i) {
         if (labels[i] < 0) continue;
-        ++counted_[i / seq_len_];
-        first_counted_ = std::min(first_counted_, int(i % seq_len_));
+        ++counted_[i / label_len_];
+        first_counted_ = std::min(first_counted_, int(i % label_len_));
     }
 }
 

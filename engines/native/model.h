@@ -16,8 +16,9 @@ namespace native {
 
 // Mirrored field by field by `Settings` in model.py.
 struct Settings {
-    // seq_len: tokens of an example as the model reads it, not of a mapping's input.
-    std::int64_t n, vocab_size, seq_len, batch_size;
+    // seq_len: tokens of an example as the model reads it, not of a mapping's input. label_len:
+    // positions that it answers, of which each has a label out of label_vocab_size, or none.
+    std::int64_t n, vocab_size, seq_len, label_vocab_size, label_len, batch_size;
     double weight_decay, beta1, beta2, epsilon, grad_clip;
     std::int64_t has_dropout, dropped;  // 16-bit draws below `dropped` zero an element
     double mask_scale;
@@ -60,7 +61,8 @@ class Model {
     Buffer<float>& weights() { return weights_; }
 
   protected:
-    // `inputs` and `labels` are (n, seq_len). Where a label is negative no prediction counts.
+    // `inputs` are (n, seq_len), `labels` (n, label_len). Where a label is negative no prediction
+    // counts.
     Model(const Settings& settings, const std::int64_t* inputs, const std::int64_t* labels);
 
     // Declares the module's next parameter, a tensor (rows, columns); returns its index.
@@ -80,7 +82,7 @@ class Model {
     float* gradient(int index) const { return gradients_.get() + parameters_[index].offset; }
     std::ptrdiff_t ld(int index) const { return parameters_[index].ld; }
     const std::int32_t* inputs(int row) const { return inputs_.get() + row * seq_len_; }
-    const std::int32_t* labels(int row) const { return labels_.get() + row * seq_len_; }
+    const std::int32_t* labels(int row) const { return labels_.get() + row * label_len_; }
     // Of these mappings, the labels that count.
     int counted(const std::int32_t* rows, int count) const {
         int sum = 0;
@@ -95,7 +97,7 @@ class Model {
     bool has_dropout() const { return settings_.has_dropout != 0; }
 
     const Settings settings_;
-    const int vocab_, seq_len_, batch_size_;
+    const int vocab_, seq_len_, label_len_, batch_size_;
     int evaluation_rows_ = 32;
 
   private:

@@ -24,7 +24,8 @@ class Settings(ctypes.Structure):
     """Mirror of ``native::Settings`` in model.h, field by field."""
 
     _fields_: ClassVar = [
-        *[(name, ctypes.c_int64) for name in ("n", "vocab_size", "seq_len", "batch_size")],
+        *[(name, ctypes.c_int64) for name in ("n", "vocab_size", "seq_len")],
+        *[(name, ctypes.c_int64) for name in ("label_vocab_size", "label_len", "batch_size")],
         *[(name, ctypes.c_double) for name in ("weight_decay", "beta1", "beta2")],
         *[(name, ctypes.c_double) for name in ("epsilon", "grad_clip")],
         *[(name, ctypes.c_int64) for name in ("has_dropout", "dropped")],
@@ -106,7 +107,7 @@ class NativeModel:
         protocol: Protocol,
         masks: MaskStream | None = None,
     ) -> None:
-        """Start from ``module``'s weights; ``inputs`` and ``targets`` are (n, S) of int64.
+        """Start from ``module``'s weights; ``inputs`` (n, S), ``targets`` (n, positions), int64.
 
         Raises RuntimeError if the engine is unavailable or has no such model, MemoryError if memory
         is short and ValueError if the data do not fit the module, no target counts or a needed mask
@@ -117,15 +118,16 @@ class NativeModel:
         if form is None:
             raise RuntimeError(f"the compiled engine has no model {architecture.spec.name}")
         inputs, targets = (np.ascontiguousarray(x, dtype=np.int64) for x in (inputs, targets))
-        if inputs.shape != targets.shape or inputs.ndim != 2 or inputs.size == 0:
+        if len(inputs) != len(targets) or inputs.ndim != 2 or inputs.size == 0:
             raise ValueError(f"inputs {inputs.shape} and targets {targets.shape} do not match")
         is_counted = targets != IGNORED
-        _check_tokens(inputs, architecture)
-        _check_tokens(targets[is_counted], architecture)
+        task = protocol.make_task()
+        _check_tokens(inputs, task.vocab_size)
+        _check_tokens(targets[is_counted], task.label_vocab_size)
         self._n, self._counted = len(inputs), int(is_counted.sum())
         self._batch_size = protocol.batch_size
         self._model = _creator(form)(
-            engine_settings(architecture, inputs.shape, protocol, masks),
+            engine_settings(inputs.shape, targets.shape[1], protocol, masks),
             [getattr(architecture, name) for name in form.shape],
             inputs,
             targets,
@@ -197,26 +199,29 @@ class NativeModel:
         return {name: part.reshape(shape).clone() for (name, shape), part in named}
 
 
-def _check_tokens(tokens: np.ndarray, task: Architecture) -> None:
+def _check_tokens(tokens: np.ndarray, vocab_size: int) -> None:
     """Raise ValueError unless there are some, all in the vocabulary: the engine trusts that."""
     if not tokens.size:
         raise ValueError("no target counts")
-    if not 0 <= tokens.min() <= tokens.max() < task.vocab_size:
-        raise ValueError(f"tokens must be numbers from 0 to {task.vocab_size - 1}")
+    if not 0 <= tokens.min() <= tokens.max() < vocab_size:
+        raise ValueError(f"tokens must be numbers from 0 to {vocab_size - 1}")
 
 
 def engine_settings(
-    task: Architecture, data_shape: tuple[int, int], protocol: Protocol, masks: MaskStream | None
+    data_shape: tuple[int, int], positions: int, protocol: Protocol, masks: MaskStream | None
 ) -> Settings:
     """Return what the engine has to know besides a model's shape, data and weights.
 
-    ``data_shape`` is (n, S), that of the inputs and of the targets.
+    ``data_shape`` is (n, S), that of the inputs; targets are (n, ``positions``).
     """
     n, seq_len = data_shape
+    task = protocol.make_task()
     settings = Settings(
         n=n,
         vocab_size=task.vocab_size,
         seq_len=seq_len,
+        label_vocab_size=task.label_vocab_size,
+        label_len=positions,
         # A short last batch takes as many dropout draws as a full one; without dropout rows that no
         # batch can have would only cost memory.
         batch_size=protocol.batch_size if protocol.dropout > 0 else min(protocol.batch_size, n),
