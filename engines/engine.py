@@ -213,6 +213,21 @@ class StackedEngine(StackEngine):
         """See :class:`Engine`."""
         return 5 if self.device == "cpu" else CUDA_LANES
 
+    def _train(
+        self, probes: Sequence[Probe], on_epoch: OnEpoch
+    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
+        from engines.stacked import stack_rows
+
+        stacks: dict[int, list[int]] = {}
+        for index, probe in enumerate(probes):
+            stacks.setdefault(stack_rows(probe.protocol, probe.n), []).append(index)
+        trained: dict[int, tuple[Outcome, Callable[[], Weights]]] = {}
+        for indices in stacks.values():
+            hear = on_epoch if 0 in indices else lambda record: None
+            own = super()._train([probes[index] for index in indices], hear)
+            trained.update(zip(indices, own, strict=True))
+        return [trained[index] for index in range(len(probes))]
+
     def start(self, starts: Sequence[ProbeStart]) -> StackedModels:
         """Return the models before their first step."""
         from engines.stacked import StackedModels

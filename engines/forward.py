@@ -104,7 +104,7 @@ def _rehearse(start: ProbeStart) -> None:
     meta = torch.device("meta")
     forward = VmapForward(start.module, meta)
     parameters = {
-        name: torch.empty((2, *parameter.shape), device=meta, requires_grad=True)
+        name: parameter.new_empty((2, *parameter.shape), device=meta).requires_grad_()
         for name, parameter in start.module.named_parameters()
     }
     tokens = torch.empty((2, 2, start.inputs.shape[1]), dtype=torch.int64, device=meta)

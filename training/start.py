@@ -19,7 +19,9 @@ from training.streams import MaskStream, ProbeStreams
 
 
 def build_model(probe: Probe, streams: ProbeStreams) -> SequenceModel:
-    """Return the probe's freshly initialised model on the CPU.
+    """Return the probe's freshly initialised model on the CPU, in the protocol's dtype.
+
+    Its weights are rounded to float32 before, whatever that is.
 
     Torch's global generator, from which modules first draw weights of their own, is restored.
     """
@@ -29,7 +31,7 @@ def build_model(probe: Probe, streams: ProbeStreams) -> SequenceModel:
     model.draw_weights(stream)
     if protocol.init == "orthogonal":
         draw_orthogonal_weights(model, stream)
-    return model
+    return model.to(getattr(torch, protocol.dtype))
 
 
 @dataclass(frozen=True)
