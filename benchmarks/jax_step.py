@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.loop import parameter_groups
+from training.optimizers import parameter_groups
 from training.probe import Probe
 from training.protocol import Protocol
 from training.spec import Architecture

@@ -39,7 +39,7 @@ from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.dropout import draw_step_masks
 from training.errors import UserError
-from training.loop import parameter_groups
+from training.optimizers import parameter_groups
 from training.probe import Probe
 from training.spec import Architecture
 from training.start import ProbeStart, start_probe

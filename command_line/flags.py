@@ -14,7 +14,7 @@ from command_line.parser import Parser, non_negative_int, positive_int, whole_nu
 from engines.engine import REQUESTS
 from training.errors import UserError
 from training.presets import PRESETS
-from training.protocol import Protocol
+from training.protocol import Protocol, readers
 from training.spec import Flag, ModelSpec
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -138,20 +138,33 @@ def add_protocol_flags(parser: Parser, specs: Sequence[ModelSpec]) -> None:
         else:
             shown = ", ".join(f"{name} {value}" for name, value in defaults.items())
         kind, choices = kinds[field.name], field.metadata["choices"]
-        arguments: dict[str, Any] = {"choices": choices} if choices else {"type": _number(kind)}
-        group.add_argument(
-            _dashed(field.name),
-            **arguments,
-            metavar=None if choices else "N" if kind is int else "X",
-            help=f"{field.metadata['help']} (default: {shown})",
-        )
+        text = field.metadata["help"]
+        arguments: dict[str, Any]
+        if field.metadata["is_open"]:
+            arguments = {"metavar": "NAME"}
+            text += f": {', '.join(choices)} or package.module:NAME"
+        elif choices:
+            arguments = {"choices": choices}
+        else:
+            arguments = {"type": _number(kind), "metavar": "N" if kind is int else "X"}
+        if found := readers(field.name):
+            chooser, names = found
+            text += f", for {_dashed(chooser)} {', '.join(names)}"
+        group.add_argument(_dashed(field.name), **arguments, help=f"{text} (default: {shown})")
 
 
 def protocol_from(args: argparse.Namespace, spec: ModelSpec) -> Protocol:
-    """Return the preset of ``spec`` that was asked for, with the fields the user set."""
+    """Return the preset of ``spec`` that was asked for, with the fields the user set.
+
+    Raises :class:`UserError` for a task, a loss or an optimiser that is not there.
+    """
     names = [field.name for field in fields(Protocol)]
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return spec.protocol(args.protocol, **chosen)
+    protocol = spec.protocol(args.protocol, **chosen)
+    protocol.make_task()
+    protocol.find_loss()
+    protocol.find_optimizer()
+    return protocol
 
 
 def add_probe_flags(parser: Parser) -> None:

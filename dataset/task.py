@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
@@ -108,7 +108,4 @@ class Facts(Task):
         return Mappings(keys.astype(np.int64), values.astype(np.int64))
 
 
-# By name, what makes the task of (vocab_size, seq_len).
-TASKS: Mapping[str, Callable[[int, int], Task]] = MappingProxyType(
-    {"bijection": Bijection, "facts": Facts}
-)
+TASKS: Mapping[str, type[Task]] = MappingProxyType({"bijection": Bijection, "facts": Facts})

@@ -44,7 +44,7 @@ REQUESTS = ("fast", "reference", "stacked", "linear-program")
 # there are; so a smaller group there saves the memory of its data alone.
 CUDA_LANES = 16
 # What the compiled engine knows of settings that choose an implementation.
-NATIVE_SETTINGS: Mapping[str, str] = {}
+NATIVE_SETTINGS = {"loss": "cross_entropy", "optimizer": "adamw", "dtype": "float32"}
 Weights = dict[str, "Tensor"]
 OnEpoch = Callable[["EpochRecord"], None]
 # How torch's allocators begin what they say when memory is short; they raise RuntimeError.
@@ -236,7 +236,26 @@ class StackedEngine(StackEngine):
     def why_not(cls, architecture: Architecture, protocol: Protocol) -> str | None:
         """See :class:`Engine`. What vmap cannot run otherwise shows when the models are there."""
         spec = architecture.spec
-        return None if spec.stacked or spec.vmap else f"cannot run {spec.name}: its spec says so"
+        if not spec.stacked and not spec.vmap:
+            return f"cannot run {spec.name}: its spec says so"
+        if protocol.find_optimizer().stacked is None:
+            return f"has no --optimizer {protocol.optimizer}"
+        return f"has no --loss {protocol.loss}" if protocol.find_loss().reweight else None
+
+    def _train(
+        self, probes: Sequence[Probe], on_epoch: OnEpoch
+    ) -> list[tuple[Outcome, Callable[[], Weights]]]:
+        from engines.stacked import stack_rows
+
+        stacks: dict[int, list[int]] = {}
+        for index, probe in enumerate(probes):
+            stacks.setdefault(stack_rows(probe.protocol, probe.n), []).append(index)
+        trained: dict[int, tuple[Outcome, Callable[[], Weights]]] = {}
+        for indices in stacks.values():
+            hear = on_epoch if 0 in indices else lambda record: None
+            own = super()._train([probes[index] for index in indices], hear)
+            trained.update(zip(indices, own, strict=True))
+        return [trained[index] for index in range(len(probes))]
 
     def start(self, starts: Sequence[ProbeStart]) -> StackedModels:
         """Return the models before their first step."""

@@ -104,7 +104,7 @@ def _rehearse(start: ProbeStart) -> None:
     meta = torch.device("meta")
     forward = VmapForward(start.module, meta)
     parameters = {
-        name: torch.empty((2, *parameter.shape), device=meta, requires_grad=True)
+        name: parameter.new_empty((2, *parameter.shape), device=meta).requires_grad_()
         for name, parameter in start.module.named_parameters()
     }
     inputs = torch.from_numpy(start.inputs[:1])

@@ -10,33 +10,31 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dataset.encoding import IGNORED
 from training.dropout import draw_step_masks
-from training.loop import evaluate, parameter_groups
+from training.loop import evaluate, logits_in_blocks
 from training.session import Epoch
 from training.start import ProbeStart
 
 
 class ReferenceStack:
-    """A :class:`training.session.Stack` of modules, one after the other, on any device."""
+    """A :class:`training.session.Stack` of modules, one after the other, on any device.
+
+    Their probes are of one protocol.
+    """
 
     def __init__(self, starts: Sequence[ProbeStart], device: str = "cpu") -> None:
         self._starts = starts
         self._models = [start.module.to(device) for start in starts]
         self._data = [start.tensors(device) for start in starts]
         self._kept: dict[int, dict[str, Tensor]] = {}
-        self._optimizers = []
-        for model, start in zip(self._models, starts, strict=True):
-            protocol = start.probe.protocol
-            self._optimizers.append(
-                torch.optim.AdamW(
-                    parameter_groups(model, protocol.weight_decay),
-                    lr=protocol.learning_rate,
-                    betas=(protocol.beta1, protocol.beta2),
-                    eps=protocol.epsilon,
-                )
-            )
+        protocol = starts[0].probe.protocol
+        self._loss = protocol.find_loss()
+        optimizer = protocol.find_optimizer()
+        self._optimizers = [optimizer.start(model, protocol) for model in self._models]
+        dtype = getattr(torch, protocol.dtype)
+        self._weights = [torch.ones_like(targets, dtype=dtype) for _, targets in self._data]
 
     def train_epoch(self, epochs: Sequence[Epoch | None]) -> None:
         """See :class:`training.session.Stack`."""
@@ -46,7 +44,7 @@ class ReferenceStack:
 
     def _train_epoch(self, index: int, epoch: Epoch) -> None:
         model, optimizer, start = self._models[index], self._optimizers[index], self._starts[index]
-        inputs, targets = self._data[index]
+        (inputs, targets), weights = self._data[index], self._weights[index]  # (N, S) each
         protocol = start.probe.protocol
         order, rates = epoch
         batches = torch.from_numpy(order).to(inputs.device).split(protocol.batch_size)
@@ -58,12 +56,16 @@ class ReferenceStack:
                 sites = model.dropout_sites()
                 draw_step_masks(sites, start.masks, protocol.batch_size, inputs.device)
             logits = model(inputs[rows])  # (rows, S, V)
-            loss = F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten())
-            optimizer.zero_grad()
-            loss.backward()
+            target, weight = targets[rows].flatten(), weights[rows].flatten()
+            losses = self._loss.per_token(logits.flatten(0, 1), target, protocol)  # (rows * S,)
+            model.zero_grad()
+            ((losses * weight).sum() / (target != IGNORED).sum()).backward()
             if protocol.grad_clip > 0:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.grad_clip)
             optimizer.step()
+        if self._loss.reweight is not None:
+            logits = torch.cat(list(logits_in_blocks(model, inputs)))  # (N, S, V)
+            self._weights[index] = self._loss.reweight(weights, logits, targets, protocol)
 
     def evaluate(self) -> list[tuple[float, float]]:
         """See :class:`training.session.Stack`."""

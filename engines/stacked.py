@@ -18,19 +18,33 @@ from torch.nn import functional as F
 from dataset.encoding import IGNORED
 from engines.device_masks import DeviceMasks, HostMasks
 from engines.forward import Keep, forward_of
-from training.loop import parameter_groups
 from training.module import SequenceModel
+from training.optimizers import parameter_groups
+from training.protocol import Protocol
 from training.session import Epoch
 from training.start import ProbeStart
 
 EVALUATION_ROWS = 1024  # at most, of every model at once
 ROW_BLOCK = 32
 FIXED_EVALUATION_ROWS = 256  # exactly, where the number of lanes is fixed
-ALIGNMENT = 32  # floats: every lane's parameters start at a multiple of 128 bytes
+ALIGNMENT = 32  # numbers: every lane's parameters start at a multiple of 128 bytes or more
+LARGE_BATCH = 256  # rows; committed probes of this engine have no larger ones
+
+
+def stack_rows(protocol: Protocol, n: int) -> int:
+    """Return how many rows a step computes of every model that trains on ``n`` mappings.
+
+    A batch that is larger than LARGE_BATCH and than N has N rows, rounded up to a power of two
+    from there on. With dropout it has all its rows, because their masks are drawn. The number
+    decides the bits, so only probes of one share a stack.
+    """
+    if protocol.dropout > 0:
+        return protocol.batch_size
+    return min(protocol.batch_size, 1 << (max(n, LARGE_BATCH) - 1).bit_length())
 
 
 class StackedModels:
-    """Models that share architecture and protocol; a :class:`training.session.Stack`.
+    """Models that share architecture, protocol and rows; a :class:`training.session.Stack`.
 
     A lane holds one model. By default there are as many lanes as models. With a fixed number those
     left over are idle: they have weights, but no data, and never take a step. Then the shapes of
@@ -57,9 +71,12 @@ class StackedModels:
             (s.probe.architecture, s.probe.protocol) == (self.architecture, self.protocol)
             for s in starts
         )
+        (self.batch,) = {stack_rows(self.protocol, s.probe.n) for s in starts}
+        self._loss, update = self.protocol.find_loss(), self.protocol.find_optimizer().stacked
+        assert update is not None and self._loss.reweight is None  # or the engine knows it not
+        self._update = update
         self.device = torch.device(device)
         torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16
-        self.batch = self.protocol.batch_size
         self._forward = forward_of(starts, self.device)
         self._steps_done = torch.zeros(self._lanes, dtype=torch.int64, device=self.device)
         self._step_in_round = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -105,14 +122,13 @@ class StackedModels:
         flat += flat[:1] * (self._lanes - len(flat))  # idle lanes: any finite weights
         self._flat = torch.stack(flat).to(self.device)  # (M, P), padding included
         self._best = self._flat.clone()
-        self._moment1 = torch.zeros_like(self._flat)
-        self._moment2 = torch.zeros_like(self._flat)
+        self._moments = self._flat.new_zeros(self._update.moments, *self._flat.shape)
         decays = {
             id(p): group["weight_decay"]
             for group in parameter_groups(first, self.protocol.weight_decay)
             for p in group["params"]
         }
-        decay = [torch.full((p.numel(),), decays[id(p)]) for p in first.parameters()]
+        decay = [p.detach().new_full((p.numel(),), decays[id(p)]) for p in first.parameters()]
         self._decay = F.pad(torch.cat(decay), (0, padding)).to(self.device)  # (P,)
 
     def _parameters(self, flat: Tensor) -> dict[str, Tensor]:
@@ -127,9 +143,9 @@ class StackedModels:
         leaves = {k: v.detach().requires_grad_() for k, v in self._parameters(self._flat).items()}
         logits = self._forward(leaves, self._inputs[self._index, rows], keep)
         target = self._targets[self._index, rows]  # (M, B, positions)
-        losses = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
+        losses = self._loss.per_token(logits.flatten(0, 2), target.flatten(), self.protocol)
         counts = valid.unsqueeze(-1) & (target != IGNORED)  # padded rows do not
-        weights = counts / counts.sum((1, 2), keepdim=True).clamp(min=1)
+        weights = counts.to(losses.dtype) / counts.sum((1, 2), keepdim=True).clamp(min=1)
         loss = (losses.view(target.shape) * weights).sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         padding = gradients[0].new_zeros(self._lanes, self._sizes[-1])
@@ -149,27 +165,16 @@ class StackedModels:
         if protocol.grad_clip > 0:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (protocol.grad_clip / (norm + 1e-6)).clamp(max=1.0)
-        self._adamw(gradient, valid.any(1))
-        self._step_in_round += 1
-
-    def _adamw(self, gradient: Tensor, stepping: Tensor) -> None:
-        """AdamW for the models in ``stepping`` (M,); the others stay as they are."""
-        protocol = self.protocol
-        done = self._steps_done.double()
         rate = self._rates.index_select(1, self._step_in_round.view(1)).squeeze(1)  # (M,)
-        correction1 = 1 - protocol.beta1 ** (done + 1)
-        correction2 = 1 - protocol.beta2 ** (done + 1)
-        step_size = (rate / correction1).float().unsqueeze(1)
-        root2 = correction2.sqrt().float().unsqueeze(1)
-        moment1 = torch.lerp(self._moment1, gradient, 1 - protocol.beta1)
-        moment2 = self._moment2 * protocol.beta2 + (1 - protocol.beta2) * gradient * gradient
-        decayed = self._flat * (1 - rate.float().unsqueeze(1) * self._decay)
-        update = step_size * moment1 / (moment2.sqrt() / root2 + protocol.epsilon)
-        chosen = stepping.unsqueeze(1)
-        self._flat.copy_(torch.where(chosen, decayed - update, self._flat))
-        self._moment1.copy_(torch.where(chosen, moment1, self._moment1))
-        self._moment2.copy_(torch.where(chosen, moment2, self._moment2))
+        done = self._steps_done.double()
+        flat, moments = self._update.step(
+            self._flat, gradient, self._moments.unbind(), rate, done, self._decay, protocol
+        )
+        stepping = valid.any(1)  # (M,); the others stay as they are
+        for old, new in zip((self._flat, *self._moments), (flat, *moments), strict=True):
+            old.copy_(torch.where(stepping.unsqueeze(1), new, old))
         self._steps_done += stepping
+        self._step_in_round += 1
 
     @torch.no_grad()
     def evaluate(self) -> list[tuple[float, float]]:
@@ -216,8 +221,7 @@ class StackedModels:
         if self._graph is None:
             state = (
                 self._flat,
-                self._moment1,
-                self._moment2,
+                self._moments,
                 self._steps_done,
                 self._step_in_round,
             )

@@ -15,7 +15,7 @@ from transformers import Trainer
 from mlp_experiments import mlp_utils
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import UserError
-from training.loop import parameter_groups
+from training.optimizers import parameter_groups
 from transformer_experiments import transformer_utils as budgets
 from transformer_experiments.transformer import Transformer
 from transformer_experiments.transformer_utils import TransformerArchitecture

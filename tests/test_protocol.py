@@ -38,6 +38,11 @@ def test_paper_settings():
             "evaluation_interval": 1,
             "init": "default",
             "verdict": "lowest_loss",
+            "loss": "cross_entropy",
+            "optimizer": "adamw",
+            "momentum": 0.9,
+            "soap_interval": 10,
+            "dtype": "float32",
         }
 
 
@@ -100,10 +105,16 @@ def test_labels_differ_for_every_field_and_value():
         "evaluation_interval": (2, 3),
         "init": ("orthogonal",),
         "verdict": ("first_perfect",),
+        "loss": ("margin", "a.b:C"),
+        "optimizer": ("sgd", "a.b:C"),
+        "momentum": (0.5, 0.95),
+        "soap_interval": (1, 2),
+        "dtype": ("float64",),
     }
+    readers = {"momentum": {"optimizer": "sgd"}, "soap_interval": {"optimizer": "soap"}}
     assert set(other) == {f.name for f in fields(Protocol)}
     labels = {
-        MLP_SPEC.protocol(**{name: value}).label(MLP_SPEC.paper)
+        MLP_SPEC.protocol(**{name: value}, **readers.get(name, {})).label(MLP_SPEC.paper)
         for name, values in other.items()
         for value in values
     }
@@ -120,7 +131,7 @@ def test_labels_differ_for_every_field_and_value():
         ("weight_decay", [-0.1, NAN, INF]),
         ("beta1", [-0.1, 1.0, NAN]),
         ("beta2", [-0.1, 1.0, NAN]),
-        ("epsilon", [0.0, -1e-8, NAN, INF]),
+        ("epsilon", [0.0, -1e-8, NAN, INF, 1.17e-38]),  # the last is subnormal in float32
         ("batch_size", [0, -1, 1_000_001, 2**32 + 1]),
         ("max_epochs", [0, -1]),
         ("patience", [-1]),
@@ -130,6 +141,11 @@ def test_labels_differ_for_every_field_and_value():
         ("evaluation_interval", [0, -1]),
         ("init", ["xavier", ""]),
         ("verdict", ["last", ""]),
+        ("loss", ["hinge", "", "a.b:", ":C", "a b:C", "a:b=c", "a,b:C", "..a:C"]),
+        ("optimizer", ["adam", "SGD"]),
+        ("momentum", [-0.1, 1.0, NAN]),
+        ("soap_interval", [0]),
+        ("dtype", ["float16", "double"]),
         ("min_delta", [-1e-4, NAN, INF]),
         ("grad_clip", [-1.0, NAN, INF]),
         ("dropout", [-0.1, 1.0, NAN]),
@@ -140,6 +156,26 @@ def test_bad_values_are_user_errors(name, values):
     for value in values:
         with pytest.raises(UserError, match=rf"^{flag} must be .*, got {re.escape(str(value))}$"):
             MLP_SPEC.protocol(**{name: value})
+
+
+def test_a_setting_that_is_not_read_is_refused():
+    """Where it was chosen; what a model's own protocol has of it gets its default."""
+    for changes in (
+        {"momentum": 0.5},
+        {"optimizer": "sgd", "beta1": 0.5},
+        {"optimizer": "muon", "soap_interval": 5},
+    ):
+        *_, (name, _) = changes.items()
+        flag = "--" + name.replace("_", "-")
+        chosen = changes.get("optimizer", "adamw")
+        with pytest.raises(UserError, match=rf"^{flag} is a setting of .*, not of {chosen}$"):
+            MLP_SPEC.protocol(**changes)
+    published = Protocol(beta1=0.8, weight_decay=0.5)
+    assert published.changed(optimizer="sgd") == Protocol(weight_decay=0.5, optimizer="sgd")
+    assert published.changed(optimizer="muon", beta2=0.9) == Protocol(
+        beta1=0.8, beta2=0.9, weight_decay=0.5, optimizer="muon"
+    )
+    assert published.changed(optimizer="a.b:C", momentum=0.5).beta1 == 0.8  # who knows
 
 
 @pytest.mark.parametrize(

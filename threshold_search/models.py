@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-
 from mlp_experiments import mlp_utils
 from training.errors import UserError
+from training.protocol import resolve
 from training.spec import ModelSpec
 from transformer_experiments import decoder_only_utils, transformer_utils
 
@@ -29,18 +26,7 @@ def find_spec(name: str) -> ModelSpec:
     """
     if name in MODELS:
         return MODELS[name]
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        raise UserError(f"no model {name!r}: give {', '.join(MODELS)} or package.module:SPEC")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # worker processes start with the same path
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name
-        raise UserError(f"--model {name}: {error}") from None
-    spec = getattr(module, attribute, None)
-    if not isinstance(spec, ModelSpec):
-        raise UserError(f"--model {name}: {module_name} has no ModelSpec {attribute}")
+    spec = resolve(MODELS, name, "model", ModelSpec)
     if spec.name in MODELS:
         raise UserError(f"--model {name}: the name {spec.name!r} is a registered model's")
     return spec

@@ -45,19 +45,12 @@ class TrainingResult:
     stop_reason: str
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Return AdamW groups: decay for everything except biases and LayerNorm parameters."""
-    norms = {p for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        exempt = parameter in norms or name.endswith("bias")
-        (plain if exempt else decayed).append(parameter)
-    groups: list[dict] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+@torch.no_grad()
+def logits_in_blocks(model: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
+    """Yield the logits (rows, S, V) of a block of ``inputs`` after the other, dropout off."""
+    model.eval()
+    for rows in inputs.split(EVALUATION_ROWS):
+        yield model(rows)
 
 
 @torch.no_grad()
@@ -67,11 +60,10 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, 
     ``inputs`` and ``targets`` are (N, S) of int64; targets that are IGNORED count nowhere. NaN
     logits count as wrong tokens.
     """
-    model.eval()
     loss, correct = 0.0, 0
-    for start in range(0, len(inputs), EVALUATION_ROWS):
-        target = targets[start : start + EVALUATION_ROWS]
-        logits = model(inputs[start : start + EVALUATION_ROWS])  # (rows, S, V)
+    for logits, target in zip(
+        logits_in_blocks(model, inputs), targets.split(EVALUATION_ROWS), strict=True
+    ):
         loss += F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum").item()
         hit = (logits.argmax(-1) == target) & ~logits.isnan().any(-1)
         correct += int(hit.sum())
@@ -90,17 +82,13 @@ def train(
 ) -> TrainingResult:
     """Train ``model`` in place until the protocol stops it; leave it with its best weights.
 
-    ``inputs`` and ``targets`` are (N, S) of int64 on the model's device (see task.py);
+    ``inputs`` and ``targets`` are (N, S) of int64 on the model's device (see dataset/encoding.py);
     ``batch_orders`` yields one permutation of range(N) per epoch. ``masks`` are needed when the
     protocol has dropout.
     """
     n, batch_size = len(inputs), protocol.batch_size
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, protocol.weight_decay),
-        lr=protocol.learning_rate,
-        betas=(protocol.beta1, protocol.beta2),
-        eps=protocol.epsilon,
-    )
+    loss, optimizer = protocol.find_loss(), protocol.find_optimizer().start(model, protocol)
+    weights = torch.ones_like(targets, dtype=getattr(torch, protocol.dtype))  # (N, S)
     stopping = Stopping(protocol, n)
     best_weights = None
     stop_reason = None
@@ -116,12 +104,16 @@ def train(
             if protocol.dropout > 0 and masks is not None:
                 draw_step_masks(model.dropout_sites(), masks, batch_size, inputs.device)
             logits = model(inputs[rows])  # (rows, S, V)
-            loss = F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten())
-            optimizer.zero_grad()
-            loss.backward()
+            target, weight = targets[rows].flatten(), weights[rows].flatten()
+            losses = loss.per_token(logits.flatten(0, 1), target, protocol)  # (rows * S,)
+            model.zero_grad()
+            ((losses * weight).sum() / (target != IGNORED).sum()).backward()
             if protocol.grad_clip > 0:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.grad_clip)
             optimizer.step()
+        if loss.reweight is not None:
+            logits = torch.cat(list(logits_in_blocks(model, inputs)))  # (N, S, V)
+            weights = loss.reweight(weights, logits, targets, protocol)
 
         # The whole set, in eval mode; then decide.
         if not stopping.is_due():

@@ -2,15 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 from dataset.task import TASKS, Task
 from training.errors import UserError
+from training.losses import LOSSES, Loss
+from training.optimizers import OPTIMIZERS, Optimizer
+from training.schedule import SCHEDULES
+
+# The smallest normal number of each dtype, named as torch names it.
+PRECISIONS = {"float32": 2.0**-126, "float64": 2.0**-1022}
+# What an entry's ``settings`` are of: by field, the tables whose choice says which others are read.
+TABLES: Mapping[str, Mapping[str, Loss | Optimizer]] = {"loss": LOSSES, "optimizer": OPTIMIZERS}
+
+Entry = TypeVar("Entry")
 
 
-def _setting(default: Any, help_text: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": help_text, "choices": choices})
+def _setting(
+    default: Any, help_text: str, choices: Iterable[str] = (), is_open: bool = False
+) -> Any:
+    """A field; one that ``is_open`` takes ``package.module:NAME`` besides its choices."""
+    metadata = {"help": help_text, "choices": tuple(choices), "is_open": is_open}
+    return field(default=default, metadata=metadata)
+
+
+def readers(setting: str) -> tuple[str, list[str]] | None:
+    """Return the field whose choice decides if ``setting`` is read, and the choices that read it.
+
+    None for a setting that is always read.
+    """
+    for chooser, table in TABLES.items():
+        if names := [name for name, entry in table.items() if setting in entry.settings]:
+            return chooser, names
+    return None
+
+
+def _is_read(setting: str, values: Mapping[str, Any]) -> bool:
+    """Return whether a protocol of these values reads ``setting``, as far as the tables know."""
+    chooser, names = readers(setting) or ("", [])
+    chosen = values.get(chooser)
+    return chosen in names or chosen not in TABLES.get(chooser, {})
+
+
+def resolve(table: Mapping[str, Entry], name: str, what: str, kind: type[Entry]) -> Entry:
+    """Return the entry ``name`` of ``table``, or the ``kind`` that ``package.module:NAME`` names.
+
+    Such a module is looked for where Python looks, and in the current folder. ``what`` is the flag
+    without its dashes. Raises :class:`UserError` if there is none.
+    """
+    if name in table:
+        return table[name]
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UserError(f"no {what} {name!r}: give {', '.join(table)} or package.module:NAME")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # worker processes start with the same path
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name
+        raise UserError(f"--{what} {name}: {error}") from None
+    entry = getattr(module, attribute, None)
+    if not isinstance(entry, kind):
+        raise UserError(f"--{what} {name}: {module_name} has no {kind.__name__} {attribute}")
+    return entry
+
+
+def _is_name(text: str) -> bool:
+    """Return whether ``text`` is a ``package.module:NAME``, and so nothing that breaks a label."""
+    module, _, attribute = text.partition(":")
+    return all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
 @dataclass(frozen=True)
@@ -23,12 +88,16 @@ class Protocol:
 
     vocab_size: int = _setting(10, "number of distinct tokens V")
     seq_len: int = _setting(10, "tokens per sequence T")
-    learning_rate: float = _setting(1e-2, "AdamW learning rate at the first step")
-    weight_decay: float = _setting(0.01, "AdamW weight decay, not on biases and LayerNorm")
-    beta1: float = _setting(0.9, "AdamW decay rate of the gradient average")
-    beta2: float = _setting(0.999, "AdamW decay rate of the squared-gradient average")
-    epsilon: float = _setting(1e-8, "AdamW denominator offset")
-    batch_size: int = _setting(32, "sequences per optimiser step")
+    learning_rate: float = _setting(1e-2, "learning rate before it decays")
+    weight_decay: float = _setting(0.01, "weight decay, not on biases and LayerNorm")
+    beta1: float = _setting(0.9, "Adam's decay rate of the gradient average")
+    beta2: float = _setting(0.999, "Adam's decay rate of the squared-gradient average")
+    epsilon: float = _setting(1e-8, "Adam's denominator offset")
+    batch_size: int = _setting(
+        32,
+        "sequences per optimiser step; with dropout, a batch larger than the data still costs the "
+        "random numbers of a whole one",
+    )
     max_epochs: int = _setting(500, "epochs at most; also the horizon of the schedule")
     patience: int = _setting(
         3, "evaluations in a row without improvement before the plateau stop; 0: none"
@@ -36,9 +105,7 @@ class Protocol:
     min_delta: float = _setting(1e-4, "nats the loss must fall below its best to improve")
     grad_clip: float = _setting(1.0, "largest global L2 norm of the gradient; 0 switches it off")
     dropout: float = _setting(0.0, "probability of zeroing an activation in training")
-    schedule: str = _setting(
-        "linear", "how the learning rate decays after the warm-up", ("linear", "cosine", "constant")
-    )
+    schedule: str = _setting("linear", "how the learning rate decays after the warm-up", SCHEDULES)
     warmup_epochs: int = _setting(0, "epochs over which the learning rate rises from 0; 0: none")
     max_steps: int = _setting(
         0,
@@ -60,7 +127,22 @@ class Protocol:
     task: str = _setting(
         "bijection",
         "what is memorized: random label sequences, or one random token per key",
-        tuple(TASKS),
+        TASKS,
+        is_open=True,
+    )
+    loss: str = _setting(
+        "cross_entropy",
+        "what is minimised (what is shown as loss, and decides when to stop, is cross-entropy)",
+        LOSSES,
+        is_open=True,
+    )
+    optimizer: str = _setting("adamw", "how the weights are updated", OPTIMIZERS, is_open=True)
+    momentum: float = _setting(0.9, "decay rate of the average of gradients")
+    soap_interval: int = _setting(10, "steps between updates of the eigenbases")
+    dtype: str = _setting(
+        "float32",
+        "numbers of weights and training; the first weights are rounded to float32 in any case",
+        PRECISIONS,
     )
 
     def __post_init__(self) -> None:
@@ -74,7 +156,10 @@ class Protocol:
         self._require(0 <= self.weight_decay < float("inf"), "weight_decay", "0 or more")
         self._require(0 <= self.beta1 < 1, "beta1", "in [0, 1)")
         self._require(0 <= self.beta2 < 1, "beta2", "in [0, 1)")
-        self._require(0 < self.epsilon < float("inf"), "epsilon", "above 0")
+        # The compiled engine takes what is smaller for 0.
+        smallest = PRECISIONS.get(self.dtype, 0.0)
+        normal = f"at least {smallest:.3g}, the smallest normal number of {self.dtype}"
+        self._require(smallest <= self.epsilon < float("inf"), "epsilon", normal)
         largest = "from 1 to 1000000"
         self._require(1 <= self.batch_size <= 1_000_000, "batch_size", largest)
         self._require(self.max_epochs >= 1, "max_epochs", "at least 1")
@@ -86,14 +171,44 @@ class Protocol:
         self._require(self.evaluation_interval >= 1, "evaluation_interval", "at least 1")
         warmup = "0 or more and below --max-epochs"
         self._require(0 <= self.warmup_epochs < self.max_epochs, "warmup_epochs", warmup)
+        self._require(0 <= self.momentum < 1, "momentum", "in [0, 1)")
+        self._require(self.soap_interval >= 1, "soap_interval", "at least 1")
         for f in fields(self):
             if choices := f.metadata["choices"]:
-                one_of = "one of " + ", ".join(choices)
-                self._require(getattr(self, f.name) in choices, f.name, one_of)
+                value, one_of = getattr(self, f.name), "one of " + ", ".join(choices)
+                is_name = f.metadata["is_open"] and _is_name(value)
+                one_of += " or package.module:NAME" if f.metadata["is_open"] else ""
+                self._require(value in choices or is_name, f.name, one_of)
+            if getattr(self, f.name) != f.default and not _is_read(f.name, vars(self)):
+                chooser, names = readers(f.name) or ("", [])
+                raise UserError(
+                    f"--{f.name.replace('_', '-')} is a setting of --{chooser} "
+                    f"{', '.join(names)}, not of {getattr(self, chooser)}"
+                )
+
+    def changed(self, **changes: Any) -> Protocol:
+        """Return the protocol with ``changes``.
+
+        Where they choose another loss or optimiser, what that does not read gets its default.
+        """
+        values = {**vars(self), **changes}
+        unread = {f.name: f.default for f in fields(self) if not _is_read(f.name, values)}
+        return replace(self, **{**unread, **changes})
+
+    def find_loss(self) -> Loss:
+        """Return the loss that is minimised; raise :class:`UserError` if there is none."""
+        return resolve(LOSSES, self.loss, "loss", Loss)
+
+    def find_optimizer(self) -> Optimizer:
+        """Return the optimiser; raise :class:`UserError` if there is none."""
+        return resolve(OPTIMIZERS, self.optimizer, "optimizer", Optimizer)
 
     def make_task(self) -> Task:
-        """Return the task, in the sizes of this protocol."""
-        return TASKS[self.task](self.vocab_size, self.seq_len)
+        """Return the task, in the sizes of this protocol; raise :class:`UserError` without it."""
+        kind = resolve(TASKS, self.task, "task", type)
+        if not issubclass(kind, Task):
+            raise UserError(f"--task {self.task} is no Task (dataset/task.py)")
+        return kind(self.vocab_size, self.seq_len)
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dataset.portable_math import cos_pi
-from training.protocol import Protocol
+
+if TYPE_CHECKING:
+    from training.protocol import Protocol
 
 
 def _linear(rate: float, step: np.ndarray, warmup: int, total: int) -> np.ndarray:
@@ -23,8 +26,8 @@ def _constant(rate: float, step: np.ndarray, warmup: int, total: int) -> np.ndar
     return np.full_like(step, rate)
 
 
-# After the warm-up, by the protocol's `schedule`: (learning_rate, steps done, steps of the warm-up,
-# steps in all) -> learning rates.
+# After the warm-up, by the protocol's `schedule`, whose choices these are: (learning_rate, steps
+# done, steps of the warm-up, steps in all) -> learning rates.
 SCHEDULES: dict[str, Callable[[float, np.ndarray, int, int], np.ndarray]] = {
     "linear": _linear,
     "cosine": _cosine,

@@ -270,4 +270,4 @@ class ModelSpec:
         """
         if preset not in PRESETS:
             raise ValueError(f"no preset {preset!r}: there are {', '.join(PRESETS)}")
-        return dataclasses.replace(self.paper, **{**PRESETS[preset], **changes})
+        return self.paper.changed(**{**PRESETS[preset], **changes})

@@ -19,7 +19,9 @@ from training.streams import MaskStream, ProbeStreams
 
 
 def build_model(probe: Probe, streams: ProbeStreams) -> SequenceModel:
-    """Return the probe's freshly initialised model on the CPU.
+    """Return the probe's freshly initialised model on the CPU, in the protocol's dtype.
+
+    Its weights are rounded to float32 before, whatever that is.
 
     Torch's global generator, from which modules first draw weights of their own, is restored.
     """
@@ -29,7 +31,7 @@ def build_model(probe: Probe, streams: ProbeStreams) -> SequenceModel:
     model.draw_weights(stream)
     if protocol.init == "orthogonal":
         draw_orthogonal_weights(model, stream)
-    return model
+    return model.to(getattr(torch, protocol.dtype))
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ProbeStart:
     """What every engine starts a probe from; orders and masks move on as they are drawn."""
 
     probe: Probe
-    inputs: np.ndarray  # (N, S) int64, or float32 of a task with vectors
+    inputs: np.ndarray  # (N, S) int64, or of a task with vectors the dtype of the protocol
     targets: np.ndarray  # (N, positions) int64
     module: SequenceModel
     orders: Iterator[np.ndarray]  # one permutation of range(N) per epoch
@@ -69,6 +71,8 @@ def start_probe(probe: Probe) -> ProbeStart:
     streams = ProbeStreams(probe.seed, probe.repeat, probe.n, probe.attempt)
     spec = probe.architecture.spec
     inputs, targets = spec.encode(probe_mappings(probe))
+    if inputs.dtype.kind == "f":
+        inputs = inputs.astype(probe.protocol.dtype)
     if len(inputs) != len(targets) or not (targets != IGNORED).any(axis=1).all():
         raise ValueError(f"the encoding of {spec.name} leaves an example without a target")
     return ProbeStart(
