@@ -71,7 +71,7 @@ def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | 
         if file is not None:
             require_writable(file)
     device = resolve_device(job.device)
-    engine = choose_engine(job.requested_engine, device, probe.architecture)
+    engine = choose_engine(job.requested_engine, device, *probe.kind)
     if note := spec.label_note(job.budget, probe.architecture):
         print(note, file=sys.stderr)
     configuration = _configuration(job, engine)
@@ -80,7 +80,7 @@ def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | 
         print(json.dumps(details) if job.as_json else _aligned(details))
         return
     import_torch()
-    if note := fallback_note(job.requested_engine, device, {probe.architecture: engine}):
+    if note := fallback_note(job.requested_engine, device, {probe.kind: engine}):
         print(note, file=sys.stderr)
     outcome, history, weights = _train(job, engine)
     files: list[tuple[Path, Callable[[BinaryIO], object]]] = []

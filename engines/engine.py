@@ -15,7 +15,7 @@ import contextlib
 import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,7 +23,8 @@ from engines.memory import within_memory
 from engines.native.build import machine
 from engines.native.load import Unavailable, find_engine, load_engine
 from training.errors import OutOfMemory, UserError
-from training.probe import Outcome, Probe
+from training.probe import Kind, Outcome, Probe
+from training.protocol import Protocol
 from training.spec import TASK, Architecture
 
 if TYPE_CHECKING:
@@ -258,7 +259,9 @@ class LinearProgramEngine(Engine):
         return [(outcome, module.state_dict)]
 
 
-def choose_engine(requested: str, device: str, architecture: Architecture) -> Engine:
+def choose_engine(
+    requested: str, device: str, architecture: Architecture, protocol: Protocol
+) -> Engine:
     """Return what trains ``architecture``: by the choice of the user, what there is, and speed.
 
     ``requested`` is one of REQUESTS; ``device`` is "cpu", "cuda" or "mps". Raises
@@ -288,12 +291,12 @@ def choose_engine(requested: str, device: str, architecture: Architecture) -> En
     return ReferenceEngine()
 
 
-def fallback_note(requested: str, device: str, engines: dict[Architecture, Engine]) -> str | None:
+def fallback_note(requested: str, device: str, engines: Mapping[Kind, Engine]) -> str | None:
     """Return one line when the fast engine has to do without compiled code it knows, else None."""
     missing = find_engine()
     if requested != "fast" or device != "cpu" or not isinstance(missing, Unavailable):
         return None
-    used = sorted({engine.name for a, engine in engines.items() if a.native_form})
+    used = sorted({engine.name for (a, _), engine in engines.items() if a.native_form})
     if not used:
         return None
     names = {"reference": "the reference loop", "stacked": "stacked torch operations"}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from training.protocol import Protocol
 from training.spec import TASK, Architecture
 
+Kind = tuple[Architecture, Protocol]  # what probes that train together have in common
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -27,6 +29,11 @@ class Probe:
         for name in TASK:
             if getattr(self.architecture, name) != getattr(self.protocol, name):
                 raise ValueError(f"architecture and protocol have another {name} each")
+
+    @property
+    def kind(self) -> Kind:
+        """Its architecture and protocol: an engine is chosen for these."""
+        return self.architecture, self.protocol
 
     @property
     def label(self) -> str:
