@@ -38,7 +38,7 @@ ROUNDS = 5
 JOBS = 200  # a round
 WORKERS = 2
 MANY = 1_200  # jobs in flight
-SMALL = MLPArchitecture(4, 1)
+KIND = MLPArchitecture(4, 1), SPEC.protocol()
 
 
 def write_log(path: Path) -> None:
@@ -72,7 +72,7 @@ def handing_out(what: str, executor: Executor, count: int = JOBS) -> dict[str, o
     with executor:
         for index in tqdm(range(ROUNDS + 1), desc=what, unit="round", disable=None):
             repeats = range(index * count, (index + 1) * count)
-            jobs = [[Probe(SMALL, SPEC.protocol(), 0, repeat, 1)] for repeat in repeats]
+            jobs = [[Probe(*KIND, 0, repeat, 1)] for repeat in repeats]
             begin = time.process_time()
             _train(executor, jobs)
             times.append(time.process_time() - begin)
@@ -102,7 +102,7 @@ def _row(what: str, count: int, times: list[float]) -> dict[str, object]:
 def main() -> None:
     """Measure, print, write."""
     Parser(__doc__).parse_args()
-    engines = {SMALL: choose_engine("fast", "cpu", SMALL)}
+    engines = {KIND: choose_engine("fast", "cpu", *KIND)}
     rows = [reading(), handing_out("hand out a job, local", Workers(WORKERS, engines))]
     if importlib.util.find_spec("ray"):
         rows.append(handing_out("hand out a job, Ray", RayWorkers(WORKERS, engines)))

@@ -9,11 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CHILD = Path(__file__).with_name("journaled_search.py")
-# Without guesses: what is lost is then what was asked for.
-SEARCH = [
-    *("--model", "mlp", "--params", "10000", "--layers", "2", "3", "--repeats", "1"),
-    "--no-speculation",
-]
+SEARCH = ["--model", "mlp", "--params", "10000", "--layers", "2", "3", "--repeats", "1"]
 LOG, RESULTS = "mlp_probes.csv", "mlp_results.csv"
 
 

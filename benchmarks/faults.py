@@ -3,7 +3,7 @@
     python benchmarks/faults.py                  (about an hour; Linux, root for the mounts)
     python benchmarks/faults.py --only disk      (one group: other rows of the file stay)
 
-Every trial runs one small search (MLPs of 10,000 parameters, 2 workers, no speculation), injects
+Every trial runs one small search (MLPs of 10,000 parameters, 2 workers), injects
 its faults at random instants between the start of its first probe and the end, runs the same
 command to its end and compares the results CSV with that of an undisturbed run, in every column but
 the seconds. Workers and nodes are killed while they train. Ray runs on a cluster of two nodes of

@@ -2,14 +2,13 @@
 
     python benchmarks/journaled_search.py JOURNAL [FLAGS OF binary_search.py ...]
 
-Appends a line (architecture, repeat, N) to the file JOURNAL before a probe is submitted, or begins
-in the job of another one, so that after a kill it can be told which probes were in flight.
+Appends a line (architecture, repeat, N) to the file JOURNAL before a probe is submitted, so that
+after a kill it can be told which probes were in flight.
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # this checkout's code; machine.py would import torch for it
@@ -17,9 +16,9 @@ if __name__ == "__main__":  # this checkout's code; machine.py would import torc
 
 from command_line.parser import run
 from threshold_search import binary_search
-from threshold_search.executors.executor import Executor, NextProbe
-from threshold_search.run import EXECUTORS
-from training.probe import Outcome, Probe
+from threshold_search.executors.executor import Executor
+from threshold_search.options import EXECUTORS
+from training.probe import Probe
 
 
 def write_down(path: str, probes: Sequence[Probe]) -> None:
@@ -30,31 +29,16 @@ def write_down(path: str, probes: Sequence[Probe]) -> None:
     os.close(descriptor)
 
 
-@dataclass(frozen=True)
-class JournaledNext:
-    """What comes ``then``, written down by the worker that goes on with it, on this machine."""
-
-    then: NextProbe
-    path: str
-
-    def __call__(self, outcomes: Sequence[Outcome]) -> Probe | None:
-        """Return the next probe."""
-        probe = self.then(outcomes)
-        if probe is not None:
-            write_down(self.path, [probe])
-        return probe
-
-
 def journaled(kind: type[Executor], path: str) -> type[Executor]:
     """Return an executor like ``kind`` that writes down what it is given."""
 
     class Journaled(kind):  # type: ignore[misc, valid-type]
         """See above."""
 
-        def submit(self, job: list[Probe], then: NextProbe | None = None) -> None:
+        def submit(self, job: list[Probe]) -> None:
             """Write the probes down, then start them."""
             write_down(path, job)
-            super().submit(job, then and JournaledNext(then, path))
+            super().submit(job)
 
     return Journaled
 

@@ -82,7 +82,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    engines = {a: choose_engine("fast", "cpu", a) for a, *_ in CONFIGURATIONS}
+    kinds = [(a, a.spec.protocol()) for a, *_ in CONFIGURATIONS]
+    engines = {kind: choose_engine("fast", "cpu", *kind) for kind in kinds}
     if note := fallback_note("fast", "cpu", engines):
         raise UserError(f"nothing to compare: {note}")
     rows = []

@@ -83,7 +83,8 @@ def trainer_memorizes(architecture: Architecture) -> Callable[[int], bool]:
 
 def engine_memorizes(architecture: Architecture) -> Callable[[int], bool]:
     """Return the verdict of the fast engine on n sequences."""
-    engine, protocol = choose_engine("fast", "cpu", architecture), architecture.spec.protocol()
+    protocol = architecture.spec.protocol()
+    engine = choose_engine("fast", "cpu", architecture, protocol)
 
     def memorizes(n: int) -> bool:
         [(outcome, _)] = engine.train([Probe(architecture, protocol, 0, 0, n)])

@@ -151,8 +151,8 @@ def main() -> None:
         probes = probes_of(architecture, models, 500)
         engines = {"reference": reference(probes_of(architecture, 1, WARM_EPOCHS)[0])}
         engines["torch_fallback"] = stacked(probes)
-        fast_engine = choose_engine("fast", "cpu", architecture)
-        if note := fallback_note("fast", "cpu", {architecture: fast_engine}):
+        kind = architecture, architecture.spec.protocol()
+        if note := fallback_note("fast", "cpu", {kind: choose_engine("fast", "cpu", *kind)}):
             print(note)
         else:
             engines["fast"] = native(probes)

@@ -34,8 +34,7 @@ SCRIPT_FLAGS = {
     ),
     *("json", "dry_run", "history", "save", "protocol", "model", "architecture", "paper"),
     *("repeats", "max_size", "figure", "workers", "results_dir"),
-    *("executor", "ray_address", "deadline"),
-    *("shard", "no_speculation"),
+    *("executor", "ray_address", "deadline", "shard"),
 }
 
 

@@ -37,7 +37,7 @@ from study.claim_tables import CLAIM_TABLES
 from study.comparison import every_configuration, every_published_row, published
 from study.gpu_tables import GPU_TABLES
 from study.other_protocols import DEPTH_0, PROTOCOL_TABLES
-from study.scaling import driver_costs_table, scaling_table
+from study.scaling import driver_costs_table
 from study.sentences import SENTENCES
 from study.study_tables import STUDY_TABLES
 from threshold_search.log.results_folder import DEFAULT_FOLDER
@@ -223,7 +223,6 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "depth-0": depth_0_table,
     "most-bits": most_bits_table,
     "faults": faults_table,
-    "scaling": scaling_table,
     "driver-costs": driver_costs_table,
     **SENTENCES,
 }

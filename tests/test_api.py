@@ -1,5 +1,6 @@
 """The Python interface: the same numbers as the scripts, and scripts without a guard."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,16 +13,18 @@ from scripts import BINARY_SEARCH, ROOT, TRAIN_MLP, run_script
 
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
 from threshold_search.api import find_threshold, train_probe
-from threshold_search.executors.local import Workers
-from threshold_search.spare import SpareCpus
+from threshold_search.options import Options
 from training.errors import OutOfMemory, UserError
+from training.spec import Flag
 from visualizations.summary import summarize
 
 SMALL = MLPArchitecture(4, 1)
 
 
-def test_find_threshold_is_what_the_search_script_finds(tmp_path):
-    ours = find_threshold(SMALL, repeats=2, results_dir=tmp_path / "ours", seed=3)
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """What the search script finds for SMALL."""
+    folder = tmp_path_factory.mktemp("script")
     flags = [
         "--model",
         "mlp",
@@ -33,15 +36,38 @@ def test_find_threshold_is_what_the_search_script_finds(tmp_path):
         "2",
         "--seed",
         "3",
+        "--max-size",
+        "16",
     ]
-    ended = run_script(BINARY_SEARCH, *flags, "--results-dir", "theirs", cwd=tmp_path)
+    ended = run_script(BINARY_SEARCH, *flags, "--results-dir", folder, cwd=folder)
     assert ended.returncode == 0, ended.stderr
-    theirs = pd.read_csv(tmp_path / "theirs" / "mlp_results.csv")
-    assert list(ours.columns) == [*theirs.columns, "capped"]
+    return pd.read_csv(folder / "mlp_results.csv")
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        (SMALL, {}),
+        (SPEC, {"hidden_size": [4], "layers": 1}),
+        ("mlp", {"params": 904, "layers": 1, "workers": 1}),
+    ],
+)
+def test_find_threshold_is_what_the_search_script_finds(model, sizes, script, tmp_path):
+    options = Options(results_dir=tmp_path / "out", workers=2)
+    ours = find_threshold(model, None, options, repeats=2, seed=3, max_size=16, **sizes)
+    assert list(ours.columns) == [*script.columns, "capped"]
     assert summarize(ours).n.tolist() == [2]  # it is what the tables and figures take
-    without_seconds = list(theirs.columns[:-1])
-    expected = theirs.fillna({"protocol": "paper"})[without_seconds]
-    pd.testing.assert_frame_equal(ours[without_seconds], expected, check_dtype=False)
+    same = list(script.columns[:-1])  # but the seconds
+    pd.testing.assert_frame_equal(ours[same], script[same], check_dtype=False)
+    record = json.loads((tmp_path / "out" / "runs.jsonl").read_text())
+    assert record["workers"] == sizes.get("workers", 2)
+    assert record["command"].startswith("find_threshold(") and str(tmp_path) not in str(record)
+
+
+def test_several_configurations():
+    found = find_threshold("mlp", hidden_size=[2, 3], layers=[1, 2], repeats=1, max_size=1)
+    shapes = found[["hidden_size", "num_layers"]].to_numpy().tolist()
+    assert shapes == [[2, 1], [3, 1], [2, 2], [3, 2]]
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
@@ -80,7 +106,7 @@ def test_train_probe_is_what_the_training_script_trains(tmp_path):
     "arguments",
     [
         {"workers": 0},
-        {"workers": -1},
+        {"workers": 1.5},
         {"repeats": 0},
         {"seed": -1},
         {"attempt": -1},
@@ -90,43 +116,51 @@ def test_train_probe_is_what_the_training_script_trains(tmp_path):
         {"executor": "Ray"},
         {"deadline": 0},
         {"deadline": float("nan")},
+        {"layers": -1},
+        {"layers": [1, "two"]},
+        {"params": 0},
     ],
     ids=str,
 )
 def test_numbers_and_names_that_do_not_exist(arguments, tmp_path):
-    with pytest.raises(UserError, match=str(next(iter(arguments.values())))):
-        find_threshold(SMALL, results_dir=tmp_path / "out", **arguments)
+    (value,) = arguments.values()
+    wrong = str(value[-1] if isinstance(value, list) else value)
+    with pytest.raises(UserError, match=wrong):
+        find_threshold("mlp", results_dir=tmp_path / "out", **{"hidden_size": 2, **arguments})
     assert not (tmp_path / "out").exists()
 
 
-def test_a_deadline_ends_a_repeat(capsys):
+@pytest.mark.parametrize(
+    ("model", "names", "there"),
+    [
+        ("mlp", {"width": 3}, "protocol, .*repeats, .*deadline, results_dir, params, layers, hid"),
+        (SPEC, {"num_layers": 3}, "params, layers, hidden_size"),
+        (SMALL, {"layers": 1}, "for an architecture: there are .* deadline, results_dir$"),
+        ("gpt", {}, "mlp, transformer, decoder-only"),
+    ],
+)
+def test_other_names_are_told_what_there_is(model, names, there):
+    with pytest.raises(UserError, match=there) as raised:
+        find_threshold(model, **names)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["workers", "repeats", "options", "params"])
+def test_a_size_that_has_an_options_name_is_refused(name):
+    taken = dataclasses.replace(
+        SPEC,
+        name="taken",
+        architecture=type("Taken", (MLPArchitecture,), {}),
+        flags=(*SPEC.flags, Flag(name, "a size")),
+    )
+    with pytest.raises(UserError, match=f"^{name} of the model taken is an option"):
+        find_threshold(taken, hidden_size=2, layers=1)
+
+
+def test_a_deadline_ends_a_repeat():
     """No job of any size ends within it: none of the repeats has a result."""
     with pytest.raises(OutOfMemory, match=r"a worker died 3 times .*took longer than the deadline"):
         find_threshold(SMALL, repeats=1, workers=1, max_size=2, deadline=1e-3)
-
-
-def test_guesses_are_made_unless_they_are_not_wanted(tmp_path, monkeypatch):
-    """Whether one ends before the search does is another matter."""
-    monkeypatch.setattr(SpareCpus, "has_one", lambda self, jobs: True)
-    submitted, submit = [], Workers.submit
-    monkeypatch.setattr(
-        Workers, "submit", lambda self, *job: submitted.append(job) or submit(self, *job)
-    )
-    found, jobs = {}, {}
-    for speculation in (True, False):
-        submitted.clear()
-        folder = tmp_path / str(speculation)
-        rows = find_threshold(
-            *(SMALL, SPEC.protocol(max_epochs=20)),
-            repeats=1,
-            results_dir=folder,
-            max_size=64,
-            speculation=speculation,
-        )
-        found[speculation] = rows.drop(columns="seconds")
-        jobs[speculation] = len(submitted)
-    pd.testing.assert_frame_equal(found[True], found[False])
-    assert jobs[True] > jobs[False]
 
 
 def test_in_a_thread():

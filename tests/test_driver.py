@@ -1,5 +1,6 @@
 """The driver, the log and the results folder, with workers that need no training."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
 from threshold_search.driver import drive
 from threshold_search.log.layout import probe_layout, result_layout
 from threshold_search.log.results_folder import ResultsFolder
-from threshold_search.questions.searches import Search, SearchState
+from threshold_search.questions.bisection import Bisection
 from training.bits import BITS_VERSION
 from training.errors import OutOfMemory
 from training.probe import Outcome
@@ -36,12 +37,12 @@ class InstantWorkers:
     def has_idle(self):
         return len(self.running) < self.count
 
-    def largest_job(self, architecture):
+    def largest_job(self, kind):
         return 1
 
-    def submit(self, job, then=None):
+    def submit(self, job):
         assert not set(job) & set(self.running)
-        assert len({(p.architecture, p.protocol) for p in job}) == 1
+        assert len({probe.kind for probe in job}) == 1
         self.running += job
 
     def wait(self, timeout):
@@ -63,9 +64,11 @@ def outcome_of(probe):
     return Outcome(memorized, 1.0 if memorized else 0.5, 0.25, 7, reason, 0.5)
 
 
-def searches(repeats=3, limit=10**6, max_size=None, depths=(0, 1, 2)):
+def searches(repeats=3, max_size=None, depths=(0, 1, 2)):
     return [
-        Search(architecture_for_budget(budget, depth), PAPER, budget, r, 0, limit, max_size)
+        Bisection(
+            architecture_for_budget(budget, depth), PAPER, budget, repeat=r, max_size=max_size
+        )
         for budget in (10_000, 30_000)
         for depth in depths
         for r in range(repeats)
@@ -83,7 +86,9 @@ def test_results_are_the_thresholds(tmp_path):
     assert list(rows.columns) == result_layout(MLP_SPEC).columns
     assert len(rows) == len(states) == 18
     for state in states:
-        assert state.bounds.threshold == true_threshold(state.probe)
+        assert state.bounds.threshold == true_threshold(
+            state.question.probe(1, state.question.repeat)
+        )
     assert (rows.first_failure == rows.threshold + 1).all()
     log = pd.read_csv(tmp_path / "mlp_probes.csv")
     assert list(log.columns) == probe_layout(MLP_SPEC).columns
@@ -151,10 +156,7 @@ def test_torn_header(tmp_path, length):
 
 def test_changed_protocol_never_mixes(tmp_path):
     run(tmp_path, InstantWorkers())
-    changed = [
-        Search(s.architecture, MLP_SPEC.protocol(patience=5), s.budget, s.repeat, 0, s.limit)
-        for s in searches()
-    ]
+    changed = [dataclasses.replace(s, protocol=MLP_SPEC.protocol(patience=5)) for s in searches()]
     workers = InstantWorkers()
     run(tmp_path, workers, changed)
     assert {p.protocol.patience for p in workers.trained} == {5}
@@ -223,7 +225,7 @@ def test_which_of_two_contradicting_rows_counts_does_not_depend_on_their_order(t
 
 def test_bounded_search_is_a_row_of_its_own(tmp_path):
     run(tmp_path, InstantWorkers(), searches())
-    run(tmp_path, InstantWorkers(), searches(limit=20, max_size=20))
+    run(tmp_path, InstantWorkers(), searches(max_size=20))
     rows = pd.read_csv(tmp_path / "mlp_results.csv")
     bounded = rows[rows.protocol == "paper max_size=20"]
     assert len(bounded) == len(rows) / 2
@@ -232,10 +234,9 @@ def test_bounded_search_is_a_row_of_its_own(tmp_path):
 
 
 def test_both_models_in_one_folder(tmp_path):
-    transformer = Search(
-        TransformerArchitecture(32, 40, 4, 1), TRANSFORMER_SPEC.protocol(), 32_000, 0, 0, 10**6
-    )
-    mlp = Search(MLPArchitecture(5, 1), PAPER, 1_000, 0, 0, 10**6)
+    small = TransformerArchitecture(32, 40, 4, 1)
+    transformer = Bisection(small, TRANSFORMER_SPEC.protocol(), 32_000, repeat=0)
+    mlp = Bisection(MLPArchitecture(5, 1), PAPER, 1_000, repeat=0)
     with ResultsFolder(tmp_path, [MLP_SPEC, TRANSFORMER_SPEC]) as folder:
         drive([mlp, transformer], folder, InstantWorkers())
     assert pd.read_csv(tmp_path / "mlp_results.csv").model.tolist() == ["mlp"]
@@ -266,14 +267,14 @@ class SmallMemory(InstantWorkers):
         super().__init__(count=2)
         self.largest, self.jobs = largest, []
 
-    def largest_job(self, architecture):
+    def largest_job(self, kind):
         return 5
 
     @property
     def has_idle(self):
         return len(self.jobs) < self.count
 
-    def submit(self, job, then=None):
+    def submit(self, job):
         super().submit(job)
         self.jobs.append(job)
 
@@ -292,7 +293,7 @@ def test_a_probe_too_large_for_memory_fails_alone(tmp_path):
     workers = SmallMemory(largest=64)
     states = run(small, workers)
     for state, complete in zip(states, expected, strict=True):
-        sizes = [p.n for p in sizes_asked(complete)]
+        sizes = [probe.n for probe, _ in complete.taken]
         assert (state.failure is not None) == any(n > 64 for n in sizes)
         if state.failure is None:
             assert state.bounds == complete.bounds
@@ -301,15 +302,3 @@ def test_a_probe_too_large_for_memory_fails_alone(tmp_path):
     again = SmallMemory(largest=64)
     run(small, again)
     assert again.trained == []
-
-
-def sizes_asked(state):
-    """Return the probes that a finished search asked for."""
-    asked, fresh = [], SearchState(state.search)
-
-    def outcome(probe):
-        asked.append(probe)
-        return outcome_of(probe)
-
-    fresh.advance(outcome)
-    return asked

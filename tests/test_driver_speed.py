@@ -20,7 +20,7 @@ class ManyWorkers(InstantWorkers):
         super().__init__(count)
         self.running = {}
 
-    def submit(self, job, then=None):
+    def submit(self, job):
         self.running.update(dict.fromkeys(job))
 
     def wait(self, timeout):

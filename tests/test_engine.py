@@ -187,7 +187,7 @@ def test_a_job_without_the_compiled_engine(tmp_path):
 
 def test_a_worker_refuses_an_engine_of_other_sources():
     """One that starts late may find the project updated since the driver chose and labelled."""
-    with Workers(1, {MLP: NativeEngine()}) as workers:
+    with Workers(1, {probe_of(MLP, 2).kind: NativeEngine()}) as workers:
         workers._software = dataclasses.replace(workers._software, engine="of other sources")
         workers.submit([probe_of(MLP, 2)])
         with pytest.raises(UserError, match="changed since the search began"):

@@ -16,20 +16,18 @@ from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, architecture_for_bu
 from threshold_search.driver import drive
 from threshold_search.executors import local as workers
 from threshold_search.executors import ray_nodes
-from threshold_search.executors.executor import GROUP_SECONDS
 from threshold_search.executors.local import Workers
 from threshold_search.executors.ray_connection import options_of_every_driver
 from threshold_search.executors.ray_workers import RayWorkers
 from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.plan import searches
-from threshold_search.questions.searches import Rest
-from threshold_search.spare import SpareCpus
 from training.errors import OutOfMemory, UserError
 from training.probe import Probe
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 MLP = MLPArchitecture(4, 1)
 PAPER = SPEC.protocol()
+KIND = MLP, PAPER
 ENOUGH_SECONDS = 300  # for whatever has to happen on a busy machine
 
 
@@ -54,17 +52,11 @@ def cluster():
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
 def executor_of(request):
-    """A function from an engine, or engines by architecture, to an executor of one worker."""
+    """A function from engines, by architecture and protocol, to an executor of one worker."""
     if request.param == "local":
         return lambda engines, **options: Workers(1, engines, **options)
     cluster = request.getfixturevalue("cluster")
     return lambda engines, **options: RayWorkers(None, engines, address=cluster.address, **options)
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    """No other process of this machine counts: the local executor spares the CPUs of others."""
-    monkeypatch.setattr(SpareCpus, "has_one", lambda self, jobs: True)
 
 
 @pytest.fixture
@@ -110,17 +102,15 @@ def is_running(process):
 
 
 def test_outcomes_are_those_of_this_process(executor_of):
-    engine = choose_engine("fast", "cpu", MLP)
+    engine = choose_engine("fast", "cpu", *KIND)
     probes = [probe_of(n, repeat) for n in (2, 30) for repeat in (0, 1)]
-    with executor_of({MLP: engine}) as executor:
-        assert executor.has_spare
+    with executor_of({KIND: engine}) as executor:
         waiting, found = list(probes), {}
         while len(found) < len(probes):
             while waiting and executor.has_idle:
                 executor.submit([waiting.pop()])
-            assert not executor.has_spare
             found.update(executor.wait(1.0))
-        assert executor.has_spare
+        assert executor.has_idle
     for probe in probes:
         [(expected, _)] = engine.train([probe])
         assert dataclasses.replace(found[probe], seconds=expected.seconds) == expected
@@ -128,16 +118,16 @@ def test_outcomes_are_those_of_this_process(executor_of):
 
 def test_the_job_of_a_dead_worker_starts_again(executor_of, faulty):
     engine = faulty("dies", 2)
-    with executor_of({MLP: engine}) as executor:
+    with executor_of({KIND: engine}) as executor:
         executor.submit([probe_of(3)])
         assert outcomes(executor, 1) == [(probe_of(3), outcome_of(probe_of(3)))]
-        assert executor.wait(0.0) == [] and executor.has_spare
+        assert executor.wait(0.0) == [] and executor.has_idle
     assert [n for _, n in engine.jobs()] == [3, 3, 3]
 
 
 def test_a_job_that_always_kills_its_worker_is_given_up(executor_of, faulty):
     engine = faulty("dies", 99)
-    with executor_of({MLP: engine}) as executor:
+    with executor_of({KIND: engine}) as executor:
         executor.submit([probe_of(3)])
         [(probe, error)] = outcomes(executor, 1)
         assert probe == probe_of(3) and isinstance(error, OutOfMemory)
@@ -147,28 +137,16 @@ def test_a_job_that_always_kills_its_worker_is_given_up(executor_of, faulty):
 
 def test_a_job_beyond_its_deadline_starts_again(executor_of, faulty):
     engine = faulty("hangs", 1)
-    with executor_of({MLP: engine}, deadline=8.0) as executor:
+    with executor_of({KIND: engine}, deadline=8.0) as executor:
         executor.submit([probe_of(3)])
         assert outcomes(executor, 1) == [(probe_of(3), outcome_of(probe_of(3)))]
     (first, _), (second, _) = engine.jobs()
     assert first != second
 
 
-def test_a_cancelled_job_comes_out_no_more(executor_of, faulty):
-    engine = faulty("hangs", 1)
-    with executor_of({MLP: engine}) as executor:
-        executor.submit([probe_of(3)])
-        [(process, _)] = wait_for_jobs(executor, engine, 1)
-        executor.cancel(probe_of(3))
-        executor.cancel(probe_of(99))  # there is none
-        executor.submit([probe_of(30)])
-        assert outcomes(executor, 1) == [(probe_of(30), outcome_of(probe_of(30)))]
-        assert not is_running(process)
-
-
 def test_close_ends_what_is_being_trained(executor_of, faulty):
     engine = faulty("hangs", 1)
-    with executor_of({MLP: engine}) as executor:
+    with executor_of({KIND: engine}) as executor:
         executor.submit([probe_of(3)])
         [(process, _)] = wait_for_jobs(executor, engine, 1)
         assert is_running(process)
@@ -187,7 +165,7 @@ def test_a_worker_without_memory_to_start_is_lost(times, faulty, tmp_path, monke
         (folder / str(number)).touch()
     monkeypatch.setenv("TOO_SHORT", str(folder))
     monkeypatch.setattr(workers, "serve", serve_with_little_memory)
-    with Workers(1, {MLP: faulty()}) as executor:
+    with Workers(1, {KIND: faulty()}) as executor:
         executor.submit([probe_of(3)])
         [(_, found)] = outcomes(executor, 1)
         if times < 3:
@@ -196,52 +174,28 @@ def test_a_worker_without_memory_to_start_is_lost(times, faulty, tmp_path, monke
             assert "3 times" in str(found) and "(not enough memory to import torch)" in str(found)
 
 
-def test_a_cancelled_job_has_no_losses(faulty):
-    with Workers(1, {MLP: faulty("hangs", 1)}) as executor:
-        executor.submit([probe_of(3)])
-        for _ in range(2):
-            assert not executor._jobs.is_lost_for_good([probe_of(3)], "killed")
-        executor.cancel(probe_of(3))
-        assert not executor._jobs.is_lost_for_good([probe_of(3)], "killed")
-
-
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [("refuses", UserError, "not this one"), ("is a mistake", RuntimeError, "ZeroDivisionError")],
 )
 def test_what_a_job_raises(executor_of, faulty, fault, error, words):
-    with executor_of({MLP: faulty(fault, 1)}) as executor:
+    with executor_of({KIND: faulty(fault, 1)}) as executor:
         executor.submit([probe_of(3)])
         with pytest.raises(error, match=words):
             outcomes(executor, 1)
 
 
 def test_a_job_without_memory_has_no_outcome(executor_of, faulty):
-    with executor_of({MLP: faulty("has no memory", 1)}) as executor:
+    with executor_of({KIND: faulty("has no memory", 1)}) as executor:
         executor.submit([probe_of(3)])
         [(_, error)] = outcomes(executor, 1)
         assert isinstance(error, OutOfMemory) and "not enough memory" in str(error)
 
 
-def test_what_comes_then_is_right_whoever_trains_it(executor_of, faulty):
-    """An executor may go on with the search of a quick probe, or leave that to the driver."""
-    engine = faulty()
-    (search,) = searches([(MLP, PAPER, 1)], repeats=1)
-    sizes = [2, 4, 8, 16, 32, 24, 20, 22, 21]  # the published search, with a threshold of 20
-    with executor_of({MLP: engine}) as executor:
-        executor.submit([probe_of(2)], Rest(search, ()))
-        found = outcomes(executor, 1)
-        jobs = engine.jobs()
-    assert found == [(probe_of(n), outcome_of(probe_of(n))) for n in sizes[: len(found)]]
-    assert [n for _, n in jobs] == sizes[: len(found)]
-    assert len(found) in (1, len(sizes))
-
-
 def test_a_size_that_kills_is_the_one_that_is_given_up(executor_of, faulty, tmp_path):
-    """Not the first one of the job that went on to it."""
     wanted = searches([(MLP, PAPER, 1)], repeats=1)
     folder = ResultsFolder(tmp_path / "results", [SPEC])
-    with folder as results, executor_of({MLP: faulty(deadly=16)}) as executor:
+    with folder as results, executor_of({KIND: faulty(deadly=16)}) as executor:
         [state] = drive(wanted, results, executor)
         logged = [probe_of(n) for n in (2, 4, 8, 16) if results.logs["mlp"].get(probe_of(n))]
     assert logged == [probe_of(n) for n in (2, 4, 8)]
@@ -252,7 +206,7 @@ def quick_search(executor_of, folder):
     """Run a search of some hundred probes of milliseconds to a second; return its CSV."""
     architectures = [architecture_for_budget(10_000, depth) for depth in (2, 3)]
     wanted = searches([(a, PAPER, 10_000) for a in architectures], repeats=3)
-    engines = {a: choose_engine("fast", "cpu", a) for a in architectures}
+    engines = {(a, PAPER): choose_engine("fast", "cpu", a, PAPER) for a in architectures}
     with ResultsFolder(folder, [SPEC]) as results, executor_of(engines) as executor:
         drive(wanted, results, executor)
     return results_without_seconds(folder / "mlp_results.csv")
@@ -291,32 +245,6 @@ def test_a_node_dies_in_mid_search(cluster, expected, all_nodes, tmp_path, rows_
 
 
 @pytest.mark.ray
-def test_an_idle_node_trains_guesses(cluster, faulty, all_nodes, tmp_path):
-    """The first probe takes longer than a worker goes on by itself; its search needs two nodes."""
-    from faults_cluster import add_node
-
-    node, guessed = add_node(cluster), []
-
-    class Counted(RayWorkers):
-        def submit(self, job, then=None):
-            guessed.extend(job if then is None else [])
-            super().submit(job, then)
-
-    def results(name, executor, speculate):
-        with ResultsFolder(tmp_path / name, [SPEC]) as results, executor:
-            drive(searches([(MLP, PAPER, 1)], repeats=1), results, executor, speculate=speculate)
-        return results_without_seconds(tmp_path / name / "mlp_results.csv")
-
-    slow = {MLP: faulty(seconds=GROUP_SECONDS + 3)}
-    try:
-        found = results("ray", Counted(None, slow, address=cluster.address), speculate=True)
-    finally:
-        cluster.remove_node(node)
-    assert {probe.n for probe in guessed} >= {4, 8}
-    assert found == results("local", Workers(1, {MLP: faulty()}), speculate=False)
-
-
-@pytest.mark.ray
 def test_a_node_with_another_engine_is_left_out(cluster, expected, all_nodes, tmp_path, capsys):
     from faults_cluster import add_node
 
@@ -333,7 +261,7 @@ def test_a_node_with_another_engine_is_left_out(cluster, expected, all_nodes, tm
 
 @pytest.mark.ray
 def test_a_cluster_of_another_version_is_refused(cluster, faulty):
-    with RayWorkers(None, {MLP: faulty()}, address=cluster.address) as executor:
+    with RayWorkers(None, {KIND: faulty()}, address=cluster.address) as executor:
         executor._software = dataclasses.replace(executor._software, version="0.0.1")
         with pytest.raises(UserError, match=r"no node .* version .* instead of 0\.0\.1"):
             executor.submit([probe_of(3)])

@@ -114,9 +114,9 @@ def test_any_flags_of_the_generator(words):
 def test_any_flags_of_a_search(words, base):
     asked = []
 
-    def instead(searches, results_dir, **options):
-        asked.append((searches, results_dir))
-        return Finished([], [], True, [])
+    def instead(questions, options):
+        asked.append(questions)
+        return Finished([], [], True)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search_flags, "run_searches", instead)
@@ -126,7 +126,7 @@ def test_any_flags_of_a_search(words, base):
             flags.remove("32000")
         answered = assert_answered_or_refused(binary_search.main, flags)
     assert (answered is not None) == bool(asked)
-    for searches, _ in asked:
+    for searches in asked:
         assert all(search.architecture.num_parameters >= 1 for search in searches)
         assert len(set(searches)) == len(searches) >= 1
 

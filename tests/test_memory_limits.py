@@ -75,8 +75,8 @@ def test_the_others_finish_and_are_not_trained_again(tmp_path):
     assert names == ["3x1", "4x1"]
     assert errors(ended.stderr) == [
         "binary_search.py: error: not finished: "
-        "mlp 100000x1 (repeats 0): not enough memory to train mlp 100000x1 on 2 sequences; "
-        f"mlp {TOO_LARGE}x1 (repeats 0): not enough memory to train mlp {TOO_LARGE}x1 on "
+        "mlp 100000x1 #0: not enough memory to train mlp 100000x1 on 2 sequences; "
+        f"mlp {TOO_LARGE}x1 #0: not enough memory to train mlp {TOO_LARGE}x1 on "
         "2 sequences"
     ]
     before = log_lines(tmp_path)
@@ -111,7 +111,7 @@ def test_a_worker_that_is_killed_again_and_again(tmp_path):
     assert process.returncode == 1, stderr
     assert len([line for line in stdout.splitlines() if line.startswith("mlp ")]) == 1
     assert errors(stderr) == [
-        "binary_search.py: error: not finished: mlp 30000x1 (repeats 0): a worker died 3 times "
+        "binary_search.py: error: not finished: mlp 30000x1 #0: a worker died 3 times "
         "training mlp 30000x1 on 2 sequences (killed: out of memory?)"
     ]
     assert len(log_lines(tmp_path)) == 3

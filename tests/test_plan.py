@@ -14,7 +14,7 @@ from threshold_search.plan import (
 )
 from training.errors import UserError
 
-PUBLISHED = pd.read_csv(Path(__file__).parent.parent / "visualizations" / "published_tables.csv")
+PUBLISHED = pd.read_csv(Path(__file__).parent.parent / "study" / "published_tables.csv")
 
 
 def configured(model=None, params=None, paper=False, **given):

@@ -15,7 +15,7 @@ from threshold_search import progress
 from threshold_search.driver import drive
 from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.progress import Progress, where
-from threshold_search.questions.searches import Trial
+from threshold_search.questions.trial import Trial
 from training.probe import Outcome
 
 
@@ -44,8 +44,9 @@ def terminal(monkeypatch):
     return sys.stderr
 
 
-def outcome(memorized):
-    return Outcome(memorized, 1.0, 0.1, 5, "perfect", 0.5)
+def answer(state, memorized):
+    [_] = state.wanted()
+    state.take([Outcome(memorized, 1.0, 0.1, 5, "perfect", 0.5)])
 
 
 def lines_of(terminal):
@@ -56,10 +57,8 @@ def test_a_search_says_its_configuration_and_bounds():
     (search,) = searches(repeats=1, depths=(1,))[:1]
     state = search.start()
     said = [where(state)]
-    verdicts = iter([True] * 5 + [False])  # 2, 4, 8, 16, 32, then 64
-    for verdict in verdicts:
-        known = {state.probe: outcome(verdict)}
-        state.advance(known.get)
+    for verdict in [True] * 5 + [False]:  # 2, 4, 8, 16, 32, then 64
+        answer(state, verdict)
         said.append(where(state))
     assert said == [
         "mlp 49x1 #0: now 2",
@@ -75,20 +74,20 @@ def test_a_search_says_its_configuration_and_bounds():
 def test_the_bounds_hold_the_threshold_until_the_end():
     (search,) = searches(repeats=1, depths=(2,))[:1]
     state = search.start()
-    threshold = true_threshold(state.probe)
+    threshold = true_threshold(search.probe(1))
     while state.is_waiting:
         words = where(state).partition(": ")[2].replace(",", "").split()
         if "to" in words:
             assert int(words[0]) <= threshold <= int(words[2])
         elif "least" in words:
             assert int(words[2]) <= threshold
-        state.advance({state.probe: outcome(state.probe.n <= threshold)}.get)
+        answer(state, state.wanted()[0].n <= threshold)
     assert state.bounds.threshold == threshold
 
 
 def test_a_trial_says_its_size():
     (search,) = searches(repeats=1, depths=(1,))[:1]
-    trial = Trial(search.architecture, search.protocol, search.budget, 3, 0, 416)
+    trial = Trial(*search.configuration, repeat=3, n=416)
     assert where(trial.start()) == "mlp 49x1 #3: now 416"
 
 
@@ -115,7 +114,7 @@ def test_the_time_left_is_that_of_the_mean_rate(monkeypatch):
         bar.show(states)
         clock[0] += 30  # seconds, in which one of four searches ends
         while states[0].is_waiting:
-            states[0].advance({states[0].probe: outcome(states[0].probe.n <= 40)}.get)
+            answer(states[0], states[0].wanted()[0].n <= 40)
         bar.show(states)
         assert "| 1.0/4 searches, 01:30 left" in lines_of(screen)[-1]
 

@@ -8,7 +8,6 @@ from scripts import ROOT
 
 from threshold_search.models import MODELS
 from threshold_search.plan import configurations, searches
-from threshold_search.questions.searches import SearchState
 from training.probe import Outcome
 from visualizations.report import summary_table
 
@@ -20,13 +19,11 @@ def finished(model, largest, budget=None, max_size=None, changes=None, **flags):
     found = configurations(spec, protocol, budget, {name: [v] for name, v in flags.items()})
     ended = []
     for search, size in zip(searches(found, len(largest), max_size=max_size), largest, strict=True):
-        state = SearchState(search)
-        state.advance(
-            lambda probe, size=size: Outcome(
-                probe.n <= size, 1.0 if probe.n <= size else 0.5, 0.1, 5, "perfect", 0.5
-            )
-        )
-        ended.append((search, state.row(state.probe.label)))
+        state = search.start()
+        while round_ := state.wanted():
+            verdicts = [probe.n <= size for probe in round_]
+            state.take([Outcome(v, 1.0 if v else 0.5, 0.1, 5, "perfect", 0.5) for v in verdicts])
+        ended.append((search, state.row(search.probe(1).label)))
     return ended
 
 

@@ -6,8 +6,9 @@ from scripts import ROOT, run_script
 from statsmodels.stats.proportion import proportion_confint
 
 from mlp_experiments.mlp_utils import MLPArchitecture
-from threshold_search import run
-from threshold_search.questions.searches import Trial
+from threshold_search.options import EXECUTORS, Options
+from threshold_search.questions.trial import Trial
+from threshold_search.run import run_searches
 from training.errors import OutOfMemory
 from training.probe import Outcome
 from visualizations.results import load_probes
@@ -73,7 +74,6 @@ def test_a_search_finds_the_probes(measured):
         (("--num-sequences", "0"), "at least 1"),
         (("--num-sequences", "5000000001"), "at most 5000000000"),
         (("--num-sequences", "4", "--paper"), "--paper fixes"),
-        (("--num-sequences", "4", "--no-speculation"), "--no-speculation"),  # nothing to guess
     ],
 )
 def test_bad_flags_are_one_line(tmp_path, flags, words):
@@ -89,7 +89,7 @@ DONE = Outcome(True, 1.0, 0.0, 9, "perfect", 1.0)
 class Short:
     """An executor whose memory suffices for sizes up to 1,000, but not for its first job."""
 
-    largest_job = staticmethod(lambda architecture: 4)
+    largest_job = staticmethod(lambda kind: 4)
     nodes = staticmethod(list)
 
     def __init__(self):
@@ -105,7 +105,7 @@ class Short:
     def has_idle(self):
         return not self.running
 
-    def submit(self, job, then=None):
+    def submit(self, job):
         self.jobs.append([probe.n for probe in job])
         self.running = job
 
@@ -117,16 +117,19 @@ class Short:
 
 def test_memory_is_short_for_the_large_ones_alone(tmp_path, monkeypatch):
     pools = []
-    monkeypatch.setitem(run.EXECUTORS, "short", lambda *a, **k: pools.append(Short()) or pools[-1])
+    monkeypatch.setitem(EXECUTORS, "short", lambda *_: pools.append(Short()) or pools[-1])
     architecture = MLPArchitecture(8, 1)
     trials = [
-        Trial(architecture, architecture.spec.paper, 1, repeat, 0, n)
+        Trial(architecture, architecture.spec.paper, 1, repeat=repeat, n=n)
         for n in (4, 5000, 9000)
         for repeat in range(3)
     ]
-    finished = run.run_searches(trials, tmp_path, executor="short")
-    assert [(p.n, p.repeat) for p, _ in finished.trials] == [(4, 0), (4, 1), (4, 2)]
-    assert [t.limit for t, _ in finished.failures] == [5000] * 3 + [9000] * 3
+    finished = run_searches(trials, Options(executor="short", results_dir=tmp_path))
+    done = [(p.n, p.repeat) for state in finished.states for p, _ in state.taken]
+    assert done == [(4, 0), (4, 1), (4, 2)]
+    failed = [state.question.n for state in finished.states if state.failure == "no"]
+    assert failed == [5000] * 3 + [9000] * 3
+    assert finished.failures == "not finished: mlp 8x1 #0 #1 #2: no"
     # The first job again, one by one; of what is too large one alone, and then no more.
     assert sorted(map(tuple, pools[0].jobs)) == [(4,), (4,), (4,), (4, 4, 4, 5000), (5000,)]
 

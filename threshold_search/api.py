@@ -8,92 +8,81 @@ because workers are new processes, which import the script; a notebook does not.
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import sys
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from command_line.flags import resolve_device
 from engines.engine import choose_engine
-from threshold_search.executors.executor import DEADLINE_SECONDS
 from threshold_search.executors.local import CALLED_DURING_IMPORT
-from threshold_search.plan import searches
+from threshold_search.models import find_spec
+from threshold_search.options import Options, require_whole
+from threshold_search.plan import configurations, searches
+from threshold_search.questions.question import Configuration
 from threshold_search.run import run_searches
 from training.errors import OutOfMemory, UserError
 from training.probe import Outcome, Probe
 from training.protocol import Protocol
-from training.spec import Architecture
+from training.spec import Architecture, Flag, ModelSpec
 from visualizations.results import results_frame
 
-if TYPE_CHECKING:
-    from os import PathLike
+_OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
+_ARGUMENTS = ("model", "protocol", "options", "repeats", "seed", "attempt", "max_size")
 
 
 def find_threshold(
-    architecture: Architecture,
+    model: Architecture | ModelSpec | str,
     protocol: Protocol | None = None,
+    options: Options | None = None,
+    *,
     repeats: int = 5,
-    workers: int | None = None,
-    results_dir: str | PathLike[str] | None = None,
     seed: int = 0,
     attempt: int = 0,
     max_size: int | None = None,
-    device: str = "auto",
-    engine: str = "fast",
-    executor: str = "local",
-    ray_address: str | None = None,
-    deadline: float = DEADLINE_SECONDS,
-    speculation: bool = True,
+    **names: Any,
 ) -> pd.DataFrame:
-    """Return the threshold of ``architecture`` in independent repeats, one row each.
+    """Return the thresholds of ``model`` in independent repeats, one row each.
 
-    The rows are as :func:`visualizations.results.load_results` has them; sizes are numbers of
-    sequences. ``protocol`` is by default the model's published one. Probes that the logs in
-    ``results_dir`` have are not trained again; without a folder nothing is kept. ``max_size``
-    bounds the search. ``executor`` is "local" or "ray", whose cluster is at ``ray_address``, the
-    one that this program is connected to, or one that starts here. ``workers`` are processes, by
-    default one per CPU that this one may use, or one in all on a GPU; on a cluster that is there
-    already, how many jobs are in flight at most, by default as many as it has room for. A job that
-    takes more than ``deadline`` seconds, by default a day, is taken for lost and starts again. With
-    ``speculation`` workers that no search needs train what verdicts could ask for next: more rows
-    in the logs, the same thresholds. A repeat for which memory is too short is left out, with a
-    line on stderr.
+    ``model`` is an architecture, or a spec, or what ``--model`` calls it; of these two ``names``
+    has the sizes: ``params``, the budget in parameters, and the model's own flags, one value or a
+    list each, as a search takes them. ``names`` may also have the fields of
+    :class:`~threshold_search.options.Options`, which go before those of ``options``. The rows are
+    as :func:`visualizations.results.load_results` has them; sizes are numbers of sequences.
+    ``protocol`` is by default the model's published one. ``max_size`` bounds the search. Probes
+    that the logs in ``results_dir`` have are not trained again; without a folder nothing is kept.
+    A repeat for which memory is too short is left out, with a line on stderr.
+
+        find_threshold(MLPArchitecture(8, 1), repeats=2, max_size=64)
+        find_threshold("mlp", params=10_000, layers=[1, 2], workers=4)
+
     Raises :class:`UserError` for what the caller can mend, :class:`OutOfMemory` if no repeat ended.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker is importing the caller's script. Its driver says so; two would be too many.
         os._exit(CALLED_DURING_IMPORT)
-    _require_importable(type(architecture))
-    for name, value in (("repeats", repeats), ("workers", workers), ("max_size", max_size)):
-        if value is not None:
-            _require(name, value, 1)
-    _require("seed", seed, 0)
-    _require("attempt", attempt, 0)
-    if not deadline > 0:
-        raise UserError(f"deadline must be more than 0 seconds, got {deadline}")
-    protocol = protocol or architecture.spec.paper
-    configuration = (architecture, protocol, architecture.num_parameters)
-    wanted = searches([configuration], repeats, seed, attempt, max_size)
-    Probe(architecture, protocol, seed, 0, 1)  # refuses two of different tasks before anything runs
-    call = f"find_threshold({architecture!r}, repeats={repeats}, workers={workers}, seed={seed})"
-    with tempfile.TemporaryDirectory(prefix="thresholds-") as temporary:
-        folder = Path(results_dir if results_dir is not None else temporary).expanduser()
-        finished = run_searches(
-            *(wanted, folder, engine, device, workers),
-            command=call,
-            executor=executor,
-            ray_address=ray_address,
-            deadline=deadline,
-            speculation=speculation,
-        )
-    for search, reason in finished.failures:
+    own = {name: names.pop(name) for name in _OPTIONS if name in names}
+    options = dataclasses.replace(options or Options(), **own)
+    wanted = _configurations(model, protocol, names)
+    _require_importable(type(wanted[0][0]))
+    require_whole("repeats", repeats, 1)
+    require_whole("seed", seed, 0)
+    require_whole("attempt", attempt, 0)
+    if max_size is not None:
+        require_whole("max_size", max_size, 1)
+    questions = searches(wanted, repeats, seed, attempt, max_size)
+    said = {**names, "repeats": repeats, "workers": options.workers, "seed": seed}
+    shown = model.name if isinstance(model, ModelSpec) else model
+    call = ", ".join([repr(shown), *(f"{name}={value!r}" for name, value in said.items())])
+    finished = run_searches(questions, options, command=f"find_threshold({call})")
+    if finished.failures:
         if not finished.rows:
-            raise OutOfMemory(reason)
-        print(f"repeat {search.repeat} is left out: {reason}", file=sys.stderr)
+            raise OutOfMemory(finished.failures)
+        print(finished.failures, file=sys.stderr)
     return results_frame([row for _, row in finished.rows])
 
 
@@ -114,10 +103,9 @@ def train_probe(
     :class:`UserError` for other numbers that no probe has.
     """
     for name, value in (("seed", seed), ("repeat", repeat), ("attempt", attempt)):
-        _require(name, value, 0)
-    protocol = protocol or architecture.spec.paper
-    probe = Probe(architecture, protocol, seed, repeat, n, attempt)
-    chosen = choose_engine(engine, resolve_device(device), architecture)
+        require_whole(name, value, 0)
+    probe = Probe(architecture, protocol or architecture.spec.paper, seed, repeat, n, attempt)
+    chosen = choose_engine(engine, resolve_device(device), *probe.kind)
     import torch
 
     # As the workers do: sums of several threads may be in another order.
@@ -130,9 +118,44 @@ def train_probe(
     return outcome
 
 
-def _require(name: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        raise UserError(f"{name} must be at least {smallest}, got {value}")
+def _configurations(
+    model: Architecture | ModelSpec | str, protocol: Protocol | None, sizes: Mapping[str, Any]
+) -> list[Configuration]:
+    """Return the configurations that a model and its ``sizes`` mean."""
+    if isinstance(model, Architecture):
+        _require_names(sizes, {}, "an architecture")
+        probe = Probe(model, protocol or model.spec.paper, 0, 0, 1)
+        return [(*probe.kind, probe.architecture.num_parameters)]
+    spec = find_spec(model) if isinstance(model, str) else model
+    flags = {flag.name: flag for flag in spec.flags}
+    if taken := flags.keys() & {*_ARGUMENTS, *_OPTIONS, "params"}:
+        raise UserError(f"{min(taken)} of the model {spec.name} is an option of find_threshold")
+    _require_names(sizes, {"params": None, **flags}, f"the model {spec.name}")
+    given = {n: v if isinstance(v, list | tuple) else [v] for n, v in sizes.items()}
+    budgets = given.pop("params", [None])
+    for budget in budgets:
+        if budget is not None:
+            require_whole("params", budget, 1)
+    for name, values in given.items():
+        for value in values:
+            _require_value(flags[name], value)
+    protocol = protocol or spec.paper
+    return [row for budget in budgets for row in configurations(spec, protocol, budget, given)]
+
+
+def _require_names(names: Mapping[str, Any], sizes: Mapping[str, Any], of: str) -> None:
+    if unknown := names.keys() - sizes.keys():
+        there = ", ".join([*_ARGUMENTS[1:], *_OPTIONS, *sizes])
+        raise UserError(f"find_threshold has no {min(unknown)!r} for {of}: there are {there}")
+
+
+def _require_value(flag: Flag, value: object) -> None:
+    if flag.choices or flag.switch:
+        choices = flag.choices or (False, True)
+        if value not in choices:
+            raise UserError(f"no {flag.name} {value!r}: there are {', '.join(map(str, choices))}")
+    else:
+        require_whole(flag.name, value, flag.smallest)
 
 
 def _require_importable(kind: type) -> None:

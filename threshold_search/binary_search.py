@@ -33,7 +33,6 @@ from threshold_search.plan import searches
 from threshold_search.search_flags import (
     add_search_flags,
     configurations_asked_for,
-    failures_text,
     models_asked_for,
     run_as_asked,
 )
@@ -46,10 +45,11 @@ def main() -> None:
     specs = models_asked_for()
     args = _parse(specs)
     wanted = configurations_asked_for(args, specs)
-    wanted_searches = searches(wanted, args.repeats, args.seed, args.attempt, args.max_size)
     if args.figure:
         require_writable(args.figure)
-    finished = run_as_asked(args, wanted, wanted_searches, not args.no_speculation)
+    finished = run_as_asked(
+        args, searches(wanted, args.repeats, args.seed, args.attempt, args.max_size)
+    )
     if finished.rows:
         from visualizations.report import summary_table
 
@@ -65,7 +65,7 @@ def main() -> None:
         except UserError as error:
             not_drawn = str(error)
     if finished.failures:
-        raise SomeFailed("; ".join(filter(None, [failures_text(finished.failures), not_drawn])))
+        raise SomeFailed("; ".join(filter(None, [finished.failures, not_drawn])))
     if not_drawn:
         raise UserError(not_drawn)
 
@@ -83,12 +83,6 @@ def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
         type=figure_path,
         metavar="FILE",
         help="draw the thresholds into FILE.png or FILE.pdf at the end",
-    )
-    parser.add_argument(
-        "--no-speculation",
-        action="store_true",
-        help="leave workers idle that no search needs, instead of training what verdicts could "
-        "ask for next: more rows in the logs, the same results, sooner",
     )
     add_search_flags(parser, specs, repeats=5)
     return parser.parse_args()

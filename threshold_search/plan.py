@@ -1,18 +1,20 @@
-"""From a budget and values for a model's flags to the list of searches."""
+"""From a budget and values for a model's flags to configurations, and from these to questions."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from threshold_search.questions.searches import Search
+from threshold_search.questions.bisection import Bisection
+from threshold_search.questions.question import Configuration, Question
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import Architecture, FlagValue, ModelSpec
+from training.spec import FlagValue, ModelSpec
 
 Values = Mapping[str, Sequence[FlagValue]]  # by flag, those that the user named
-Configuration = tuple[Architecture, Protocol, int]  # ..., budget
+Q = TypeVar("Q", bound=Question)
 
 
 def configurations(
@@ -56,38 +58,29 @@ def searches(
     seed: int = 0,
     attempt: int = 0,
     max_size: int | None = None,
-) -> list[Search]:
+) -> list[Bisection]:
     """Return every repeat of every configuration, without duplicates, in their order."""
-    found: dict[Search, None] = {}
-    for architecture, protocol, budget in configurations:
-        limit = protocol.make_task().largest
-        if max_size is not None:
-            limit = min(limit, max_size)
-        for repeat in range(repeats):
-            search = Search(
-                architecture, protocol, budget, repeat, seed, limit, max_size, attempt=attempt
-            )
-            found[search] = None
-    return list(found)
+    found = [
+        Bisection(*configuration, seed, attempt, repeat=repeat, max_size=max_size)
+        for configuration in configurations
+        for repeat in range(repeats)
+    ]
+    return list(dict.fromkeys(found))
 
 
-def shard(searches: Sequence[Search], index: int, count: int) -> list[Search]:
+def shard(questions: Sequence[Q], index: int, count: int) -> list[Q]:
     """Return the ``index``-th part, from 1 on, of ``count`` fixed ones; in their order.
 
-    Every ``count``-th search is in it, so that each part has its share of each configuration.
-    Searches that differ in their budget alone train the same probes and stay together. Raises
-    :class:`~training.errors.UserError` where there are fewer searches than parts.
+    Every ``count``-th question is in it, so that each part has its share of each configuration.
+    Those that differ in their budget alone train the same probes and stay together. Raises
+    :class:`~training.errors.UserError` where there are fewer questions than parts.
     """
-    numbers: dict[Search, int] = {}
-    for search in searches:
-        numbers.setdefault(dataclasses.replace(search, budget=0), len(numbers))
+    same = [dataclasses.replace(question, budget=0) for question in questions]
+    numbers = {question: number for number, question in enumerate(dict.fromkeys(same))}
     if len(numbers) < count:
         raise UserError(f"--shard {index}/{count}: there are only {len(numbers)} searches to split")
-    return [
-        search
-        for search in searches
-        if numbers[dataclasses.replace(search, budget=0)] % count == index - 1
-    ]
+    pairs = zip(questions, same, strict=True)
+    return [question for question, key in pairs if numbers[key] % count == index - 1]
 
 
 def label_notes(configurations: Iterable[Configuration]) -> list[str]:

@@ -1,12 +1,12 @@
-"""Runs a list of searches from end to end: engines, results folder, workers, run record."""
+"""Answers a list of questions from end to end: engines, results folder, workers, run record."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from command_line.flags import resolve_device
 from command_line.interrupts import import_torch
@@ -14,103 +14,103 @@ from engines.cpu import usable_cpus
 from engines.engine import Engine, choose_engine, fallback_note
 from engines.native.load import engine_compiler
 from threshold_search.driver import drive
-from threshold_search.executors.executor import DEADLINE_SECONDS, Executor
-from threshold_search.executors.local import Workers
-from threshold_search.executors.ray_workers import RayWorkers
+from threshold_search.executors.executor import Executor
 from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.log.run_record import append_run, describe_run
+from threshold_search.options import EXECUTORS, Options
+from threshold_search.plan import label_notes
 from threshold_search.progress import Progress
-from threshold_search.questions.searches import Search, TrialState
-from training.errors import UserError
-from training.probe import Outcome, Probe
-from training.spec import Architecture
-
-EXECUTORS: Mapping[str, Callable[..., Executor]] = {"local": Workers, "ray": RayWorkers}
-Row = dict[str, Any]  # of MODEL_results.csv
+from threshold_search.questions.question import Question, Row, State
+from training.probe import Kind
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a list of searches and trials: the finished ones, and why others failed."""
+    """What became of a list of questions, in their order."""
 
-    rows: list[tuple[Search, Row]]
-    failures: list[tuple[Search, str]]
+    states: list[State]
+    rows: list[tuple[Question, Row]]  # of those that ended and have one
     trained: bool  # whether any probe was, or the logs had them all
-    trials: list[tuple[Probe, Outcome]]  # the finished ones
+
+    @property
+    def failures(self) -> str | None:
+        """One line that names what could not be finished, and why; None if all was."""
+        parts: dict[tuple[str, str], dict[str, None]] = {}
+        for state in self.states:
+            if state.failure is not None:
+                parts.setdefault((state.question.name, state.failure), {})[state.question.part] = (
+                    None
+                )
+        lines = [f"{' '.join([name, *found])}: {why}" for (name, why), found in parts.items()]
+        return f"not finished: {'; '.join(lines)}" if lines else None
 
 
 def run_searches(
-    searches: Sequence[Search],
-    results_dir: Path,
-    requested_engine: str = "fast",
-    device: str = "auto",
-    workers: int | None = None,
-    notes: Sequence[str] = (),
-    command: str | None = None,
-    executor: str = "local",
-    ray_address: str | None = None,
-    deadline: float = DEADLINE_SECONDS,
-    speculation: bool = True,
+    questions: Sequence[Question], options: Options, command: str | None = None
 ) -> Finished:
-    """Run ``searches``, trials among them, to their ends in ``results_dir``.
+    """Bring ``questions`` to their ends in the results folder.
 
     Probes that the folder's logs have are not trained again, and where they have all, torch is not
-    even imported. ``workers`` are processes, by default one per CPU that this process may use, or
-    one in all on a GPU; with Ray as many as there is room for. ``notes`` are printed on
-    stderr once the folder is ours. ``command`` is what the run record says started it, by default
-    the process's command line. ``executor`` is one of EXECUTORS; Ray's is on this machine or on
-    the cluster at ``ray_address``. A job that takes more than ``deadline`` seconds is taken for
-    lost. With ``speculation`` spare workers train what searches may ask for next. Raises
-    :class:`~training.errors.UserError` for what the user can mend.
+    even imported. ``command`` is what the run record says started it, by default the process's
+    command line. Raises :class:`~training.errors.UserError` for what the user can mend.
     """
-    if executor not in EXECUTORS:
-        raise UserError(f"no executor {executor!r}: there are {', '.join(EXECUTORS)}")
-    if ray_address is not None and executor != "ray":
-        raise UserError("--ray-address needs --executor ray")
-    device = resolve_device(device)
+    if options.results_dir is not None:
+        return _run(questions, options, Path(options.results_dir).expanduser(), command)
+    with tempfile.TemporaryDirectory(prefix="thresholds-") as folder:
+        return _run(questions, options, Path(folder), command)
+
+
+def _run(
+    questions: Sequence[Question], options: Options, results_dir: Path, command: str | None
+) -> Finished:
+    device = resolve_device(options.device)
     # Chosen once, so that the workers need not.
-    engines: dict[Architecture, Engine] = {
-        s.architecture: choose_engine(requested_engine, device, s.architecture) for s in searches
+    engines: dict[Kind, Engine] = {
+        kind: choose_engine(options.engine, device, *kind)
+        for kind in dict.fromkeys(question.kind for question in questions)
     }
-    for s in searches:  # before anything is written
-        engines[s.architecture].check(
-            Probe(s.architecture, s.protocol, s.seed, s.repeat, n=1, attempt=s.attempt)
-        )
-    specs = list(dict.fromkeys(architecture.spec for architecture in engines))
-    on_cluster = {"address": ray_address} if ray_address is not None else {}
-    worker_count = workers or (None if executor == "ray" else _default_workers(device))
+    for question in questions:  # before anything is written
+        engines[question.kind].check(question.probe(1))
+    specs = list(dict.fromkeys(architecture.spec for architecture, _ in engines))
+    workers = options.workers
+    if workers is None and options.executor != "ray":
+        workers = _default_workers(device)
     trained = False
 
     def before_training() -> None:
         nonlocal trained
         trained = True
         import_torch()  # here, so that a missing or broken one is found before any worker starts
-        if note := fallback_note(requested_engine, device, engines):
+        if note := fallback_note(options.engine, device, engines):
             print(note, file=sys.stderr)
         used = {
-            spec.name: ", ".join(sorted({e.name for a, e in engines.items() if a.spec is spec}))
+            spec.name: ", ".join(
+                sorted({e.name for (a, _), e in engines.items() if a.spec is spec})
+            )
             for spec in specs
         }
         is_native = any(engine.name == "native" for engine in engines.values())
         native = {"compiler": engine_compiler()} if is_native else {}
-        entry = describe_run(used, device, worker_count, native, command, executor, pool.nodes())
+        entry = describe_run(
+            used, device, workers, native, command, options.executor, executor.nodes()
+        )
         append_run(results_dir, entry)
 
-    with ResultsFolder(results_dir, specs, lambda a: engines[a].label) as folder:
-        for note in notes:
+    with ResultsFolder(results_dir, specs, lambda probe: engines[probe.kind].label) as folder:
+        for note in label_notes(question.configuration for question in questions):
             print(note, file=sys.stderr)
-        pool_of = EXECUTORS[executor]
         with (
-            pool_of(worker_count, engines, deadline=deadline, **on_cluster) as pool,
-            Progress(searches) as progress,
+            _executor(options, workers, engines) as executor,
+            Progress(questions) as progress,
         ):
-            states = drive(searches, folder, pool, progress.show, before_training, speculation)
-        return Finished(
-            [(s.search, s.row(folder.label(s.probe))) for s in states if s.bounds is not None],
-            [(s.search, s.failure) for s in states if s.failure is not None],
-            trained,
-            [(s.probe, s.outcome) for s in states if isinstance(s, TrialState) and s.outcome],
-        )
+            states = drive(questions, folder, executor, progress.show, before_training)
+        rows = [(s.question, s.row(folder.label(s.question.probe(1)))) for s in states]
+    return Finished(states, [(question, row) for question, row in rows if row], trained)
+
+
+def _executor(options: Options, workers: int | None, engines: dict[Kind, Engine]) -> Executor:
+    on_cluster = {} if options.ray_address is None else {"address": options.ray_address}
+    return EXECUTORS[options.executor](workers, engines, options.deadline, **on_cluster)
 
 
 def _default_workers(device: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -16,18 +17,12 @@ from command_line.flags import (
     protocol_from,
 )
 from command_line.parser import Parser, positive_int, user_path
-from threshold_search.executors.executor import DEADLINE_SECONDS
 from threshold_search.log.results_folder import DEFAULT_FOLDER
 from threshold_search.models import MODELS, find_spec
-from threshold_search.plan import (
-    Configuration,
-    configurations,
-    label_notes,
-    published_configurations,
-    shard,
-)
-from threshold_search.questions.searches import Search
-from threshold_search.run import EXECUTORS, Finished, run_searches
+from threshold_search.options import EXECUTORS, Options
+from threshold_search.plan import configurations, published_configurations, shard
+from threshold_search.questions.question import Configuration, Question
+from threshold_search.run import Finished, run_searches
 from training.errors import UserError
 from training.spec import ModelSpec
 
@@ -67,33 +62,17 @@ def configurations_asked_for(
     return rows
 
 
-def run_as_asked(
-    args: argparse.Namespace,
-    wanted: Sequence[Configuration],
-    searches: Sequence[Search],
-    speculation: bool = False,
-) -> Finished:
-    """Run ``searches``, which are of the ``wanted`` configurations, or a shard, as the flags say.
+def run_as_asked(args: argparse.Namespace, questions: Sequence[Question]) -> Finished:
+    """Bring ``questions``, or the shard that is asked for, to their ends as the flags say.
 
-    With ``speculation`` spare workers train what the searches may ask for next.
     Raises KeyboardInterrupt with what an interrupted user should know, and as
     :func:`~threshold_search.run.run_searches`.
     """
     if args.shard is not None:
-        searches = shard(searches, *args.shard)
+        questions = shard(questions, *args.shard)
+    names = [field.name for field in dataclasses.fields(Options)]
     try:
-        finished = run_searches(
-            searches,
-            args.results_dir,
-            requested_engine=args.engine,
-            device=args.device,
-            workers=args.workers,
-            notes=label_notes(wanted),
-            executor=args.executor,
-            ray_address=args.ray_address,
-            deadline=args.deadline,
-            speculation=speculation,
-        )
+        finished = run_searches(questions, Options(**{name: getattr(args, name) for name in names}))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted; every finished probe is in {args.results_dir}, "
@@ -115,16 +94,6 @@ def _shard(text: str) -> tuple[int, int]:
     if part > parts:
         raise argparse.ArgumentTypeError(f"must be I/N with I up to N, got {text!r}")
     return part, parts
-
-
-def failures_text(failures: Sequence[tuple[Search, str]]) -> str:
-    """Return one line that names what could not be finished, and why."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for search, reason in failures:
-        name = f"{search.architecture.spec.name} {search.architecture.name}"
-        reasons.setdefault((name, reason), []).append(str(search.repeat))
-    parts = [f"{n} (repeats {', '.join(r)}): {why}" for (n, why), r in reasons.items()]
-    return f"not finished: {'; '.join(parts)}"
 
 
 def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -> None:
@@ -157,7 +126,10 @@ def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -
         help="processes, one thread each (default: one per usable CPU, one in all on a GPU)",
     )
     parser.add_argument(
-        "--executor", choices=tuple(EXECUTORS), default="local", help="what starts the processes"
+        "--executor",
+        choices=tuple(EXECUTORS),
+        default=Options.executor,
+        help="what starts the processes",
     )
     parser.add_argument(
         "--ray-address",
@@ -169,7 +141,7 @@ def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -
         "--deadline",
         type=positive_int,
         metavar="SECONDS",
-        default=int(DEADLINE_SECONDS),
+        default=int(Options.deadline),
         help="a job that takes longer is taken for lost, and starts again twice",
     )
     parser.add_argument(

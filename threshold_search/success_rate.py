@@ -25,16 +25,13 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 
 from command_line.parser import Parser, SomeFailed, positive_int, run
 from command_line.streams import OutputLost
-from threshold_search.plan import Configuration
-from threshold_search.questions.searches import Trial
+from threshold_search.questions.trial import Trial
 from threshold_search.search_flags import (
     add_search_flags,
     configurations_asked_for,
-    failures_text,
     models_asked_for,
     run_as_asked,
 )
-from training.errors import UserError
 from training.spec import ModelSpec
 
 
@@ -42,29 +39,20 @@ def main() -> None:
     """Read the flags, train, print the table."""
     specs = models_asked_for()
     args = _parse(specs)
-    wanted = configurations_asked_for(args, specs)
-    finished = run_as_asked(args, wanted, _trials(args, wanted))
-    if finished.trials:
-        from visualizations.success import rate_table
-
-        with contextlib.suppress(OutputLost):  # said at the end, beside what else has failed
-            print(rate_table(finished.trials))
-    if finished.failures:
-        raise SomeFailed(failures_text(finished.failures))
-
-
-def _trials(args: argparse.Namespace, wanted: Sequence[Configuration]) -> list[Trial]:
-    """Return every repeat of every configuration and size; raise UserError for a size too large."""
-    for _, protocol, _ in wanted:
-        limit = protocol.make_task().largest
-        if max(args.num_sequences) > limit:
-            raise UserError(f"--num-sequences must be at most {limit}, all that the task has")
-    return [
-        Trial(architecture, protocol, budget, repeat, args.seed, n, attempt=args.attempt)
-        for architecture, protocol, budget in wanted
+    trials = [
+        Trial(*configuration, args.seed, args.attempt, repeat=repeat, n=n)
+        for configuration in configurations_asked_for(args, specs)
         for n in dict.fromkeys(args.num_sequences)
         for repeat in range(args.repeats)
     ]
+    finished = run_as_asked(args, trials)
+    if taken := [pair for state in finished.states for pair in state.taken]:
+        from visualizations.success import rate_table
+
+        with contextlib.suppress(OutputLost):  # said at the end, beside what else has failed
+            print(rate_table(taken))
+    if finished.failures:
+        raise SomeFailed(finished.failures)
 
 
 def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:

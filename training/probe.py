@@ -10,6 +10,8 @@ from training.spec import Architecture
 # What probes that can train together have in common.
 Kind = tuple[Architecture, Protocol]
 
+Kind = tuple[Architecture, Protocol]  # what probes that train together have in common
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -33,6 +35,11 @@ class Probe:
     @property
     def kind(self) -> Kind:
         """Architecture and protocol."""
+        return self.architecture, self.protocol
+
+    @property
+    def kind(self) -> Kind:
+        """Its architecture and protocol: an engine is chosen for these."""
         return self.architecture, self.protocol
 
     @property

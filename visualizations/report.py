@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from study.comparison import beside_published, interval_text
-from threshold_search.questions.searches import Search
-from threshold_search.run import Row
+from threshold_search.questions.question import Question, Row
 from visualizations.results import PAPER_PROTOCOL, results_frame
 
 CAPTION = (
@@ -18,7 +17,7 @@ CAPTION = (
 )
 
 
-def summary_table(finished: Sequence[tuple[Search, Row]]) -> str:
+def summary_table(finished: Sequence[tuple[Question, Row]]) -> str:
     """Return the finished searches as text, one line per configuration, sizes in sequences."""
     searches = results_frame([row for _, row in finished])
     searches["configuration"] = [

@@ -1,6 +1,6 @@
 """Worker processes: stateless, one job at a time, one thread each.
 
-A job is one probe, or several of one architecture that train together.
+A job is one probe, or several of one architecture and protocol that train together.
 """
 
 from __future__ import annotations
@@ -24,16 +24,13 @@ from engines.cpu import cpu_name
 from threshold_search.executors.executor import (
     DEADLINE_SECONDS,
     NO_MEMORY_TO_START,
-    NextProbe,
     run_job,
     start_worker,
 )
 from threshold_search.executors.jobs import Jobs
 from threshold_search.executors.software import Software, own_software
-from threshold_search.spare import SpareCpus, has_memory_for_a_process
 from training.errors import OutOfMemory, UserError
-from training.probe import Outcome, Probe
-from training.spec import Architecture
+from training.probe import Kind, Outcome, Probe
 
 if TYPE_CHECKING:
     from engines.engine import Engine
@@ -80,10 +77,7 @@ def _exit_with_driver() -> None:
         os._exit(1)
 
 
-def _how_it_ended(worker: _Worker) -> str:
-    if worker.is_late:
-        return "took longer than the deadline"
-    code = worker.process.exitcode
+def _how_it_ended(code: int | None) -> str:
     if code == NO_MEMORY_TO_START:
         return "not enough memory to import torch"
     if code == -signal.SIGKILL:
@@ -97,7 +91,6 @@ class _Worker:
     connection: Connection
     job: list[Probe] = field(default_factory=list)  # empty while it is idle
     until: float = 0.0  # when the job's deadline is, by time.monotonic
-    is_late: bool = False
 
 
 class Workers:
@@ -106,10 +99,10 @@ class Workers:
     def __init__(
         self,
         count: int,
-        engines: Mapping[Architecture, Engine],
+        engines: Mapping[Kind, Engine],
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
-        """Take the engine of every architecture: no worker chooses for itself.
+        """Take the engine of every kind of probes: no worker chooses for itself.
 
         A job that takes more than ``deadline`` seconds is taken for lost.
         """
@@ -117,7 +110,6 @@ class Workers:
         self._software = own_software()
         self._workers: list[_Worker] = []
         self._jobs = Jobs()
-        self._cpus = SpareCpus()
 
     def __enter__(self) -> Self:
         """Start nothing yet: a process starts with the first job it gets."""
@@ -141,43 +133,28 @@ class Workers:
         """Whether a job could start now."""
         return sum(bool(w.job) for w in self._workers) < self._count
 
-    @property
-    def has_spare(self) -> bool:
-        """Whether a job would start at once and take nothing from those that run."""
-        busy = sum(bool(w.job) for w in self._workers)
-        if busy >= self._count or not self._cpus.has_one(busy):
-            return False
-        return busy < len(self._workers) or has_memory_for_a_process()
-
     def nodes(self) -> list[dict[str, object]]:
         """Return this machine alone."""
         return [{"cpu": cpu_name(), "jobs": self._count}]
 
-    def largest_job(self, architecture: Architecture) -> int:
-        """Return how many probes of ``architecture`` make a job at most."""
-        return self._engines[architecture].largest_job
+    def largest_job(self, kind: Kind) -> int:
+        """Return how many probes of one ``kind`` its engine trains together."""
+        return self._engines[kind].largest_job
 
-    def submit(self, job: list[Probe], then: NextProbe | None = None) -> None:
-        """Hand ``job`` to an idle worker. What comes ``then`` is as cheap as another job."""
+    def submit(self, job: list[Probe]) -> None:
+        """Hand ``job`` to an idle worker."""
         worker = next((w for w in self._workers if not w.job), None)
         if worker is None:
             worker = self._start()
         worker.job, worker.until = job, time.monotonic() + self._deadline
         try:
-            worker.connection.send((self._engines[job[0].architecture], job))
+            worker.connection.send((self._engines[job[0].kind], job))
         except OSError:
             self._replace(worker)
-
-    def cancel(self, probe: Probe) -> None:
-        """Kill the worker that trains ``probe``."""
-        for worker in [w for w in self._workers if probe in w.job]:
-            self._jobs.forget(worker.job)
-            self._remove(worker)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """See :class:`~threshold_search.executors.executor.Executor`."""
         by_connection: dict[object, _Worker] = {w.connection: w for w in self._workers if w.job}
-        self._cpus.note(len(by_connection))
         for connection in wait([w.connection for w in by_connection.values()], timeout):
             worker = by_connection[connection]
             try:
@@ -189,17 +166,12 @@ class Workers:
             self._jobs.take(job, answer)
         now = time.monotonic()
         for worker in [w for w in self._workers if w.job and w.until < now]:
-            worker.is_late = True
-            self._replace(worker)
+            self._replace(worker, is_late=True)
         return self._jobs.hand_over()
 
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(
-            target=serve,
-            args=(theirs, self._software),
-            daemon=True,
-        )
+        process = _CONTEXT.Process(target=serve, args=(theirs, self._software), daemon=True)
         worker = _Worker(process, ours)
         if sys.platform != "win32":
             resource_tracker.ensure_running()  # would let interrupts through again when it starts
@@ -210,18 +182,17 @@ class Workers:
         theirs.close()
         return worker
 
-    def _replace(self, dead: _Worker) -> None:
-        """Give a dead worker's job to a new one."""
-        if not dead.is_late:  # it may still be on its way out, to its own exit status
+    def _replace(self, dead: _Worker, is_late: bool = False) -> None:
+        """Give the job of a worker that is dead, or late, to a new one."""
+        if not is_late:  # it may still be on its way out, to its own exit status
             dead.process.join(EXIT_SECONDS)
-        self._remove(dead)
+        dead.process.kill()
+        dead.process.join()
+        dead.connection.close()
+        self._workers.remove(dead)
         if dead.process.exitcode == CALLED_DURING_IMPORT:
             raise UserError(NO_GUARD) from None
-        if not self._jobs.is_lost_for_good(dead.job, _how_it_ended(dead)):
+        late = "took longer than the deadline"
+        how = late if is_late else _how_it_ended(dead.process.exitcode)
+        if not self._jobs.is_lost_for_good(dead.job, how):
             self.submit(dead.job)
-
-    def _remove(self, worker: _Worker) -> None:
-        worker.process.kill()
-        worker.process.join()
-        worker.connection.close()
-        self._workers.remove(worker)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from threshold_search.executors.executor import Answer, NextProbe, run_job, start_worker
+from threshold_search.executors.executor import Answer, run_job, start_worker
 from threshold_search.executors.software import Software, own_software
 from training.errors import UserError
 from training.probe import Probe
@@ -42,14 +42,12 @@ def _prepare(driver: Software) -> tuple[str | None, UserError | None]:
         end.cancel()
 
 
-def serve(
-    driver: Software, engine: Engine, job: list[Probe], then: NextProbe | None
-) -> Iterator[Begun | Answer]:
+def serve(driver: Software, engine: Engine, job: list[Probe]) -> Iterator[Begun | Answer]:
     """Train a job on a node: say that it begins, then how it ended."""
     difference, refusal = _prepare(driver)
     yield Begun(_own_node(), difference)
     if not difference:
-        yield refusal or run_job(engine, job, then)
+        yield refusal or run_job(engine, job)
 
 
 def _own_node() -> str:

@@ -15,12 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from engines.cpu import usable_cpus
-from threshold_search.executors.executor import (
-    DEADLINE_SECONDS,
-    GROUP_SECONDS,
-    Answer,
-    NextProbe,
-)
+from threshold_search.executors.executor import DEADLINE_SECONDS, Answer
 from threshold_search.executors.jobs import Jobs
 from threshold_search.executors.ray_connection import (
     LOOPBACK,
@@ -38,10 +33,8 @@ from threshold_search.executors.ray_connection import (
 from threshold_search.executors.ray_job import Begun, serve
 from threshold_search.executors.ray_nodes import RayNodes
 from threshold_search.executors.software import own_software
-from threshold_search.spare import SpareCpus, has_memory_for_a_process
 from training.errors import OutOfMemory, UserError
-from training.probe import Outcome, Probe
-from training.spec import Architecture
+from training.probe import Kind, Outcome, Probe
 
 if TYPE_CHECKING:
     from engines.engine import Engine
@@ -53,7 +46,6 @@ IN_FLIGHT = 2  # jobs per CPU or GPU: the next one is there when one ends
 @dataclass
 class _Flight:
     job: list[Probe]
-    then: NextProbe | None
     unfit: frozenset[str]  # the nodes that it may not go to
     since: float  # by time.monotonic: when it was submitted, or began
     has_begun: bool = False
@@ -65,7 +57,7 @@ class RayWorkers:
     def __init__(
         self,
         count: int | None,
-        engines: Mapping[Architecture, Engine],
+        engines: Mapping[Kind, Engine],
         deadline: float = DEADLINE_SECONDS,
         address: str | None = None,
     ) -> None:
@@ -86,7 +78,6 @@ class RayWorkers:
         self._nodes: RayNodes | None = None  # of the cluster, once there is one
         self._flights: dict[Any, _Flight] = {}  # by Ray's reference, oldest first
         self._jobs = Jobs()
-        self._cpus = SpareCpus()
 
     def __enter__(self) -> Self:
         """Start nothing yet: Ray starts when there is something to train."""
@@ -114,40 +105,16 @@ class RayWorkers:
             most = min(most, self._count)
         return len(self._flights) < most
 
-    @property
-    def has_spare(self) -> bool:
-        """Whether it would start at once, instead of standing behind another one.
-
-        On this machine it must take nothing from others, as with the local executor. A cluster
-        that others use has less room than places: see :meth:`waiting`.
-        """
-        count = len(self._flights)
-        if not self.has_idle or count >= self._start().places:
-            return False
-        return not self._is_own or (self._cpus.has_one(count) and has_memory_for_a_process())
-
-    def waiting(self, seconds: float = 0.0) -> set[Probe]:
-        """See :class:`~threshold_search.executors.executor.Queue`."""
-        before = time.monotonic() - seconds
-        waiting = (f for f in self._flights.values() if not f.has_begun and f.since <= before)
-        return {probe for flight in waiting for probe in flight.job}
-
-    def going_on(self) -> set[Probe]:
-        """See :class:`~threshold_search.executors.executor.Queue`."""
-        after = time.monotonic() - GROUP_SECONDS
-        groups = (flight for flight in self._flights.values() if flight.then is not None)
-        return {f.job[0] for f in groups if not f.has_begun or f.since > after}
-
     def nodes(self) -> list[dict[str, object]]:
         """Return the processor of every node that trains, and how many jobs at once."""
         return list(self._start().facts.values())
 
-    def largest_job(self, architecture: Architecture) -> int:
-        """Return how many probes of ``architecture`` make a job at most."""
-        return self._engines[architecture].largest_job
+    def largest_job(self, kind: Kind) -> int:
+        """Return how many probes of one ``kind`` make a job at most."""
+        return self._engines[kind].largest_job
 
-    def submit(self, job: list[Probe], then: NextProbe | None = None) -> None:
-        """Start a job on the cluster, and with it, while probes are quick, what comes ``then``."""
+    def submit(self, job: list[Probe]) -> None:
+        """Start a job on the cluster."""
         nodes = self._start()
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": 0, "num_returns": "streaming"}
         # Nothing trains before wait has heard that it begins: not even what kills its worker.
@@ -158,19 +125,13 @@ class RayWorkers:
         unfit = nodes.unfit
         if unfit:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(unfit))})"}
-        engine = self._engines[job[0].architecture]
+        engine = self._engines[job[0].kind]
         remote = self._remote.options(**options)
-        stream = remote.remote(self._software, engine, job, then)
-        self._flights[stream] = _Flight(job, then, unfit, time.monotonic())
-
-    def cancel(self, probe: Probe) -> None:
-        """End the job that ``probe`` is in, and the worker that trains it."""
-        for stream in [s for s, flight in self._flights.items() if probe in flight.job]:
-            self._jobs.forget(self._drop(stream).job)
+        stream = remote.remote(self._software, engine, job)
+        self._flights[stream] = _Flight(job, unfit, time.monotonic())
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """See :class:`~threshold_search.executors.executor.Executor`."""
-        self._cpus.note(sum(flight.has_begun for flight in self._flights.values()))
         for stream in self._ready(timeout):
             if stream in self._flights:  # and not ended by what another one said
                 self._take(stream)
@@ -212,12 +173,10 @@ class RayWorkers:
         if not isinstance(reply, Begun):
             del self._flights[stream]
             self._jobs.take(flight.job, reply)
-            if isinstance(reply, list) and len(reply) > len(flight.job):
-                self._drop_copies({probe for probe, _ in reply} - {*flight.job})
         elif reply.difference:
             del self._flights[stream]
             self._start().refuse(reply.node, f"its bits could differ: {reply.difference}")
-            self.submit(flight.job, flight.then)
+            self.submit(flight.job)
         else:
             flight.has_begun, flight.since = True, time.monotonic()
 
@@ -226,16 +185,9 @@ class RayWorkers:
         self._ray.cancel(stream, force=True)
         return self._flights.pop(stream)
 
-    def _drop_copies(self, probes: set[Probe]) -> None:
-        """End the jobs of single ``probes``: they came then, with another one's answer."""
-        for stream, flight in list(self._flights.items()):
-            if len(flight.job) == 1 and flight.job[0] in probes:
-                self._jobs.forget(self._drop(stream).job)
-
     def _lose(self, stream: Any, how: str, is_own: bool) -> None:
         flight = self._flights.pop(stream)
         if not self._jobs.is_lost_for_good(flight.job, how, is_own):
-            # Alone: one of those that came then may have been what killed it, and is to be blamed.
             self.submit(flight.job)
 
     def _end_late(self) -> None:
@@ -252,7 +204,7 @@ class RayWorkers:
         for stream, flight in list(self._flights.items()):
             if not flight.has_begun and fit and fit <= flight.unfit:
                 self._drop(stream)
-                self.submit(flight.job, flight.then)
+                self.submit(flight.job)
 
     def _look(self, at_once: bool = False) -> None:
         """Look at the nodes; what is wrong is raised once what has ended was handed over."""
@@ -284,7 +236,7 @@ class RayWorkers:
             if not ray.is_initialized():
                 self._connect(ray)
         # An architecture may be of a module that a node lacks.
-        needed = dict(self._engines)
+        needed = {architecture: engine for (architecture, _), engine in self._engines.items()}
         nodes = RayNodes(ray, self._resource, self._software, not self._is_own, needed)
         nodes.await_first()
         self._nodes = nodes

@@ -13,7 +13,7 @@ from threshold_search.log.reader import BLANK, content_of, parse_table, without_
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from training.probe import Outcome, Probe
-from training.spec import Architecture, ModelSpec
+from training.spec import ModelSpec
 
 
 class ProbeLog:
@@ -24,7 +24,7 @@ class ProbeLog:
     """
 
     def __init__(
-        self, path: Path, spec: ModelSpec, variant: Callable[[Architecture], str] = lambda _: ""
+        self, path: Path, spec: ModelSpec, variant: Callable[[Probe], str] = lambda _: ""
     ) -> None:
         self.path, self._spec, self._variant = path, spec, variant
         self._layout = probe_layout(spec)
@@ -76,7 +76,7 @@ class ProbeLog:
 
     def label(self, probe: Probe) -> str:
         """Return what the protocol column says of such a probe trained here."""
-        return probe.label + self._variant(probe.architecture)
+        return probe.label + self._variant(probe)
 
     def get(self, probe: Probe) -> Outcome | None:
         """Return the outcome of a finished probe, or None."""

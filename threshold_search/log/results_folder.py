@@ -13,7 +13,7 @@ from threshold_search.log.probe_log import ProbeLog
 from threshold_search.log.reader import read_rows
 from training.errors import UserError
 from training.probe import Probe
-from training.spec import Architecture, ModelSpec
+from training.spec import ModelSpec
 
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # An installed copy of the project has no results of its own, and must not start some there.
@@ -62,14 +62,14 @@ class ResultsTable:
 class ResultsFolder:
     """Logs and results of some models, by name, held under a lock while in use.
 
-    ``variant`` returns the end of the protocol column for an architecture's probes.
+    ``variant`` returns the end of the protocol column for a probe.
     """
 
     def __init__(
         self,
         folder: Path,
         specs: Collection[ModelSpec],
-        variant: Callable[[Architecture], str] = lambda _: "",
+        variant: Callable[[Probe], str] = lambda _: "",
     ) -> None:
         self.folder = Path(folder)
         self._lock = FolderLock(self.folder)
