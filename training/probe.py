@@ -10,8 +10,6 @@ from training.spec import Architecture
 # What probes that can train together have in common.
 Kind = tuple[Architecture, Protocol]
 
-Kind = tuple[Architecture, Protocol]  # what probes that train together have in common
-
 
 @dataclass(frozen=True)
 class Probe:
@@ -31,11 +29,6 @@ class Probe:
         """Give the architecture the shape of the protocol's task; raise UserError if it cannot."""
         own = self.architecture.for_task(self.protocol.make_task())
         object.__setattr__(self, "architecture", own)
-
-    @property
-    def kind(self) -> Kind:
-        """Architecture and protocol."""
-        return self.architecture, self.protocol
 
     @property
     def kind(self) -> Kind:
