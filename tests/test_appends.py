@@ -21,6 +21,7 @@ from threshold_search.log.reader import read_rows
 from training.errors import UserError
 
 NAMES = ("mlp_probes.csv", "mlp_results.csv")
+RECORDS = ("runs.jsonl", "protocols.json")
 
 
 def search(folder, *arguments, limit=resource.RLIM_INFINITY):
@@ -51,7 +52,7 @@ def assert_whole(folder):
         read_rows(log, probe_layout(MLP_SPEC))
     for line in (folder / "runs.jsonl").read_text().splitlines():
         json.loads(line)
-    assert {path.name for path in folder.iterdir()} <= {*NAMES, "runs.jsonl", "results.lock"}
+    assert {path.name for path in folder.iterdir()} <= {*NAMES, *RECORDS, "results.lock"}
 
 
 @pytest.fixture(scope="module")

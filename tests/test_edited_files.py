@@ -137,7 +137,7 @@ def test_a_blank_file_has_no_rows(content, name, folder, undisturbed):
     [
         (LOG, lambda text: text.replace(",", ";"), "another layout"),
         (LOG, lambda text: text.replace("model,", "Model,", 1), "another layout"),
-        (LOG, lambda text: text.replace("0.25", "0,25", 1), "line 2: 16 fields instead of 15"),
+        (LOG, lambda text: text.replace("0.25", "0,25", 1), "line 2: 21 fields instead of 20"),
         (LOG, lambda text: "\n\n" + text.replace("perfect", "Perfect"), r"line \d+: stop_reason"),
         (LOG, lambda text: text.replace("True", "WAHR"), r"line \d+: memorized: 'WAHR'"),
         (RESULTS, lambda text: text.replace("True", "yes", 1), r"line \d+: max_epoch_reached"),

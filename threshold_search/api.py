@@ -27,7 +27,7 @@ from training.errors import OutOfMemory, UserError
 from training.probe import Outcome, Probe
 from training.protocol import Protocol
 from training.spec import Architecture
-from visualizations.results import results_frame
+from visualizations.results import results_frame, with_settings
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -94,7 +94,8 @@ def find_threshold(
         if not finished.rows:
             raise OutOfMemory(reason)
         print(f"repeat {search.repeat} is left out: {reason}", file=sys.stderr)
-    return results_frame([row for _, row in finished.rows])
+    spec = architecture.spec
+    return with_settings(results_frame([row for _, row in finished.rows]), {spec.name: spec.paper})
 
 
 def train_probe(

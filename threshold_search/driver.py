@@ -93,7 +93,7 @@ class _Driver:
             if time.monotonic() - written >= RESULTS_SECONDS:
                 self._folder.write_results()
                 written = time.monotonic()
-            self._take(self._workers.wait(PROGRESS_SECONDS))
+            self._take(self._workers.wait(min(PROGRESS_SECONDS, self._folder.sync())))
             on_progress(self.states)
 
     def _submit(self) -> None:

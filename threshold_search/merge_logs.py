@@ -9,6 +9,7 @@ the shards, without --shard, run in OUT, trains what is still missing and writes
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +24,14 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 
 from command_line.files import require_writable, write_whole
 from command_line.parser import Parser, run, user_path
+from threshold_search.log import published
 from threshold_search.log.folder_lock import FolderLock
-from threshold_search.log.layout import Layout, probe_layout_of
+from threshold_search.log.layout import Layout, layout_of
 from threshold_search.log.reader import content_of, parse_table, without_torn_line
 from threshold_search.log.run_record import RECORD_NAME
+from threshold_search.models import MODELS
 from training.errors import UserError
+from training.protocol import Protocol
 
 SUFFIX = "_probes.csv"
 LOCKS = "results*.lock"  # of every kind that a search takes
@@ -36,9 +40,10 @@ NAMED = 5  # contradictions that are named, at most
 
 @dataclass
 class MergedLog:
-    """The rows of some logs of one model, each once."""
+    """The rows of some logs of one model, each once; ``paper`` is what its labels call so."""
 
     name: str
+    paper: Protocol
     layout: Layout | None = None
     files: int = 0
     rows: int = 0
@@ -53,17 +58,17 @@ class MergedLog:
         if not content:
             return
         model = self.name.removesuffix(SUFFIX)
-        table = parse_table(path, content, lambda header: probe_layout_of(header, model))
-        if self.layout is not None and self.layout.columns != table.layout.columns:
+        table = parse_table(path, content, functools.partial(layout_of, model, self.paper, True))
+        layout = table.layout
+        if self.layout is not None and self.layout.columns != layout.columns:
             raise UserError(f"{path} has other columns than another {self.name} of these folders")
-        self.layout = table.layout
+        self.layout = layout
         self.files += 1
-        length = table.layout.columns.index("n") + 1
+        self.rows += len(table.rows)
         for row in table.rows:
-            self.rows += 1
-            line = table.layout.line(dict(zip(table.layout.columns, row, strict=True)))
+            line = layout.line(dict(zip(layout.columns, row, strict=True)))
             answer = line.rpartition(",")[0]  # all but the seconds
-            answers = self.answers.setdefault(row[:length], {})
+            answers = self.answers.setdefault(row[: layout.key_length], {})
             # The one that a search takes, whatever the order of the folders.
             answers[answer] = min(answers.get(answer, (line, path)), (line, path))
 
@@ -93,10 +98,11 @@ class MergedLog:
 
 
 def merge(out: Path, folders: Sequence[Path]) -> list[str]:
-    """Merge the logs and run records of ``folders`` into ``out``; return lines that report it.
+    """Merge the logs and records of ``folders`` into ``out``; return lines that report it.
 
-    Raises :class:`UserError` for a folder that is none or that no search has written to, and for a
-    malformed row, by file and line; then nothing is written.
+    Raises :class:`UserError` for a folder that is none or that no search has written to, for a
+    malformed row, by file and line, and for folders whose labels mean other protocols; then nothing
+    is written.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -125,19 +131,38 @@ def merge(out: Path, folders: Sequence[Path]) -> list[str]:
 
 
 def _merge_into(out: Path, folders: Sequence[Path]) -> list[str]:
-    sources = {folder.resolve(): folder for folder in (out, *folders)}.values()
+    sources = list({folder.resolve(): folder for folder in (out, *folders)}.values())
+    papers = _papers(sources)
     logs: dict[str, MergedLog] = {}
     for path in (path for folder in sources for path in sorted(folder.glob(f"?*{SUFFIX}"))):
-        logs.setdefault(path.name, MergedLog(path.name)).add(path)
+        paper = published.of_model(path.name.removesuffix(SUFFIX), papers)
+        logs.setdefault(path.name, MergedLog(path.name, paper)).add(path)
     written = {name: log for name, log in logs.items() if log.layout is not None}
     files = {name: log.text for name, log in written.items()}
     if records := _records(folder / RECORD_NAME for folder in sources):
         files[RECORD_NAME] = "".join(records)
+    if papers:
+        files[published.FILE_NAME] = published.text_of(papers)
     for name in files:
         require_writable(out / name)
     for name, text in files.items():
         _write(out / name, text.encode())
     return [line for log in written.values() for line in log.report()]
+
+
+def _papers(folders: Sequence[Path]) -> dict[str, Protocol]:
+    """Return what paper stands for in the labels of all folders; raise UserError if it differs."""
+    papers: dict[str, Protocol] = {}
+    for folder in folders:
+        logged = {path.name.removesuffix(SUFFIX) for path in folder.glob(f"?*{SUFFIX}")}
+        known = {model: MODELS[model].paper for model in MODELS if model in logged}
+        for model, paper in {**known, **published.recorded(folder)}.items():
+            if found := published.difference(paper, papers.setdefault(model, paper)):
+                raise UserError(
+                    f"{folder}: what {model}'s rows there call paper has {found} as in another "
+                    "of these folders"
+                )
+    return papers
 
 
 def _write(path: Path, content: bytes) -> None:

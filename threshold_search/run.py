@@ -96,7 +96,9 @@ def run_searches(
         entry = describe_run(used, device, worker_count, native, command, executor, pool.nodes())
         append_run(results_dir, entry)
 
-    with ResultsFolder(results_dir, specs, lambda a: engines[a].label) as folder:
+    with ResultsFolder(
+        results_dir, specs, lambda probe: engines[probe.architecture].label
+    ) as folder:
         for note in notes:
             print(note, file=sys.stderr)
         pool_of = EXECUTORS[executor]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from threshold_search.log.layout import task_columns
 from threshold_search.questions.bisection import Bounds, next_size, search_sizes
 from training.bits import BITS_VERSION
 from training.probe import Outcome, Probe
@@ -153,6 +154,7 @@ class SearchState:
             "protocol": label,
             "bits": BITS_VERSION,
             "budget": search.budget,
+            **task_columns(search.protocol),
             **search.architecture.columns(),
             "repeat": search.repeat,
             "seed": search.seed,
