@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -40,25 +40,27 @@ NAMED = 5  # contradictions that are named, at most
 
 @dataclass
 class MergedLog:
-    """The rows of some logs of one model, each once; ``paper`` is what its labels call so."""
+    """The rows of some logs of one model, each once."""
 
     name: str
-    paper: Protocol
     layout: Layout | None = None
     files: int = 0
     rows: int = 0
     # By the row's identity, up to n: each answer with its line and the file that had it.
     answers: dict[tuple[Any, ...], dict[str, tuple[str, Path]]] = field(default_factory=dict)
 
-    def add(self, path: Path) -> None:
-        """Take every row of a log, but for a last line that a crash left unfinished."""
+    def add(self, path: Path, paper: Protocol) -> None:
+        """Take every row of a log, whose labels call ``paper`` so.
+
+        A last line that a crash left unfinished is left out.
+        """
         content, is_torn = without_torn_line(content_of(path), "")
         if is_torn:
             _say_torn(path)
         if not content:
             return
         model = self.name.removesuffix(SUFFIX)
-        table = parse_table(path, content, functools.partial(layout_of, model, self.paper, True))
+        table = parse_table(path, content, functools.partial(layout_of, model, paper, True))
         layout = table.layout
         if self.layout is not None and self.layout.columns != layout.columns:
             raise UserError(f"{path} has other columns than another {self.name} of these folders")
@@ -82,13 +84,13 @@ class MergedLog:
 
     def report(self) -> list[str]:
         """Return what to say of it: how much there is, and what contradicts itself."""
+        assert self.layout is not None
         contradicting = {key: found for key, found in self.answers.items() if len(found) > 1}
         kept = sum(len(found) for found in self.answers.values())
         lines = [
             f"{self.name}: {len(self.answers)} probes from {self.rows} rows of {self.files} files; "
             f"{self.rows - kept} duplicate rows, {len(contradicting)} contradictions"
         ]
-        assert self.layout is not None
         for key, found in list(contradicting.items())[:NAMED]:
             identity = zip(self.layout.columns, key, strict=False)
             probe = " ".join(f"{column}={value}" for column, value in identity)
@@ -112,50 +114,40 @@ def merge(out: Path, folders: Sequence[Path]) -> list[str]:
                 raise UserError(f"no probe log (?*{SUFFIX}) in {folder}")
             # Of a search that ended before its first probe did: what it lacks is trained later.
             print(f"note: {folder} has no probe yet", file=sys.stderr)
-    is_new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}") from None
-    lock = FolderLock(out)
+    sources = {folder.resolve(): folder for folder in folders if folder.resolve() != out.resolve()}
+    papers = _papers([out, *sources.values()])
+    logs: dict[str, MergedLog] = {}
+    entries: set[str] = set()
+    for folder in sources.values():
+        _read(folder, papers, logs, entries)
+    lock = FolderLock(out)  # only now: what is refused leaves nothing
     lock.acquire()
     try:
-        return _merge_into(out, folders)
-    except BaseException:
-        lock.release(undo=True)
-        if is_new and not any(out.iterdir()):
-            out.rmdir()
-        raise
+        _read(out, papers, logs, entries)
+        written = {name: log for name, log in logs.items() if log.layout is not None}
+        files = {name: log.text for name, log in written.items()}
+        if entries:
+            files[RECORD_NAME] = "".join(sorted(entries))  # by their time, which they begin with
+        if papers:
+            files[published.FILE_NAME] = published.text_of(papers)
+        for name in files:
+            require_writable(out / name)
+        for name, text in files.items():
+            write_whole(out / name, functools.partial(_write, text.encode()))
     finally:
         lock.release()
-
-
-def _merge_into(out: Path, folders: Sequence[Path]) -> list[str]:
-    sources = list({folder.resolve(): folder for folder in (out, *folders)}.values())
-    papers = _papers(sources)
-    logs: dict[str, MergedLog] = {}
-    for path in (path for folder in sources for path in sorted(folder.glob(f"?*{SUFFIX}"))):
-        paper = published.of_model(path.name.removesuffix(SUFFIX), papers)
-        logs.setdefault(path.name, MergedLog(path.name, paper)).add(path)
-    written = {name: log for name, log in logs.items() if log.layout is not None}
-    files = {name: log.text for name, log in written.items()}
-    if records := _records(folder / RECORD_NAME for folder in sources):
-        files[RECORD_NAME] = "".join(records)
-    if papers:
-        files[published.FILE_NAME] = published.text_of(papers)
-    for name in files:
-        require_writable(out / name)
-    for name, text in files.items():
-        _write(out / name, text.encode())
     return [line for log in written.values() for line in log.report()]
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _papers(folders: Sequence[Path]) -> dict[str, Protocol]:
     """Return what paper stands for in the labels of all folders; raise UserError if it differs."""
     papers: dict[str, Protocol] = {}
     for folder in folders:
-        logged = {path.name.removesuffix(SUFFIX) for path in folder.glob(f"?*{SUFFIX}")}
-        known = {model: MODELS[model].paper for model in MODELS if model in logged}
+        known = {m: MODELS[m].paper for m in MODELS if (folder / f"{m}{SUFFIX}").exists()}
         for model, paper in {**known, **published.recorded(folder)}.items():
             if found := published.difference(paper, papers.setdefault(model, paper)):
                 raise UserError(
@@ -165,22 +157,20 @@ def _papers(folders: Sequence[Path]) -> dict[str, Protocol]:
     return papers
 
 
-def _write(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        write_whole(path, lambda file: file.write(content))
-
-
-def _records(paths: Iterable[Path]) -> list[str]:
-    """Return the entries of the run records, each once, by their time, which they begin with."""
-    entries: set[str] = set()
-    for path in paths:
-        if path.exists():
-            # What no line end follows is torn, as in a log, even where it is all there is.
-            whole, _, torn = content_of(path).decode("utf-8", "replace").rpartition("\n")
-            if torn:
-                _say_torn(path)
-            entries |= {line + "\n" for line in whole.splitlines() if line}
-    return sorted(entries)
+def _read(
+    folder: Path, papers: Mapping[str, Protocol], logs: dict[str, MergedLog], entries: set[str]
+) -> None:
+    """Add the folder's rows to ``logs``, and what its run record has to ``entries``."""
+    for path in sorted(folder.glob(f"?*{SUFFIX}")):
+        paper = published.of_model(path.name.removesuffix(SUFFIX), papers)
+        logs.setdefault(path.name, MergedLog(path.name)).add(path, paper)
+    path = folder / RECORD_NAME
+    if path.exists():
+        # What no line end follows is torn, as in a log, even where it is all there is.
+        whole, _, torn = content_of(path).decode("utf-8", "replace").rpartition("\n")
+        if torn:
+            _say_torn(path)
+        entries |= {line + "\n" for line in whole.splitlines() if line}
 
 
 def _say_torn(path: Path) -> None:

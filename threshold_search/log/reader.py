@@ -90,7 +90,11 @@ def parse_table(path: Path, content: bytes, layout: Layout | LayoutOf) -> Table:
             try:
                 rows += found.parse(header, [fields for _, fields in piece])
             except ValueError:
-                raise _first_mistake(path, piece, found, header) from None
+                for line, fields in piece:  # which is it?
+                    try:
+                        found.parse(header, [fields])
+                    except ValueError as error:
+                        raise UserError(f"{path} line {line}: {error}") from None
             lines += [line for line, _ in piece]
     if found.has_unique_rows:
         seen: set[tuple[Any, ...]] = set()
@@ -132,14 +136,3 @@ def _fields(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, fields
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable CSV: {error}") from None
-
-
-def _first_mistake(
-    path: Path, lines: Sequence[tuple[int, list[str]]], layout: Layout, columns: Sequence[str]
-) -> UserError:
-    for line, fields in lines:
-        try:
-            layout.parse(columns, [fields])
-        except ValueError as error:
-            return UserError(f"{path} line {line}: {error}")
-    raise AssertionError("rows that are bad together are good one by one")

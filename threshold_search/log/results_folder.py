@@ -91,10 +91,6 @@ class ResultsFolder:
         Raises :class:`UserError` for what cannot be read or written, and for a model whose rows
         here were labelled by another published protocol than it has now.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from None
         for log in self.logs.values():
             if log.path.exists():
                 require_writable(log.path)
@@ -108,7 +104,7 @@ class ResultsFolder:
             for log in self.logs.values():
                 log.repair()
         except BaseException:
-            self._lock.release(undo=True)
+            self._lock.release()
             raise
         return self
 
