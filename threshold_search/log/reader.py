@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import gc
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -85,17 +83,17 @@ def parse_table(path: Path, content: bytes, layout: Layout | LayoutOf) -> Table:
         )
     rows: list[tuple[Any, ...]] = []
     lines: list[int] = []
-    with _no_collection():
-        while piece := list(itertools.islice(fields_of, PIECE)):
-            try:
-                rows += found.parse(header, [fields for _, fields in piece])
-            except ValueError:
-                for line, fields in piece:  # which is it?
-                    try:
-                        found.parse(header, [fields])
-                    except ValueError as error:
-                        raise UserError(f"{path} line {line}: {error}") from None
-            lines += [line for line, _ in piece]
+    while piece := list(itertools.islice(fields_of, PIECE)):
+        try:
+            rows += found.parse(header, [fields for _, fields in piece])
+        except ValueError:
+            for line, fields in piece:  # which is it?
+                try:
+                    found.parse(header, [fields])
+                except ValueError as error:
+                    raise UserError(f"{path} line {line}: {error}") from None
+            raise
+        lines += [line for line, _ in piece]
     if found.has_unique_rows:
         seen: set[tuple[Any, ...]] = set()
         for line, row in zip(lines, rows, strict=True):
@@ -103,18 +101,6 @@ def parse_table(path: Path, content: bytes, layout: Layout | LayoutOf) -> Table:
                 raise UserError(f"{path} line {line}: repeats an earlier search")
             seen.add(row[: found.key_length])
     return Table(found, header, rows)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the collector of garbage from going over a long file's rows again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _fields(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
