@@ -91,6 +91,34 @@ def append_whole(path: Path, data: bytes) -> None:
         raise UserError(f"cannot write to {path}: {_reason(error)}") from None
 
 
+def sync(path: Path, with_folder: bool = False) -> None:
+    """Have the disk store what was written into ``path``, if that is a regular file.
+
+    ``with_folder`` stores its name too, which a new file needs. Raises :class:`UserError`.
+    """
+    if not is_plain(path):
+        return
+    try:
+        _sync(path)
+        if with_folder:
+            _sync(Path(os.path.realpath(path)).parent)
+    except FileNotFoundError:  # somebody has deleted it
+        return
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {_reason(error)}") from None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no such
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def _reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 

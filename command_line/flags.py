@@ -13,8 +13,7 @@ from command_line.interrupts import import_torch
 from command_line.parser import Parser, non_negative_int, positive_int, whole_number
 from engines.engine import REQUESTS
 from training.errors import UserError
-from training.presets import PRESETS
-from training.protocol import Protocol, readers
+from training.protocol import PRESETS, Protocol, readers
 from training.spec import Flag, ModelSpec
 
 DEVICES = ("auto", "cpu", "cuda", "mps")

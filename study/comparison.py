@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from threshold_search.log.layout import task_columns
 from threshold_search.log.results_folder import DEFAULT_FOLDER
 from threshold_search.models import MODELS
 from threshold_search.plan import published_configurations
 from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.protocol import Protocol
 from training.spec import TASK
 from visualizations.results import PAPER_PROTOCOL, configuration_columns, load_results, select
 from visualizations.summary import STATISTICS, bits_per_parameter, summarize
@@ -174,8 +176,8 @@ def every_published_row(
     for count in ("repeats", "capped"):
         table[count] = table[count].fillna(0).astype("int64")
     table["threshold_mean"] = table["ours_mean"] - 1  # of every search first_failure is one more
-    of_protocol = table[["num_parameters"]].assign(protocol=protocol)
-    table["bits_per_parameter"] = bits_per_parameter(table["threshold_mean"], of_protocol)
+    of_task = table[["num_parameters"]].assign(**task_columns(Protocol()))
+    table["bits_per_parameter"] = bits_per_parameter(table["threshold_mean"], of_task)
     table["ratio"] = table["ours_mean"] / table["published_mean"]
     return table[[*keys, *(name for name in _HEADINGS if name not in keys), "ours_high", "capped"]]
 

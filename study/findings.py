@@ -17,7 +17,7 @@ from threshold_search.log.results_folder import DEFAULT_FOLDER
 from threshold_search.models import MODELS
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from training.presets import PRESETS
+from training.protocol import PRESETS
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.drawing import (
     Handle,

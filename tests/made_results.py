@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from threshold_search.log.layout import result_layout
+from threshold_search.log.layout import result_layout, task_columns
 from threshold_search.models import MODELS
 from training.bits import BITS_VERSION
+from training.protocol import parse_label
 
 MLP_1 = {"budget": 10000, "num_parameters": 9949, "hidden_size": 49, "num_layers": 1}
 MLP_4 = {"budget": 10000, "num_parameters": 10099, "hidden_size": 33, "num_layers": 4}
@@ -23,6 +24,7 @@ HEADS_8 = {**HEADS_2, "num_heads": 8}
 def write_results(folder, model, failures, protocol="paper", extra="", bits=BITS_VERSION):
     """Write a results CSV from (architecture, first failing sizes) pairs."""
     layout = result_layout(MODELS[model])
+    task = task_columns(parse_label(protocol, MODELS[model].paper).protocol)
     text = layout.header + "\n"
     for architecture, sizes in failures:
         for repeat, size in enumerate(sizes):
@@ -30,6 +32,7 @@ def write_results(folder, model, failures, protocol="paper", extra="", bits=BITS
                 "model": model,
                 "protocol": protocol,
                 "bits": bits,
+                **task,
                 **architecture,
                 "repeat": repeat,
                 "seed": 0,

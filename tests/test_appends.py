@@ -1,9 +1,11 @@
 """Writes that store only a part, or nothing: every append is whole or undone, and said."""
 
 import json
+import math
 import os
 import resource
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +13,20 @@ from pathlib import Path
 import limited_search
 import pytest
 from scripts import ROOT
-from test_driver import InstantWorkers, run
+from test_driver import InstantWorkers, outcome_of, run, searches
 
 from command_line import files
 from command_line.files import append_whole
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
+from threshold_search.driver import drive
+from threshold_search.log import probe_log
 from threshold_search.log.layout import probe_layout
 from threshold_search.log.reader import read_rows
+from threshold_search.log.results_folder import ResultsFolder
 from training.errors import UserError
 
 NAMES = ("mlp_probes.csv", "mlp_results.csv")
+RECORDS = ("runs.jsonl", "protocols.json")
 
 
 def search(folder, *arguments, limit=resource.RLIM_INFINITY):
@@ -51,7 +57,7 @@ def assert_whole(folder):
         read_rows(log, probe_layout(MLP_SPEC))
     for line in (folder / "runs.jsonl").read_text().splitlines():
         json.loads(line)
-    assert {path.name for path in folder.iterdir()} <= {*NAMES, "runs.jsonl", "results.lock"}
+    assert {path.name for path in folder.iterdir()} <= {*NAMES, *RECORDS, "results.lock"}
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +174,52 @@ def test_the_log_may_be_a_link_or_a_pipe(tmp_path):
     run(tmp_path / "null", InstantWorkers())
     assert Path(os.devnull).is_char_device()
     assert (tmp_path / "null" / NAMES[1]).read_bytes() == (tmp_path / NAMES[1]).read_bytes()
+
+
+def probe_and_outcome(n):
+    probe = searches(repeats=1)[0].probe(n)
+    return probe, outcome_of(probe)
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What is synced, by kind and size: folders have none that counts."""
+    calls = []
+
+    def fsync(descriptor):
+        found = os.fstat(descriptor)
+        calls.append("folder" if stat.S_ISDIR(found.st_mode) else found.st_size)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    return calls
+
+
+def test_the_disk_stores_the_log_at_most_twice_a_second_and_at_the_end(
+    tmp_path, monkeypatch, synced
+):
+    now = [100.0]
+    monkeypatch.setattr(probe_log.time, "monotonic", lambda: now[0])
+    log = tmp_path / "mlp_probes.csv"
+    with ResultsFolder(tmp_path, [MLP_SPEC]) as folder:
+        assert folder.sync() == math.inf
+        waits = []
+        for n in range(1, 22):  # rows 0.125 seconds apart
+            folder.logs["mlp"].append([probe_and_outcome(n)])
+            waits.append(folder.sync())
+            now[0] += 0.125
+        _, first, name, *others = synced  # after the record of protocols
+        assert waits[:6] == [math.inf, 0.375, 0.25, 0.125, math.inf, 0.375]
+        assert name == "folder" and len(others) == 5  # the name of a new file is stored once
+        assert first < others[0] < others[-1] <= log.stat().st_size
+        folder.logs["mlp"].append([probe_and_outcome(22)])
+    assert synced[-1] == log.stat().st_size
+    synced.clear()
+    with ResultsFolder(tmp_path, [MLP_SPEC]) as folder:
+        folder.logs["mlp"].append([probe_and_outcome(23)])
+    assert synced == [log.stat().st_size]  # its name is there
+
+
+def test_a_search_syncs_as_it_goes(tmp_path, synced):
+    with ResultsFolder(tmp_path, [MLP_SPEC]) as folder:
+        drive(searches(repeats=1), folder, InstantWorkers())
+        assert "folder" in synced

@@ -11,7 +11,6 @@ from made_results import HEADS_2, MLP_1, MLP_30K, write_results
 from study.architectures import architectures_figure, at_true_budgets, side_by_side
 from training.errors import UserError
 from visualizations.results import load_results
-from visualizations.summary import bits_per_sequence
 
 EXACT_1 = {**HEADS_2, "budget": 30000, "num_parameters": 30037, "num_heads": 1}
 EXACT_4 = {**EXACT_1, "num_parameters": 29800, "num_heads": 4}
@@ -95,8 +94,3 @@ def test_the_figure_has_a_column_per_model(searches):
 def test_a_model_without_such_searches(searches):
     with pytest.raises(UserError, match=r"transformer has no searches .* 2 layers"):
         architectures_figure(searches, ["transformer"], num_layers=2)
-
-
-def test_bits_of_a_label_by_protocol():
-    assert bits_per_sequence("paper") == 10 * math.log2(10)
-    assert bits_per_sequence("paper vocab_size=4 seq_len=3 patience=9") == 6

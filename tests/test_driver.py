@@ -96,7 +96,10 @@ def test_results_are_the_thresholds(tmp_path):
 
 
 def test_csv_columns_are_the_documented_ones():
-    leading = "model,protocol,bits,budget,num_parameters,hidden_size,d_ff,num_heads,num_layers,"
+    leading = (
+        "model,protocol,bits,budget,task,vocab_size,seq_len,label_vocab_size,label_len,"
+        "num_parameters,hidden_size,d_ff,num_heads,num_layers,"
+    )
     tail = "repeat,seed,threshold,first_failure,max_epoch_reached,probes,seconds"
     assert result_layout(TRANSFORMER_SPEC).header == leading + tail
     probe_tail = "repeat,seed,n,memorized,accuracy,loss,epochs,stop_reason,seconds"

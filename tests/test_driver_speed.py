@@ -43,7 +43,7 @@ def test_a_thousand_workers_with_probes_of_a_second_are_kept_busy(tmp_path):
 
 def test_a_long_log_is_read_at_once(tmp_path):
     layout, rows = probe_layout(SPEC), 60_000
-    identity = f"mlp,paper,{BITS_VERSION},9949,49,1"
+    identity = f"mlp,paper,{BITS_VERSION},bijection,10,10,10,10,9949,49,1"
     lines = [
         f"{identity},{row // 20},0,{row % 20 + 1},False,0.5,{row / 7},{row % 500 + 1},max_epochs,"
         f"{row / 9}\n"

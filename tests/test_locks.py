@@ -157,7 +157,7 @@ def test_a_search_that_trains_without_flock(tmp_path):
     ended = run_script(BINARY_SEARCH, *flags, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert ended.returncode == 0, ended.stderr
     names = {path.name for path in (tmp_path / "made").iterdir()}
-    assert names == {"mlp_probes.csv", "mlp_results.csv", "runs.jsonl"}
+    assert names == {"mlp_probes.csv", "mlp_results.csv", "runs.jsonl", "protocols.json"}
 
 
 def test_ctrl_c_while_a_search_waits(folder, environment):

@@ -17,7 +17,7 @@ from trainer_oracle import train_with_trainer
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import train
-from training.presets import PRESETS
+from training.protocol import PRESETS
 from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripts import ROOT
 
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from threshold_search.models import MODELS
 from training.errors import UserError
-from training.presets import PRESETS
-from training.protocol import Protocol
+from training.protocol import PRESETS, Label, Protocol, parse_label
 
 NAN, INF = float("nan"), float("inf")
 
@@ -203,6 +206,62 @@ def test_presets_change_the_published_protocol_and_flags_change_presets(preset, 
     assert dict(part.split("=") for part in label.split(" ")[1:]) == {
         name: str(value) for name, value in changes.items() if value != getattr(spec.paper, name)
     }
+
+
+# The label, read back.
+
+
+def test_every_committed_label_prints_back():
+    seen = set()
+    for path in (ROOT / "results").rglob("?*_*s.csv"):
+        if path.stem.endswith(("_probes", "_results")):
+            with path.open(newline="") as file:
+                seen |= {(row["model"], row["protocol"]) for row in csv.DictReader(file)}
+    assert len(seen) > 70
+    for model, text in seen:
+        assert str(parse_label(text, MODELS[model].paper)) == text
+
+
+def values_of(setting):
+    """Values of a field: its choices, or numbers that every kind of setting may have."""
+    if choices := setting.metadata["choices"]:
+        return st.sampled_from(choices)
+    kind = type(setting.default)
+    return st.integers(2, 400) if kind is int else st.floats(1e-12, 0.999)
+
+
+numbers = [f for f in fields(Protocol) if f.metadata["choices"] or type(f.default) is not str]
+settings = {f.name: values_of(f) for f in numbers} | {"max_epochs": st.just(401)}
+protocols = st.builds(Protocol, **settings)
+labels = st.builds(
+    Label,
+    protocol=protocols,
+    published=protocols,
+    attempt=st.integers(0, 10**9),
+    engine=st.sampled_from(["", "reference", "linear-program"]),
+    device=st.sampled_from(["", "cuda"]),
+    machine=st.sampled_from(["", "arm64"]),
+    max_size=st.none() | st.integers(1, 10**9),
+)
+
+
+@given(labels)
+def test_any_label_is_read_back(label):
+    assert parse_label(str(label), label.published) == label
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "Paper", "paper ", "paper  patience=0", "paper patience", "paper patience="),
+        *("paper patience=x", "paper patience=00", "paper patience=1_0", "paper patience=0.0"),
+        *("paper dropout=0", "paper dropout=2.0", "paper width=8", "paper patience=0 patience=0"),
+        *("paper patience=0 beta1=0.5", "paper max_size=4 engine=reference", "paper schedule=step"),
+    ],
+)
+def test_what_no_label_says_is_refused(text):
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(text))} is not a protocol"):
+        parse_label(text, MLP_SPEC.paper)
 
 
 def test_every_field_has_one_line_of_help():

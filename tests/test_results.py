@@ -1,16 +1,18 @@
 """The reader of the results folder, against files made up here and the committed ones."""
 
 import csv
+from dataclasses import fields
 
 import pandas as pd
 import pytest
 from made_results import HEADS_2, MLP_1, WIDTH_HEADER, write_results, write_widths
 from scripts import ROOT
 
-from threshold_search.log.layout import probe_layout, result_layout
+from threshold_search.log.layout import task_columns
 from threshold_search.models import MODELS
 from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.protocol import LABEL_WORDS, Protocol
 from visualizations.results import configuration_columns, load_probes, load_results, select
 
 RESULTS = ROOT / "results"
@@ -33,11 +35,10 @@ def test_every_committed_row_is_there_as_written(kind):
     assert {"mlp", "transformer"} <= {path.stem.removesuffix(f"_{kind}") for path in paths}
     rows = text_rows(*paths)
     assert len(frame) == len(rows) > 100
-    for written, read in zip(rows, frame.to_dict("records"), strict=True):
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for written, read in zip(rows, frame[columns].to_dict("records"), strict=True):
         for column, value in read.items():
-            if column == "capped":
-                assert value == (not written["first_failure"])
-            elif column == "first_failure" and read["capped"]:
+            if column == "first_failure" and not written[column]:
                 assert value == int(written["threshold"]) + 1
             elif column not in written:
                 assert pd.isna(value)
@@ -45,17 +46,37 @@ def test_every_committed_row_is_there_as_written(kind):
                 assert value == float(written[column])
             else:
                 assert str(value) == written[column]
+    if kind == "results":
+        assert frame["capped"].tolist() == [not row["first_failure"] for row in rows]
 
 
-def test_columns_are_those_of_the_files():
-    probes, results = load_probes(RESULTS), load_results(RESULTS)
-    specs = [MODELS[model] for model in probes["model"].unique()]
-    for spec in specs:
-        missing = {name for other in specs for name in other.columns} - set(spec.columns)
-        of_model = [name for name in probes.columns if name not in missing]
-        assert set(of_model) == set(probe_layout(spec).columns)
-        of_model = [name for name in results.columns if name not in missing]
-        assert set(of_model) == {*result_layout(spec).columns, "capped"}
+@pytest.mark.parametrize("load", [load_probes, load_results])
+def test_every_setting_and_word_of_the_label_has_a_column(load):
+    frame = load(RESULTS)
+    assert set(frame["task"]) == {"bijection"}
+    assert set(frame["label_vocab_size"]) == set(frame["label_len"]) == {10}
+    settings = [f for f in fields(Protocol) if f.name not in ("vocab_size", "seq_len")]
+    kinds = {f.name: type(f.default) for f in settings} | LABEL_WORDS
+    types = {int: "Int64", float: "float64", str: "str"}
+    assert {name: str(frame[name].dtype) for name in kinds} == {
+        n: types[k] for n, k in kinds.items()
+    }
+    for (model, text), rows in frame.groupby(["model", "protocol"]):
+        said = dict(word.split("=") for word in text.split()[1:])
+        for name, kind in kinds.items():
+            without = getattr(MODELS[model].paper, name, 0 if kind is int else "")
+            if name == "max_size" and name not in said:
+                assert rows[name].isna().all()
+            else:
+                assert (rows[name] == kind(said.get(name, without))).all()
+
+
+def test_a_setting_named_as_a_column_is_told_apart(tmp_path):
+    path = tmp_path / "toy_probes.csv"
+    path.write_text(PROBES.replace("width", "schedule"))
+    probes = load_probes(tmp_path)
+    assert probes["schedule"].tolist() == [8, 8]
+    assert probes["schedule_setting"].tolist() == ["linear", "linear"]
 
 
 def test_several_models_in_one_frame(tmp_path):
@@ -74,7 +95,7 @@ def test_several_models_in_one_frame(tmp_path):
     whole = "bits budget num_parameters hidden_size num_heads width repeat threshold first_failure"
     assert set(results[whole.split()].dtypes.astype(str)) == {"Int64"}
     sizes = ["hidden_size", "num_layers", "width", "activation", "d_ff", "num_heads"]
-    identity = ["model", "protocol", "bits", "budget", "num_parameters"]
+    identity = ["model", "protocol", "bits", "budget", *task_columns(Protocol()), "num_parameters"]
     assert configuration_columns(results) == identity + sizes
     assert select(results)["model"].tolist() == ["mlp", "mlp", "toy"]
     assert select(results, "paper dropout=0.2", bits=1)["model"].tolist() == ["transformer"]
@@ -136,6 +157,7 @@ ROW = f"toy,paper,{BITS_VERSION},1708,1708,8,relu,0,0,{{}},False,9,1.5\n"
         (WIDTH_HEADER + ROW.format("7,9"), "line 2: threshold and first_failure disagree"),
         (WIDTH_HEADER + 2 * ROW.format("7,8"), "line 3: repeats an earlier search"),
         (WIDTH_HEADER + ROW.format("7,8").replace("relu", ""), "line 2: activation: is empty"),
+        (WIDTH_HEADER + ROW.format("7,8").replace("paper", "paper width=8"), "line 2: protocol"),
     ],
 )
 def test_malformed_results_of_an_unregistered_model(tmp_path, content, message):

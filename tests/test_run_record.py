@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import torch
 from scripts import BINARY_SEARCH, ROOT, run_script
 from test_driver import InstantWorkers, searches
 
@@ -88,25 +89,18 @@ def test_a_torn_last_line_is_left_alone(tmp_path):
     append_run(tmp_path, {"run": 4})
     assert path.read_text() == '{"run": 1}\n{"run":\n{"run": 3}\n{"run": 4}\n'
 
-
-def test_a_record_that_cannot_be_written(tmp_path):
-    (tmp_path / "runs.jsonl").mkdir()
+    (tmp_path / "none" / "runs.jsonl").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot write to .*runs\.jsonl"):
-        append_run(tmp_path, {})
+        append_run(tmp_path / "none", {})
 
 
-def test_what_the_caller_says_of_the_native_engine_is_kept():
+def test_what_the_caller_says_is_kept_and_the_gpu_is_named(monkeypatch):
     entry = describe_run({"mlp": "native", "transformer": "stacked"}, "cpu", 3, {"compiler": "c++"})
     assert entry["native"] == {"compiler": "c++"}
     assert entry["engines"]["transformer"] == {"engine": "stacked", "device": "cpu"}
-    assert entry["workers"] == 3
-
-
-def test_the_gpu_is_named(monkeypatch):
-    torch = pytest.importorskip("torch")
+    assert (entry["workers"], entry["gpu"]) == (3, None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a fast one")
     assert describe_run({}, "cuda", 1)["gpu"] == "a fast one"
-    assert describe_run({}, "cpu", 1)["gpu"] is None
 
 
 @pytest.mark.parametrize(

@@ -164,23 +164,16 @@ def test_a_bad_log_is_refused_and_nothing_is_written(
     assert not out.exists()
 
 
-def test_a_torn_last_line_is_left_out(parts, tmp_path, monkeypatch, capsys):
-    log, out = parts[1] / LOG, tmp_path / "out"
-    log.write_text(log.read_text() + "mlp,paper,2,99")
-    status, _, notes = merge(monkeypatch, capsys, out, *parts)
-    assert (status, notes) == (0, f"{log}: an unfinished last line is left out\n")
-
-
-@pytest.mark.parametrize("whole", ['{"time": "2026-01-03"}\n', ""])
+@pytest.mark.parametrize("before", ['{"time": "2026-01-03"}\n', ""])
 @pytest.mark.parametrize("torn", [b'{"time": "2026-01-0', b'{"time": "caf\xc3'])
-def test_a_torn_last_line_of_a_run_record_is_left_out(
-    whole, torn, parts, tmp_path, monkeypatch, capsys
-):
-    record, out = parts[1] / "runs.jsonl", tmp_path / "out"
-    record.write_bytes(whole.encode() + torn)
+def test_torn_last_lines_are_left_out(before, torn, parts, tmp_path, monkeypatch, capsys):
+    log, record, out = parts[1] / LOG, parts[1] / "runs.jsonl", tmp_path / "out"
+    log.write_text(log.read_text() + "mlp,paper,2,99")
+    record.write_bytes(before.encode() + torn)
     status, _, notes = merge(monkeypatch, capsys, out, *parts)
-    assert (status, notes) == (0, f"{record}: an unfinished last line is left out\n")
-    expected = '{"time": "2026-01-01"}\n{"time": "2026-01-02"}\n' + whole
+    left_out = [f"{path}: an unfinished last line is left out\n" for path in (log, record)]
+    assert (status, notes) == (0, "".join(left_out))
+    expected = '{"time": "2026-01-01"}\n{"time": "2026-01-02"}\n' + before
     assert (out / "runs.jsonl").read_text() == expected
 
 

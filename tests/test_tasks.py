@@ -12,7 +12,7 @@ import torch
 import toy_lookup
 import toy_vectors
 from scipy.stats import chisquare
-from scripts import BINARY_SEARCH, run_script
+from scripts import BINARY_SEARCH, GENERATOR, TRAIN_MLP, TRAIN_TRANSFORMER, run_script
 
 from dataset.encoding import IGNORED, next_token, sequence_to_sequence, whole_label
 from dataset.synthetic_generator import generate_mappings
@@ -145,7 +145,9 @@ def test_vectors_and_fixed_weights():
 def test_a_search_and_its_rows_for_a_task_of_ones_own(tmp_path):
     flags = ("--model", "toy_vectors:SPEC", "--features", 8, "--repeats", 1, "--max-epochs", 50)
     here = str(Path(__file__).parent)
-    ended = run_script(BINARY_SEARCH, *flags, "--results-dir", tmp_path, PYTHONPATH=here)
+    ended = run_script(
+        BINARY_SEARCH, *flags, "--results-dir", tmp_path, cwd=tmp_path, PYTHONPATH=here
+    )
     assert ended.returncode == 0, ended.stderr
     row = pd.read_csv(tmp_path / "features_results.csv").iloc[0]
     assert row.num_parameters == 24 and row.threshold >= 3
@@ -185,18 +187,15 @@ def test_an_architecture_takes_the_shape_of_the_task():
 @pytest.mark.parametrize(
     "script",
     [
-        ("mlp_experiments/train_mlp.py", "--params", 2000),
-        ("transformer_experiments/train_transformer.py", "--params", 10_000),
-        (
-            *("transformer_experiments/train_transformer.py", "--architecture", "decoder-only"),
-            *("--params", 10_000),
-        ),
+        (TRAIN_MLP, "--params", 2000),
+        (TRAIN_TRANSFORMER, "--params", 10_000),
+        (TRAIN_TRANSFORMER, "--architecture", "decoder-only", "--params", 10_000),
     ],
     ids=["mlp", "transformer", "decoder-only"],
 )
-def test_training_scripts_take_facts(script):
+def test_training_scripts_take_facts(script, tmp_path):
     flags = ("--task", "facts", "--num-sequences", 8, "--max-epochs", 5, "--json")
-    ended = run_script(*script, *flags)
+    ended = run_script(*script, *flags, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
     assert "task=facts" in summary["protocol"] and summary["n"] == 8
@@ -204,9 +203,9 @@ def test_training_scripts_take_facts(script):
     assert summary["bits_per_parameter"] == pytest.approx(bits)
 
 
-def test_mappings_of_a_task_are_printed():
-    script = ("dataset/synthetic_generator.py", "--num-sequences", 3, "--task", "facts")
-    lines = run_script(*script).stdout.splitlines()
+def test_mappings_of_a_task_are_printed(tmp_path):
+    script = (GENERATOR, "--num-sequences", 3, "--task", "facts")
+    lines = run_script(*script, cwd=tmp_path).stdout.splitlines()
     assert [len(line.split("->")[1].split()) for line in lines] == [1, 1, 1]
-    refused = run_script(*script[:-1], "nothing")
+    refused = run_script(*script[:-1], "nothing", cwd=tmp_path)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1

@@ -29,7 +29,7 @@ from training.errors import OutOfMemory, UserError
 from training.probe import Outcome, Probe
 from training.protocol import Protocol
 from training.spec import Architecture, Flag, ModelSpec
-from visualizations.results import results_frame
+from visualizations.results import results_frame, with_settings
 
 _OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 _ARGUMENTS = ("model", "protocol", "options", "repeats", "seed", "attempt", "max_size")
@@ -83,7 +83,8 @@ def find_threshold(
         if not finished.rows:
             raise OutOfMemory(finished.failures)
         print(finished.failures, file=sys.stderr)
-    return results_frame([row for _, row in finished.rows])
+    spec = wanted[0][0].spec
+    return with_settings(results_frame([row for _, row in finished.rows]), {spec.name: spec.paper})
 
 
 def train_probe(

@@ -72,7 +72,7 @@ class _Driver:
             if time.monotonic() - written >= RESULTS_SECONDS:
                 self._folder.write_results()
                 written = time.monotonic()
-            self._take(self._executor.wait(PROGRESS_SECONDS))
+            self._take(self._executor.wait(min(PROGRESS_SECONDS, self._folder.sync())))
             on_progress(self.states)
 
     def _submit(self) -> None:

@@ -9,11 +9,12 @@ the shards, without --shard, run in OUT, trains what is still missing and writes
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,11 +24,14 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 
 from command_line.files import require_writable, write_whole
 from command_line.parser import Parser, run, user_path
+from threshold_search.log import published
 from threshold_search.log.folder_lock import FolderLock
-from threshold_search.log.layout import Layout, probe_layout_of
+from threshold_search.log.layout import Layout, layout_of
 from threshold_search.log.reader import content_of, parse_table, without_torn_line
 from threshold_search.log.run_record import RECORD_NAME
+from threshold_search.models import MODELS
 from training.errors import UserError
+from training.protocol import Protocol
 
 SUFFIX = "_probes.csv"
 LOCKS = "results*.lock"  # of every kind that a search takes
@@ -45,25 +49,28 @@ class MergedLog:
     # By the row's identity, up to n: each answer with its line and the file that had it.
     answers: dict[tuple[Any, ...], dict[str, tuple[str, Path]]] = field(default_factory=dict)
 
-    def add(self, path: Path) -> None:
-        """Take every row of a log, but for a last line that a crash left unfinished."""
+    def add(self, path: Path, paper: Protocol) -> None:
+        """Take every row of a log, whose labels call ``paper`` so.
+
+        A last line that a crash left unfinished is left out.
+        """
         content, is_torn = without_torn_line(content_of(path), "")
         if is_torn:
             _say_torn(path)
         if not content:
             return
         model = self.name.removesuffix(SUFFIX)
-        table = parse_table(path, content, lambda header: probe_layout_of(header, model))
-        if self.layout is not None and self.layout.columns != table.layout.columns:
+        table = parse_table(path, content, functools.partial(layout_of, model, paper, True))
+        layout = table.layout
+        if self.layout is not None and self.layout.columns != layout.columns:
             raise UserError(f"{path} has other columns than another {self.name} of these folders")
-        self.layout = table.layout
+        self.layout = layout
         self.files += 1
-        length = table.layout.columns.index("n") + 1
+        self.rows += len(table.rows)
         for row in table.rows:
-            self.rows += 1
-            line = table.layout.line(dict(zip(table.layout.columns, row, strict=True)))
+            line = layout.line(dict(zip(layout.columns, row, strict=True)))
             answer = line.rpartition(",")[0]  # all but the seconds
-            answers = self.answers.setdefault(row[:length], {})
+            answers = self.answers.setdefault(row[: layout.key_length], {})
             # The one that a search takes, whatever the order of the folders.
             answers[answer] = min(answers.get(answer, (line, path)), (line, path))
 
@@ -77,13 +84,13 @@ class MergedLog:
 
     def report(self) -> list[str]:
         """Return what to say of it: how much there is, and what contradicts itself."""
+        assert self.layout is not None
         contradicting = {key: found for key, found in self.answers.items() if len(found) > 1}
         kept = sum(len(found) for found in self.answers.values())
         lines = [
             f"{self.name}: {len(self.answers)} probes from {self.rows} rows of {self.files} files; "
             f"{self.rows - kept} duplicate rows, {len(contradicting)} contradictions"
         ]
-        assert self.layout is not None
         for key, found in list(contradicting.items())[:NAMED]:
             identity = zip(self.layout.columns, key, strict=False)
             probe = " ".join(f"{column}={value}" for column, value in identity)
@@ -93,10 +100,11 @@ class MergedLog:
 
 
 def merge(out: Path, folders: Sequence[Path]) -> list[str]:
-    """Merge the logs and run records of ``folders`` into ``out``; return lines that report it.
+    """Merge the logs and records of ``folders`` into ``out``; return lines that report it.
 
-    Raises :class:`UserError` for a folder that is none or that no search has written to, and for a
-    malformed row, by file and line; then nothing is written.
+    Raises :class:`UserError` for a folder that is none or that no search has written to, for a
+    malformed row, by file and line, and for folders whose labels mean other protocols; then nothing
+    is written.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -106,56 +114,63 @@ def merge(out: Path, folders: Sequence[Path]) -> list[str]:
                 raise UserError(f"no probe log (?*{SUFFIX}) in {folder}")
             # Of a search that ended before its first probe did: what it lacks is trained later.
             print(f"note: {folder} has no probe yet", file=sys.stderr)
-    is_new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}") from None
-    lock = FolderLock(out)
+    sources = {folder.resolve(): folder for folder in folders if folder.resolve() != out.resolve()}
+    papers = _papers([out, *sources.values()])
+    logs: dict[str, MergedLog] = {}
+    entries: set[str] = set()
+    for folder in sources.values():
+        _read(folder, papers, logs, entries)
+    lock = FolderLock(out)  # only now: what is refused leaves nothing
     lock.acquire()
     try:
-        return _merge_into(out, folders)
-    except BaseException:
-        lock.release(undo=True)
-        if is_new and not any(out.iterdir()):
-            out.rmdir()
-        raise
+        _read(out, papers, logs, entries)
+        written = {name: log for name, log in logs.items() if log.layout is not None}
+        files = {name: log.text for name, log in written.items()}
+        if entries:
+            files[RECORD_NAME] = "".join(sorted(entries))  # by their time, which they begin with
+        if papers:
+            files[published.FILE_NAME] = published.text_of(papers)
+        for name in files:
+            require_writable(out / name)
+        for name, text in files.items():
+            write_whole(out / name, functools.partial(_write, text.encode()))
     finally:
         lock.release()
-
-
-def _merge_into(out: Path, folders: Sequence[Path]) -> list[str]:
-    sources = {folder.resolve(): folder for folder in (out, *folders)}.values()
-    logs: dict[str, MergedLog] = {}
-    for path in (path for folder in sources for path in sorted(folder.glob(f"?*{SUFFIX}"))):
-        logs.setdefault(path.name, MergedLog(path.name)).add(path)
-    written = {name: log for name, log in logs.items() if log.layout is not None}
-    files = {name: log.text for name, log in written.items()}
-    if records := _records(folder / RECORD_NAME for folder in sources):
-        files[RECORD_NAME] = "".join(records)
-    for name in files:
-        require_writable(out / name)
-    for name, text in files.items():
-        _write(out / name, text.encode())
     return [line for log in written.values() for line in log.report()]
 
 
-def _write(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        write_whole(path, lambda file: file.write(content))
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
-def _records(paths: Iterable[Path]) -> list[str]:
-    """Return the entries of the run records, each once, by their time, which they begin with."""
-    entries: set[str] = set()
-    for path in paths:
-        if path.exists():
-            # What no line end follows is torn, as in a log, even where it is all there is.
-            whole, _, torn = content_of(path).decode("utf-8", "replace").rpartition("\n")
-            if torn:
-                _say_torn(path)
-            entries |= {line + "\n" for line in whole.splitlines() if line}
-    return sorted(entries)
+def _papers(folders: Sequence[Path]) -> dict[str, Protocol]:
+    """Return what paper stands for in the labels of all folders; raise UserError if it differs."""
+    papers: dict[str, Protocol] = {}
+    for folder in folders:
+        known = {m: MODELS[m].paper for m in MODELS if (folder / f"{m}{SUFFIX}").exists()}
+        for model, paper in {**known, **published.recorded(folder)}.items():
+            if found := published.difference(paper, papers.setdefault(model, paper)):
+                raise UserError(
+                    f"{folder}: what {model}'s rows there call paper has {found} as in another "
+                    "of these folders"
+                )
+    return papers
+
+
+def _read(
+    folder: Path, papers: Mapping[str, Protocol], logs: dict[str, MergedLog], entries: set[str]
+) -> None:
+    """Add the folder's rows to ``logs``, and what its run record has to ``entries``."""
+    for path in sorted(folder.glob(f"?*{SUFFIX}")):
+        paper = published.of_model(path.name.removesuffix(SUFFIX), papers)
+        logs.setdefault(path.name, MergedLog(path.name)).add(path, paper)
+    path = folder / RECORD_NAME
+    if path.exists():
+        # What no line end follows is torn, as in a log, even where it is all there is.
+        whole, _, torn = content_of(path).decode("utf-8", "replace").rpartition("\n")
+        if torn:
+            _say_torn(path)
+        entries |= {line + "\n" for line in whole.splitlines() if line}
 
 
 def _say_torn(path: Path) -> None:

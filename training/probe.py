@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.protocol import Protocol
+from training.protocol import Label, Protocol
 from training.spec import Architecture
 
 # What probes that can train together have in common.
@@ -38,8 +38,7 @@ class Probe:
     @property
     def label(self) -> str:
         """What the protocol column of the CSVs says, but for the engine's end of it."""
-        label = self.protocol.label(self.architecture.spec.paper)
-        return f"{label} attempt={self.attempt}" if self.attempt else label
+        return str(Label(self.protocol, self.architecture.spec.paper, self.attempt))
 
 
 @dataclass(frozen=True)

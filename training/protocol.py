@@ -1,12 +1,17 @@
-"""The training protocol: every setting that decides the outcome of a probe, as one value."""
+"""The training protocol: every setting that decides the outcome of a probe, as one value.
+
+Beside it the protocols that have a name, and what the protocol column of the CSVs says of a row.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from dataset.task import TASKS, Task
@@ -226,3 +231,79 @@ class Protocol:
             if getattr(self, f.name) != getattr(published, f.name)
         ]
         return " ".join(["paper", *changed])
+
+
+# What a preset changes of a model's published protocol. A new one is an entry here.
+PRESETS: Mapping[str, Mapping[str, int | float | str]] = MappingProxyType(
+    {
+        "paper": {},
+        # Trains until every sequence is memorized or 5,000 epochs are over: nothing regularises,
+        # nothing stops early, and the first perfect epoch is the verdict.
+        "converged": {
+            "patience": 0,
+            "dropout": 0.0,
+            "weight_decay": 0.0,
+            "schedule": "cosine",
+            "warmup_epochs": 50,
+            "max_epochs": 5000,
+            "verdict": "first_perfect",
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the protocol column says of a row; ``str(label)`` is its text.
+
+    ``paper`` in it stands for ``published``. ``max_size`` is the user's bound of a search, in
+    sequences. ``engine``, ``device`` and ``machine`` are empty where the bits are those of most
+    rows.
+    """
+
+    protocol: Protocol
+    published: Protocol
+    attempt: int = 0
+    engine: str = ""
+    device: str = ""
+    machine: str = ""
+    max_size: int | None = None
+
+    def __str__(self) -> str:
+        """Return the text: the protocol's, then a word for each of the rest that there is."""
+        rest = {name: getattr(self, name) for name in LABEL_WORDS}
+        words = [f"{name}={value}" for name, value in rest.items() if value]
+        return " ".join([self.protocol.label(self.published), *words])
+
+
+# The words of a label after its settings, in their order.
+LABEL_WORDS: Mapping[str, type] = MappingProxyType(
+    {"attempt": int, "engine": str, "device": str, "machine": str, "max_size": int}
+)
+
+
+@functools.cache
+def parse_label(text: str, published: Protocol) -> Label:
+    """Return what a text of the protocol column says, where ``paper`` stands for ``published``.
+
+    The inverse of ``str(label)``. What names a function of the user's stays a name: nothing is
+    imported. Raises ValueError for a text that no label has.
+    """
+    first, *words = text.split(" ")
+    settings = {f.name: type(f.default) for f in fields(published)}
+    kinds = {**settings, **LABEL_WORDS}
+    texts = dict(word.partition("=")[::2] for word in words)
+    values: dict[str, Any] = {}
+    try:
+        # As they are written: each word once, in order, and no number in another form.
+        if first != "paper" or [*texts] != [n for n in kinds if n in texts] or "" in texts.values():
+            raise ValueError
+        values = {name: kinds[name](value) for name, value in texts.items()}
+        if len(words) != len(texts) or any(str(values[n]) != texts[n] for n in texts):
+            raise ValueError
+        changed = {name: value for name, value in values.items() if name in settings}
+        rest = {name: value for name, value in values.items() if name in LABEL_WORDS}
+        return Label(replace(published, **changed), published, **rest)
+    except (ValueError, UserError) as error:
+        reason = f" ({error})" if isinstance(error, UserError) else ""
+        raise ValueError(f"{text!r} is not a protocol{reason}") from None

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 from dataset.encoding import Encoding, sequence_to_sequence
 from dataset.task import Bijection, Task
 from training.errors import UserError
-from training.presets import PRESETS
-from training.protocol import Protocol
+from training.protocol import PRESETS, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +34,7 @@ FlagValue = int | str | bool | None
 # What the CSVs and tables call their other columns.
 FIXED_COLUMNS = {
     *("model", "protocol", "bits", "budget", "num_parameters", "repeat", "seed", "n", "memorized"),
+    *("task", "vocab_size", "seq_len", "label_vocab_size", "label_len"),
     *("accuracy", "loss", "epochs", "stop_reason", "seconds", "threshold", "first_failure"),
     *("max_epoch_reached", "probes", "capped"),
 }
@@ -266,7 +266,7 @@ class ModelSpec:
     def protocol(self, preset: str = "paper", **changes: Any) -> Protocol:
         """Return the published protocol as a preset changes it, then with ``changes``.
 
-        Raises ValueError for a preset that is not in training/presets.py.
+        Raises ValueError for a preset that is not in training/protocol.py.
         """
         if preset not in PRESETS:
             raise ValueError(f"no preset {preset!r}: there are {', '.join(PRESETS)}")

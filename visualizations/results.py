@@ -4,30 +4,40 @@
     probes = load_probes("results")
 
 Models need not be registered: the columns between ``num_parameters`` and ``repeat`` are whatever
-sizes the file has.
+sizes the file has. What the text in ``protocol`` says is there by name too.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from threshold_search.log.layout import Layout, probe_layout_of, result_layout_of
+from threshold_search.log import published
+from threshold_search.log.layout import layout_of
 from threshold_search.log.reader import read_rows
 from threshold_search.log.results_folder import DEFAULT_FOLDER
 from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.protocol import LABEL_WORDS, Protocol, parse_label
+from training.spec import FIXED_COLUMNS
 
 PAPER_PROTOCOL = "paper"
 
 Row = Mapping[str, Any]
-LayoutOf = Callable[..., Layout | None]  # (header, model=)
 
 _IDENTITY = {"model": "str", "protocol": "str", "bits": "Int64"}
+_TASK = {
+    "task": "str",
+    "vocab_size": "Int64",
+    "seq_len": "Int64",
+    "label_vocab_size": "Int64",
+    "label_len": "Int64",
+}
 _REPEAT = {"repeat": "Int64", "seed": "Int64"}
 _PROBE = {
     "n": "Int64",
@@ -46,41 +56,47 @@ _RESULT = {
     "seconds": "float64",
     "capped": "bool",
 }
+_TYPES = {int: "Int64", float: "float64", str: "str"}
 
 
 def load_probes(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
     """Return one row per trained model: every ``*_probes.csv`` of ``folder``, models by name.
 
-    Columns as in the files (results/README.md): identity, sizes, outcome. ``n`` is in sequences,
-    ``loss`` in nats per token, ``seconds`` in seconds. Every protocol and bits version is there. A
-    size that a model lacks is NA; whole numbers are nullable integers (Int64). No rows if the
-    folder has no such file. A log merged of several may have a probe more than once, as the file.
+    Columns as in the files (results/README.md): identity, task, sizes, outcome. ``n`` is in
+    sequences, ``loss`` in nats per token, ``seconds`` in seconds. Every protocol and bits version
+    is there. A size that a model lacks is NA; whole numbers are nullable integers (Int64). No rows
+    if the folder has no such file. A log merged of several may have a probe more than once, as the
+    file.
+
+    Then what ``protocol`` says: a column for every setting, with the published value where the
+    label does not name it, and ``attempt``, ``max_size`` (NA: none), ``engine``, ``device`` and
+    ``machine`` ("" where the label names none). A setting called as another column, such as one
+    named ``loss``, is ``loss_setting``.
 
     Raises :class:`UserError` for a folder that does not exist and for a malformed file. A last line
     that a crash left unfinished is malformed until the next search drops it.
     """
-    rows = [row for rows in _files(folder, "_probes.csv", probe_layout_of) for row in rows]
-    return _frame(rows, _IDENTITY, {**_REPEAT, **_PROBE})
+    rows, papers = _rows(folder, "probes")
+    return with_settings(_frame(rows, _IDENTITY, {**_REPEAT, **_PROBE}), papers)
 
 
 def load_results(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
     """Return one row per finished search: every ``*_results.csv`` of ``folder``, models by name.
 
-    Columns as in the files, typed as in :func:`load_probes`, and ``capped``: whether the search
-    reached its size limit without a failure. ``threshold`` and ``first_failure`` are in sequences;
-    of a capped search ``first_failure`` is ``threshold`` + 1, which is then a lower bound.
+    Columns as in the files and ``capped``: whether the search reached its size limit without a
+    failure; then the settings; all typed as in :func:`load_probes`. ``threshold`` and
+    ``first_failure`` are in sequences; of a capped search ``first_failure`` is ``threshold`` + 1,
+    which is then a lower bound.
 
     Raises :class:`UserError` for a folder that does not exist, a malformed file, a search that is
     there twice, and a ``first_failure`` that is not ``threshold`` + 1.
     """
-    found: list[Row] = []
-    for rows in _files(folder, "_results.csv", result_layout_of, _SearchCheck):
-        found += rows
-    return results_frame(found)
+    rows, papers = _rows(folder, "results")
+    return with_settings(results_frame(rows), papers)
 
 
 def results_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return rows of MODEL_results.csv, of any models, as :func:`load_results` does."""
+    """Return rows of MODEL_results.csv, of any models, with the columns up to ``capped``."""
     completed = []
     for row in rows:
         capped = bool(pd.isna(row["first_failure"]))
@@ -89,10 +105,37 @@ def results_frame(rows: Sequence[Row]) -> pd.DataFrame:
     return _frame(completed, {**_IDENTITY, "budget": "Int64"}, {**_REPEAT, **_RESULT})
 
 
+def with_settings(frame: pd.DataFrame, papers: Mapping[str, Protocol]) -> pd.DataFrame:
+    """Return ``frame`` with a column for everything that its labels say.
+
+    ``papers`` are the published protocols of models; by default a registered model has its own,
+    another one the MLP's.
+    """
+    labels = {
+        key: parse_label(key[1], published.of_model(key[0], papers))
+        for key in dict.fromkeys(zip(frame["model"], frame["protocol"], strict=True))
+    }
+    numbers = {key: number for number, key in enumerate(labels)}
+    order = [numbers[key] for key in zip(frame["model"], frame["protocol"], strict=True)]
+    columns, taken = {}, FIXED_COLUMNS | {*frame}
+    for name, kind in {
+        **{f.name: type(f.default) for f in fields(Protocol)},
+        **LABEL_WORDS,
+    }.items():
+        if name in _TASK:
+            continue
+        sources = (label if name in LABEL_WORDS else label.protocol for label in labels.values())
+        values = pd.Series([getattr(source, name) for source in sources], dtype=_TYPES[kind])
+        columns[f"{name}_setting" if name in taken else name] = values.iloc[order]
+    settings = pd.DataFrame(columns).set_axis(frame.index)
+    return pd.concat([frame, settings], axis="columns")
+
+
 def configuration_columns(results: pd.DataFrame) -> list[str]:
     """Return the columns that the repeats of a search have in common: those before ``repeat``.
 
-    They are ``model``, ``protocol``, ``bits``, ``budget``, ``num_parameters`` and the sizes.
+    They are ``model``, ``protocol``, ``bits``, ``budget``, the task, ``num_parameters`` and the
+    sizes.
     """
     columns = list(results.columns)
     return columns[: columns.index("repeat")]
@@ -105,45 +148,26 @@ def select(
     return results[(results["protocol"] == protocol) & (results["bits"] == bits)]
 
 
-def _files(
-    folder: Path | str,
-    suffix: str,
-    layout_of: LayoutOf,
-    new_check: Callable[[], Callable[[Row], None]] = lambda: lambda row: None,
-) -> Iterator[Sequence[Row]]:
-    """Yield the rows of every CSV whose name is a model's and ``suffix``.
-
-    ``new_check`` makes, for each file, what raises ValueError for a bad row.
-    """
+def _rows(folder: Path | str, kind: str) -> tuple[list[Row], Mapping[str, Protocol]]:
+    """Return the rows of every CSV that has a model's name and ``kind``; what paper means there."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"no results folder {folder}")
-    for path in sorted(folder.glob(f"?*{suffix}")):
-        model = path.name.removesuffix(suffix)
-        yield read_rows(path, functools.partial(layout_of, model=model), new_check())
-
-
-class _SearchCheck:
-    """Refuses a search that contradicts itself or was there before in the same file."""
-
-    def __init__(self) -> None:
-        self._seen: set[tuple] = set()
-
-    def __call__(self, row: Row) -> None:
-        columns = list(row)
-        search = tuple(row[column] for column in columns[: columns.index("threshold")])
-        if row["first_failure"] not in (None, row["threshold"] + 1):
-            raise ValueError("threshold and first_failure disagree")
-        if search in self._seen:
-            raise ValueError("repeats an earlier search")
-        self._seen.add(search)
+    papers = published.recorded(folder)
+    rows: list[Row] = []
+    for path in sorted(folder.glob(f"?*_{kind}.csv")):
+        model = path.name.removesuffix(f"_{kind}.csv")
+        paper = published.of_model(model, papers)
+        rows += read_rows(path, functools.partial(layout_of, model, paper, kind == "probes"))
+    return rows, papers
 
 
 def _frame(rows: Sequence[Row], before: dict[str, str], after: dict[str, str]) -> pd.DataFrame:
-    """Return the rows with typed columns: ``before``, the sizes of all models, ``after``."""
-    fixed = {**before, "num_parameters": "Int64", **after}
+    """Return the rows with typed columns: ``before``, task, the sizes of all models, ``after``."""
+    before = {**before, **_TASK, "num_parameters": "Int64"}
+    fixed = {**before, **after}
     sizes = list(dict.fromkeys(name for row in rows for name in row if name not in fixed))
-    columns = [*before, "num_parameters", *sizes, *after]
+    columns = [*before, *sizes, *after]
     # Object columns until each has its type: a NaN among whole numbers would make them floats.
     frame = pd.DataFrame(
         {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from training.protocol import Protocol
-from training.spec import TASK
 from visualizations.results import configuration_columns
 
 CONFIDENCE = 0.95
@@ -56,14 +53,9 @@ def summarize(searches: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Dat
 def bits_per_parameter(memorized: pd.Series, table: pd.DataFrame) -> pd.Series:
     """Return the label bits that ``memorized`` sequences hold, over the number of parameters.
 
-    That is memorized * T * log2(V) / ``num_parameters``, with T and V of the rows' ``protocol``.
+    That is memorized * label_len * log2(label_vocab_size) / ``num_parameters``, of the columns of
+    ``table``.
     """
-    sequence = table["protocol"].map({p: bits_per_sequence(p) for p in set(table["protocol"])})
-    return memorized * sequence / table["num_parameters"].astype("float64")
-
-
-def bits_per_sequence(protocol: str) -> float:
-    """Return T * log2(V) of a label of the protocol column; it names what is not as published."""
-    changed = dict(word.partition("=")[::2] for word in protocol.split())
-    vocab_size, seq_len = (int(changed.get(n, getattr(Protocol(), n))) for n in TASK)
-    return seq_len * math.log2(vocab_size)
+    bits_per_token = np.log2(table["label_vocab_size"].to_numpy(float))
+    bits = table["label_len"].to_numpy(float) * bits_per_token
+    return memorized * bits / table["num_parameters"].astype("float64")

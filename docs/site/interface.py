@@ -13,7 +13,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "Protocol, probe, outcome, errors": (
         "training.protocol.Protocol",
-        "training.presets.PRESETS",
+        "training.protocol.PRESETS",
         "training.probe",
         "training.errors",
     ),

@@ -9,10 +9,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from training.spec import ModelSpec
+from training.protocol import Protocol, parse_label
+from training.spec import TASK, ModelSpec
 from training.stopping import STOP_REASONS
 
 Parser = Callable[[str], Any]
+DEFAULT_TASK = Protocol().task  # of every row in a file without columns for it
+
+
+def task_columns(protocol: Protocol) -> dict[str, Any]:
+    """Return what a row says of its task: the name, and the sizes of an input and a label."""
+    task = protocol.make_task()
+    return {"task": protocol.task, **{name: getattr(task, name) for name in TASK}}
 
 
 def _bool(text: str) -> bool:
@@ -54,78 +62,6 @@ def _optional_positive(text: str) -> int | None:
     return _positive(text) if text else None
 
 
-def _protocol(text: str) -> str:
-    if text.split(" ")[0] != "paper":
-        raise ValueError(f"{text!r} is not a protocol")
-    return text
-
-
-def _exactly(model: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text != model:
-            raise ValueError(f"{text!r} is not {model}")
-        return text
-
-    return parse
-
-
-_PROBE_VALUES: dict[str, Parser] = {
-    "n": _positive,
-    "memorized": _bool,
-    "accuracy": _number(float, 0, 1),
-    "loss": float,
-    "epochs": _positive,
-    "stop_reason": _stop_reason,
-    "seconds": _seconds,
-}
-_RESULT_VALUES: dict[str, Parser] = {
-    "threshold": _number(int, 0, LARGEST - 1),
-    "first_failure": _optional_positive,
-    "max_epoch_reached": _bool,
-    "probes": _positive,
-    "seconds": _seconds,
-}
-
-
-class Layout:
-    """Columns of one CSV in order, each with the function that parses its text."""
-
-    def __init__(self, parsers: dict[str, Parser]) -> None:
-        self.parsers = parsers
-        self.columns = list(parsers)
-
-    @property
-    def header(self) -> str:
-        """The first line of the file, without its end."""
-        return ",".join(self.columns)
-
-    def parse(self, row: list[str]) -> dict[str, Any]:
-        """Return the row's values by column; raise ValueError saying what is wrong."""
-        if len(row) != len(self.columns):
-            raise ValueError(f"{len(row)} fields instead of {len(self.columns)}")
-        values = {}
-        for (column, parser), text in zip(self.parsers.items(), row, strict=True):
-            try:
-                values[column] = parser(text)
-            except ValueError as error:
-                raise ValueError(f"{column}: {error}") from None
-        self.check({column: [value] for column, value in values.items()})
-        return values
-
-    def check(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Raise ValueError if any row of these parsed columns contradicts itself."""
-        if "memorized" in columns:
-            pairs = zip(columns["memorized"], columns["accuracy"], strict=True)
-            if any(memorized and accuracy != 1.0 for memorized, accuracy in pairs):
-                raise ValueError("memorized, but accuracy is not 1")
-
-    def line(self, values: Mapping[str, object]) -> str:
-        """Return ``values`` as one CSV line; None becomes an empty field."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(values[column] for column in self.columns)
-        return text.getvalue()
-
-
 def _word(text: str) -> str:
     if not text:
         raise ValueError("is empty")
@@ -138,44 +74,128 @@ def _number_or_word(text: str) -> int | str:
     return _count(digits) if is_number else _word(text)
 
 
-_BEFORE: dict[str, Parser] = {"protocol": _protocol, "bits": _count}
-_BUDGET: dict[str, Parser] = {"budget": _positive}
-_AFTER: dict[str, Parser] = {"repeat": _count, "seed": _count}
+_TASK: dict[str, Parser] = {
+    "task": _word,
+    "vocab_size": _positive,
+    "seq_len": _positive,
+    "label_vocab_size": _positive,
+    "label_len": _positive,
+}
+_REPEAT: dict[str, Parser] = {"repeat": _count, "seed": _count}
+_PROBE: dict[str, Parser] = {
+    "memorized": _bool,
+    "accuracy": _number(float, 0, 1),
+    "loss": float,
+    "epochs": _positive,
+    "stop_reason": _stop_reason,
+    "seconds": _seconds,
+}
+_RESULT: dict[str, Parser] = {
+    "threshold": _number(int, 0, LARGEST - 1),
+    "first_failure": _optional_positive,
+    "max_epoch_reached": _bool,
+    "probes": _positive,
+    "seconds": _seconds,
+}
+
+
+class Layout:
+    """Columns of one CSV of a model, in order, each with the function that parses its text.
+
+    The first ``key_length`` columns are a row's identity. Files from before there was more than one
+    task have ``old_columns``: all but those of the task, which follow from a row's protocol.
+    """
+
+    def __init__(
+        self, model: str, sizes: Mapping[str, Parser], published: Protocol, is_log: bool
+    ) -> None:
+        self._model, self._published = model, published
+        budget = {} if is_log else {"budget": _positive}
+        identity = {"model": self._name, "protocol": self._label, "bits": _count, **budget}
+        identity |= {**_TASK, "num_parameters": _count, **sizes, **_REPEAT}
+        if is_log:
+            identity["n"] = _positive
+        self._parsers: dict[str, Parser] = {**identity, **(_PROBE if is_log else _RESULT)}
+        self.key_length = len(identity)
+        self.columns = list(self._parsers)
+        self.old_columns = [name for name in self.columns if name not in _TASK]
+        self.has_unique_rows = not is_log  # logs of several folders may have met in one
+
+    @property
+    def header(self) -> str:
+        """The first line of a new file, without its end."""
+        return ",".join(self.columns)
+
+    def parse(self, columns: Sequence[str], rows: Sequence[list[str]]) -> list[tuple[Any, ...]]:
+        """Return the values of ``rows``, texts of ``columns``, in the order of all columns.
+
+        By column, each of its texts once: most columns of a log have few. Raises ValueError saying
+        what is wrong with a row.
+        """
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(f"{len(row)} fields instead of {len(columns)}")
+        values = {}
+        for column, texts in zip(columns, zip(*rows, strict=True), strict=True):
+            parser = self._parsers[column]
+            try:
+                parsed = {text: parser(text) for text in set(texts)}
+            except ValueError as error:
+                raise ValueError(f"{column}: {error}") from None
+            values[column] = list(map(parsed.__getitem__, texts))
+        if "task" not in values:
+            labels = values["protocol"]
+            tasks = {
+                text: task_columns(parse_label(text, self._published).protocol)
+                for text in set(labels)
+            }
+            values |= {name: [tasks[text][name] for text in labels] for name in _TASK}
+        if "memorized" in values:
+            pairs = zip(values["memorized"], values["accuracy"], strict=True)
+            if any(memorized and accuracy != 1.0 for memorized, accuracy in pairs):
+                raise ValueError("memorized, but accuracy is not 1")
+        else:
+            pairs = zip(values["threshold"], values["first_failure"], strict=True)
+            if any(failure not in (None, threshold + 1) for threshold, failure in pairs):
+                raise ValueError("threshold and first_failure disagree")
+        return list(zip(*(values[name] for name in self.columns), strict=True))
+
+    def line(self, values: Mapping[str, object], columns: Sequence[str] | None = None) -> str:
+        """Return a row as one line of a CSV, by default with all columns; None is empty."""
+        text = io.StringIO()
+        wanted = self.columns if columns is None else columns
+        csv.writer(text, lineterminator="\n").writerow(values[name] for name in wanted)
+        return text.getvalue()
+
+    def _name(self, text: str) -> str:
+        if text != self._model:
+            raise ValueError(f"{text!r} is not {self._model}")
+        return text
+
+    def _label(self, text: str) -> str:
+        parse_label(text, self._published)
+        return text
 
 
 def probe_layout(spec: ModelSpec) -> Layout:
     """One row per trained model."""
-    return Layout(
-        {"model": _exactly(spec.name), **_BEFORE, **_sizes(spec), **_AFTER, **_PROBE_VALUES}
-    )
+    return Layout(spec.name, _sizes(spec), spec.paper, is_log=True)
 
 
 def result_layout(spec: ModelSpec) -> Layout:
     """One row per finished search."""
-    before = {"model": _exactly(spec.name), **_BEFORE, **_BUDGET}
-    return Layout({**before, **_sizes(spec), **_AFTER, **_RESULT_VALUES})
+    return Layout(spec.name, _sizes(spec), spec.paper, is_log=False)
 
 
 def _sizes(spec: ModelSpec) -> dict[str, Parser]:
-    return {name: _count if kind is int else _word for name, kind in spec.columns.items()}
+    return {name: _count if kind is int else _word for name, kind in spec.sizes.items()}
 
 
-def probe_layout_of(header: list[str], model: str) -> Layout | None:
-    """Return the layout of a probe log of ``model``, whatever its sizes are; None: it is none."""
-    return _layout_of(header, {"model": _exactly(model), **_BEFORE}, {**_AFTER, **_PROBE_VALUES})
+def layout_of(model: str, published: Protocol, is_log: bool, header: Sequence[str]) -> Layout:
+    """Return the layout of a probe log or results file of ``model``, whatever its sizes are.
 
-
-def result_layout_of(header: list[str], model: str) -> Layout | None:
-    """Return the layout of a results file likewise."""
-    before = {"model": _exactly(model), **_BEFORE, **_BUDGET}
-    return _layout_of(header, before, {**_AFTER, **_RESULT_VALUES})
-
-
-def _layout_of(
-    header: list[str], before: dict[str, Parser], after: dict[str, Parser]
-) -> Layout | None:
-    sizes: dict[str, Parser] = dict.fromkeys(
-        header[len(before) : len(header) - len(after)], _number_or_word
-    )
-    layout = Layout({**before, **sizes, "num_parameters": _count, **after})
-    return layout if layout.columns == header and [*sizes][:1] == ["num_parameters"] else None
+    Another header than that of such a file has none of the layout's columns or old columns.
+    """
+    fixed = Layout(model, {}, published, is_log).columns
+    sizes = dict.fromkeys((name for name in header if name not in fixed), _number_or_word)
+    return Layout(model, sizes, published, is_log)

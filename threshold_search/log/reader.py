@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import gc
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +15,7 @@ from threshold_search.log.layout import Layout
 from training.errors import UserError
 
 Row = dict[str, Any]
-LayoutOf = Callable[[list[str]], Layout | None]  # of the header's columns
-Check = Callable[[Row], None]  # raises ValueError for a row that is bad for another reason
+LayoutOf = Callable[[Sequence[str]], Layout]  # of the header's columns
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PIECE = 2000  # rows that are parsed at once
 BLANK = BYTE_ORDER_MARK + b"\r\n\t ,"  # all that a spreadsheet writes of an empty sheet
@@ -26,23 +23,23 @@ BLANK = BYTE_ORDER_MARK + b"\r\n\t ,"  # all that a spreadsheet writes of an emp
 
 @dataclass(frozen=True)
 class Table:
-    """What a CSV holds: its layout and, of every row, the values in the layout's order."""
+    """What a CSV holds: its own columns and, of every row, the values of all the layout's."""
 
     layout: Layout
+    columns: list[str]
     rows: list[tuple[Any, ...]]
 
 
-def read_rows(path: Path, layout: Layout | LayoutOf, check: Check = lambda row: None) -> list[Row]:
-    """Return the rows of a CSV; raise :class:`UserError` for another layout or a bad row.
+def read_rows(path: Path, layout: Layout | LayoutOf) -> list[Row]:
+    """Return the rows of a CSV by column; raise :class:`UserError` as :func:`parse_table` does.
 
-    ``layout`` is what the file must have, or a function that finds it by the header. A blank file
-    has no rows. ``check`` raises ValueError for a row that is bad for another reason.
+    A blank file has no rows.
     """
     content = content_of(path)
     if not content:
         return []
-    table = parse_table(path, content, layout, check)
-    return [_by_column(table.layout, row) for row in table.rows]
+    table = parse_table(path, content, layout)
+    return [dict(zip(table.layout.columns, row, strict=True)) for row in table.rows]
 
 
 def content_of(path: Path) -> bytes:
@@ -70,41 +67,40 @@ def without_torn_line(content: bytes, header: str) -> tuple[bytes, bool]:
     return content, False
 
 
-def parse_table(
-    path: Path, content: bytes, layout: Layout | LayoutOf, check: Check | None = None
-) -> Table:
-    """Return the table in ``content``, which is not blank; see :func:`read_rows`."""
+def parse_table(path: Path, content: bytes, layout: Layout | LayoutOf) -> Table:
+    """Return the table in ``content``, which is not blank.
+
+    ``layout`` is what the file must have, or a function that finds it by the header. Raises
+    :class:`UserError` for another one, and for a bad row by its line, as an editor counts it.
+    """
     fields_of = _fields(path, content)
     _, header = next(fields_of, (0, []))  # none where a line has white space alone
     found = layout if isinstance(layout, Layout) else layout(header)
-    if found is None or header != found.columns:
+    if header not in (found.columns, found.old_columns):
         raise UserError(
             f"{path} has another layout: its first line is not this version's; "
             "move it away, or use another folder (--results-dir)"
         )
     rows: list[tuple[Any, ...]] = []
-    with no_collection():
-        while piece := list(itertools.islice(fields_of, PIECE)):
-            try:
-                parsed = _parse(found, [fields for _, fields in piece])
-            except ValueError:
-                raise _first_mistake(path, piece, found) from None
-            if check is not None:
-                _check_each(path, [line for line, _ in piece], found, parsed, check)
-            rows += parsed
-    return Table(found, rows)
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Keep the collector of garbage from going over a long file's rows again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    lines: list[int] = []
+    while piece := list(itertools.islice(fields_of, PIECE)):
+        try:
+            rows += found.parse(header, [fields for _, fields in piece])
+        except ValueError:
+            for line, fields in piece:  # which is it?
+                try:
+                    found.parse(header, [fields])
+                except ValueError as error:
+                    raise UserError(f"{path} line {line}: {error}") from None
+            raise
+        lines += [line for line, _ in piece]
+    if found.has_unique_rows:
+        seen: set[tuple[Any, ...]] = set()
+        for line, row in zip(lines, rows, strict=True):
+            if row[: found.key_length] in seen:
+                raise UserError(f"{path} line {line}: repeats an earlier search")
+            seen.add(row[: found.key_length])
+    return Table(found, header, rows)
 
 
 def _fields(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
@@ -126,40 +122,3 @@ def _fields(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, fields
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable CSV: {error}") from None
-
-
-def _parse(layout: Layout, rows: Sequence[list[str]]) -> list[tuple[Any, ...]]:
-    """Return the rows' values; raise ValueError if any is bad.
-
-    By column, each of its texts once: most columns of a log have few.
-    """
-    columns = []
-    for parser, texts in zip(layout.parsers.values(), zip(*rows, strict=True), strict=True):
-        values = {text: parser(text) for text in set(texts)}
-        columns.append(list(map(values.__getitem__, texts)))
-    layout.check(dict(zip(layout.columns, columns, strict=True)))
-    return list(zip(*columns, strict=True))
-
-
-def _first_mistake(path: Path, lines: Sequence[tuple[int, list[str]]], layout: Layout) -> UserError:
-    """Return what is wrong with the first bad row, with its line as an editor counts them."""
-    for line, fields in lines:
-        try:
-            layout.parse(fields)
-        except ValueError as error:
-            return UserError(f"{path} line {line}: {error}")
-    raise AssertionError("rows that are bad together are good one by one")
-
-
-def _check_each(
-    path: Path, lines: Sequence[int], layout: Layout, rows: Sequence[tuple[Any, ...]], check: Check
-) -> None:
-    for line, row in zip(lines, rows, strict=True):
-        try:
-            check(_by_column(layout, row))
-        except ValueError as error:
-            raise UserError(f"{path} line {line}: {error}") from None
-
-
-def _by_column(layout: Layout, row: Sequence[Any]) -> Row:
-    return dict(zip(layout.columns, row, strict=True))

@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from threshold_search.log.layout import task_columns
 from threshold_search.questions.question import Question, Row, State
 from training.bits import BITS_VERSION
 from training.probe import Outcome, Probe
@@ -140,6 +141,7 @@ class BisectionState(State):
             "protocol": label,
             "bits": BITS_VERSION,
             "budget": search.budget,
+            **task_columns(search.protocol),
             **search.architecture.columns(),
             "repeat": search.repeat,
             "seed": search.seed,
