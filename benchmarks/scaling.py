@@ -31,7 +31,7 @@ from threshold_search.plan import published_configurations, searches
 from threshold_search.questions.searches import Search
 from training.probe import Outcome, Probe
 from visualizations.drawing import drawable_figure, own_style, style_of
-from visualizations.figures import save
+from visualizations.figure_files import save
 
 REPEATS = 20
 WORKERS = tuple(2**power for power in range(11))
