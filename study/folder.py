@@ -39,10 +39,9 @@ class StudyFolder:
     def searches(self) -> pd.DataFrame:
         """The searches of every protocol; sizes that no model of the folder has are NA."""
         found = results_frame([]) if self._is_missing else load_results(self.path)
-        for name in SIZES:
-            if name not in found:
-                nothing = pd.array([pd.NA] * len(found), dtype="Int64")
-                found.insert(found.columns.get_loc("repeat"), name, nothing)
+        missing, at = [n for n in SIZES if n not in found], list(found).index("repeat")
+        found = found.reindex(columns=[*found.columns[:at], *missing, *found.columns[at:]])
+        found = found.astype(dict.fromkeys(missing, "Int64"))
         return found[found["bits"] == BITS_VERSION]
 
     @functools.cached_property
