@@ -24,7 +24,7 @@ from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import Probe
 from training.spec import Architecture
 from transformer_experiments.transformer_utils import TransformerArchitecture
-from visualizations.figures import save
+from visualizations.figure_files import save
 
 SIZES_N = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 # By what is varied: the architecture over SIZES_N, and the architectures, each at a fixed N.

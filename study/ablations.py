@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,12 @@ from scipy.stats import gmean
 
 from mlp_experiments.mlp_utils import SPEC as MLP
 from study.claims import heads_text
-from study.comparison import published
-from threshold_search.log.results_folder import DEFAULT_FOLDER
-from training.bits import BITS_VERSION
+from study.comparison import label_of, published
+from study.folder import StudyFolder
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.markdown import interval_text, markdown, number
-from visualizations.results import PAPER_PROTOCOL, load_results
+from visualizations.results import PAPER_PROTOCOL
 from visualizations.summary import summarize
 
 Settings = Mapping[str, Any]  # of a protocol, where it is not the published one
@@ -53,7 +51,7 @@ class Ablated:
 
     def label(self, changed: Settings) -> str:
         """Return what the protocol column says of the published protocol with these changes."""
-        return self.spec.protocol(**changed).label(self.spec.protocol())
+        return label_of(self.spec, **changed)
 
 
 _MLP_FACTORS = {
@@ -94,19 +92,18 @@ ABLATED: Sequence[Ablated] = (
 )
 
 
-def alone_table() -> str:
+def alone_table(folder: StudyFolder) -> str:
     """Every ablated row: as published, each change alone, all together, and `converged`.
 
     As published are the repeats that were searched with a change too, if there are any.
     """
-    searches, rows = current_searches(), []
+    searches, rows = folder.searches, []
     for ablated in ABLATED:
         changes: list[tuple[str, str]] = [("published protocol", ablated.label({}))]
         changes += [(flag(n, v), ablated.label({n: v})) for n, v in ablated.factors.items()]
         if ablated.factorial:
             changes.append(("all of these", ablated.label(ablated.factors)))
-        converged = ablated.spec.protocol("converged").label(ablated.spec.protocol())
-        changes.append(("`--protocol converged`", converged))
+        changes.append(("`--protocol converged`", label_of(ablated.spec, "converged")))
         own = _of(searches, ablated)
         by_label = {label: searched_with(own, label) for _, label in changes}
         changed = pd.concat([f for label, f in by_label.items() if label != PAPER_PROTOCOL])
@@ -123,9 +120,9 @@ def alone_table() -> str:
     return markdown([*headings, "published"], rows)
 
 
-def factorial_table() -> str:
+def factorial_table(folder: StudyFolder) -> str:
     """Of every factorial design that is complete: the factor of each change, over the others."""
-    searches, rows = current_searches(), []
+    searches, rows = folder.searches, []
     for ablated in ABLATED:
         if not ablated.factorial:
             continue
@@ -137,8 +134,6 @@ def factorial_table() -> str:
         for name, value in ablated.factors.items():
             effect = Ratios.of(cells, (name, value), sorted(repeats))
             rows.append([ablated.name, flag(name, value), *effect.texts(), count])
-    if not rows:
-        return "Not measured yet.\n"
     headings = ["configuration", "changed", "ratio of thresholds (95 % interval)"]
     by = ["in single repeats", "in single combinations of the others"]
     return markdown([*headings, *by, "searches"], rows)
@@ -201,12 +196,6 @@ def flag(name: str, value: Any) -> str:
     return f"`--{name.replace('_', '-')} {text}`"
 
 
-def current_searches(folder: Path = DEFAULT_FOLDER) -> pd.DataFrame:
-    """Return the searches of every protocol in the current bits version."""
-    searches = load_results(folder)
-    return searches[searches["bits"] == BITS_VERSION]
-
-
 def _of(searches: pd.DataFrame, ablated: Ablated) -> pd.DataFrame:
     own = searches[searches["model"] == ablated.spec.name]
     shape = _row(ablated)
@@ -262,7 +251,7 @@ def numbers(found: pd.DataFrame) -> list[str]:
     return [f"{row.mean:,.1f} ± {row.std:,.1f} ({row.n})", f"{row.low:,.1f} to {row.high:,.1f}"]
 
 
-ABLATION_TABLES: Mapping[str, Callable[[], str]] = {
+ABLATION_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
     "ablation-alone": alone_table,
     "ablation-factorial": factorial_table,
 }

@@ -7,7 +7,7 @@ default options of a registered model, so a decoder-only model with rotary posit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from study.comparison import TOLERANCE
 from threshold_search.models import MODELS
 from threshold_search.plan import configurations
 from training.errors import UserError
@@ -30,64 +31,70 @@ from visualizations.drawing import (
 )
 from visualizations.summary import bits_per_parameter, summarize
 
-TOLERANCE = 0.01
-SOME_BUDGET = 10_000  # parameters; options do not depend on it
 SIZE_COLUMNS = ("num_layers", "num_heads")
 
 
 def at_true_budgets(searches: pd.DataFrame) -> pd.DataFrame:
     """Return one row per configuration that has about as many parameters as were asked for.
 
-    ``searches`` are rows of :func:`~visualizations.results.load_results` of one protocol. Columns:
-    those of a configuration, the statistics of :func:`~visualizations.summary.summarize` of
-    first_failure, in sequences, and ``bits_per_parameter`` of the mean of the largest sizes
-    memorized. Sorted by budget, layers and heads.
+    ``searches`` are those of one protocol (study/folder.py). Columns: those of a configuration, the
+    statistics of :func:`~visualizations.summary.summarize` of first_failure, in sequences, and
+    ``bits_per_parameter`` of the mean of the largest sizes memorized. Sorted by budget, layers and
+    heads. What cannot be compared is passed over with a note on stderr: a model
+    whose default options cannot be told, because it has no size for its own budget, and one with
+    several configurations in one place.
     """
     asked = floats(searches["budget"])
     near = np.abs(floats(searches["num_parameters"]) - asked) <= TOLERANCE * asked
     table = summarize(searches[near & _has_default_options(searches)])
     table["bits_per_parameter"] = bits_per_parameter(table["mean"] - 1, table)
-    for name in SIZE_COLUMNS:
-        if name not in table:  # none of these models has it
-            table[name] = pd.array([None] * len(table), dtype="Int64")
-    return table.sort_values(["budget", *SIZE_COLUMNS], ignore_index=True)
+    again = table[table.duplicated(["model", "budget", *SIZE_COLUMNS])]
+    for row in again.drop_duplicates("model").itertuples():
+        _note(f"{row.model} has several configurations of one kind at the budget {row.budget:,}")
+    return table[~table["model"].isin(again["model"])].sort_values(
+        ["budget", *SIZE_COLUMNS], ignore_index=True
+    )
 
 
 def _has_default_options(searches: pd.DataFrame) -> pd.Series:
-    """Return for each search whether what its model has in words is as by default."""
-    usual = pd.Series(True, index=searches.index)
+    """Return for each search whether its model is registered and its words are as by default."""
+    usual = pd.Series(False, index=searches.index)
     for name, spec in MODELS.items():
-        of_model = searches["model"] == name
-        (first, *_) = configurations(spec, spec.protocol(), SOME_BUDGET, {})
-        for column, value in first[0].columns().items():
-            if isinstance(value, str) and column in searches:
-                usual &= ~of_model | (searches[column] == value)
+        own = searches[searches["model"] == name]
+        words = [column for column, kind in spec.sizes.items() if kind is str]
+        if words and len(own):
+            try:
+                (first, *_) = configurations(spec, spec.protocol(), int(own["budget"].iloc[0]), {})
+            except UserError as error:
+                _note(f"{name}: {error}")
+                continue
+            for column in words:
+                own = own[own[column] == first[0].columns()[column]]
+        usual[own.index] = True
     return usual
 
 
-def _require_one_each(table: pd.DataFrame) -> None:
-    """Raise UserError for two configurations that would stand in one place."""
-    keys = ["model", "budget", *SIZE_COLUMNS]
-    if (again := table[table.duplicated(keys)]).size:
-        model, budget = again.iloc[0]["model"], again.iloc[0]["budget"]
-        raise UserError(f"{model} has several configurations of one kind at the budget {budget:,}")
+def _note(reason: str) -> None:
+    print(f"note: not among the architectures: {reason}", file=sys.stderr)
 
 
-def side_by_side(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+def models_of(table: pd.DataFrame) -> list[str]:
+    """Return the models of a table in the order of the registry."""
+    return [name for name in MODELS if name in set(table["model"])]
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of :func:`at_true_budgets` as text, one column per model.
 
-    One row per budget, depth and number of heads that any of the ``models`` with heads has. A model
-    without heads stands beside every number of them. Cells: "mean ± std (bits per parameter)" of
-    first_failure, and how many repeats it is of; "-" where nothing was measured. Raises
-    :class:`UserError` for several configurations in one place.
+    One row per budget, depth and number of heads that any model with heads has. A model without
+    heads stands beside every number of them. Cells: "mean ± std (bits per parameter)" of
+    first_failure, and how many repeats it is of; "-" where nothing was measured.
     """
-    rows = table[table["model"].isin(models)]
-    _require_one_each(rows)
-    with_heads = rows[rows["num_heads"].notna()]
+    with_heads = table[table["num_heads"].notna()]
     keys = ["budget", *SIZE_COLUMNS]
     text = with_heads[keys].drop_duplicates().sort_values(keys, ignore_index=True)
-    for model in models:
-        own = rows[rows["model"] == model]
+    for model in models_of(table):
+        own = table[table["model"] == model]
         headless = own["num_heads"].isna().all()
         by = ["budget", "num_layers"] if headless else keys
         cells = {tuple(row[name] for name in by): _cell(row) for row in own.to_dict("records")}
@@ -103,22 +110,18 @@ def _cell(row: dict[Any, Any]) -> str:
 
 
 @own_style()
-def architectures_figure(
-    searches: pd.DataFrame, models: Sequence[str], num_layers: int = 1
-) -> Figure:
+def architectures_figure(searches: pd.DataFrame, num_layers: int = 1) -> Figure | None:
     """Threshold and bits per parameter against true parameters, the models side by side.
 
-    ``searches`` are rows of :func:`~visualizations.results.load_results` of one protocol; only
-    those at their true budget and with ``num_layers`` layers are drawn, one line per number of
-    heads. Points are mean +- sample std. Raises :class:`UserError` if a model has none, or several
-    configurations in one place.
+    ``searches`` are those of one protocol (study/folder.py); only those at their true budget and
+    with ``num_layers`` layers are drawn, one line per number of heads. Points are mean +- sample
+    std. None if there are no such searches.
     """
     table = at_true_budgets(searches)
-    table = table[(table["num_layers"] == num_layers) & table["model"].isin(models)]
-    for model in models:
-        if model not in set(table["model"]):
-            raise UserError(f"{model} has no searches at a true budget with {num_layers} layers")
-    _require_one_each(table)
+    table = table[table["num_layers"] == num_layers]
+    if table.empty:
+        return None
+    models = models_of(table)
     table = table.rename(columns={"mean": "ours_mean", "std": "ours_std", "n": "repeats"})
     heads = sorted(set(table["num_heads"].dropna()))
     figure = drawable_figure((3.1 * len(models) + 0.8, 6.4))

@@ -13,15 +13,14 @@ configuration of a part has two searches.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from study.architectures import TOLERANCE
-from study.claims import Cell, Claim, Part, Quantity, Row, every_claim
-from study.comparison import published
+from study.claims import Cell, Claim, Part, Quantity, every_claim
+from study.comparison import Row, matching, published, rows_of
 from study.effects import (
     Array,
     Effect,
@@ -34,6 +33,7 @@ from study.effects import (
     slope,
     somers_d,
 )
+from visualizations.markdown import interval_text, number
 from visualizations.results import select
 
 LEVEL = 0.05
@@ -44,14 +44,15 @@ UNDECIDED, OPEN = "not decided", "open"
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What is known of a part; ``counts`` are the numbers of searches of its cells.
+class Evidence:
+    """What is known of a part of a claim; ``counts`` are the numbers of searches of its cells.
 
     ``effect`` and ``somers_d`` are NaN where they cannot be told. ``p`` is of the claim,
     ``p_against`` of the opposite; both are NaN, and so is the interval, as long as a cell lacks
     searches. ``least_p`` and ``orders`` are those of the permutation test, as in effects.OneSided.
     """
 
+    claim: Claim
     part: Part
     counts: tuple[int, ...]
     effect: Effect
@@ -68,6 +69,35 @@ class Finding:
         """How many cells have fewer searches than LEAST_REPEATS."""
         return sum(count < LEAST_REPEATS for count in self.counts)
 
+    @property
+    def is_against(self) -> bool:
+        """Whether the whole interval of the effect is on the other side of the bound."""
+        if self.claim.side == "greater":
+            return self.effect.high < self.claim.edge
+        return self.effect.low > self.claim.edge
+
+    @property
+    def effect_text(self) -> str:
+        """Our effect and its interval in the claim's unit, or that there is none yet."""
+        if math.isnan(self.effect.value):
+            return "too few searches" if any(self.counts) else "not measured"
+        value, *ends = map(self._in_unit, (self.effect.value, self.effect.low, self.effect.high))
+        missing = "" if all(self.counts) else ", of a part of the configurations"
+        return f"{number(value)}{interval_text(*ends)}{missing}"
+
+    @property
+    def published_text(self) -> str:
+        """The effect and Somers' D of the published means, as far as there are such."""
+        texts = []
+        if self.claim.quantity == "log":
+            texts.append(number(self._in_unit(self.published_effect)))
+        if self.claim.trend and not math.isnan(self.published_d):
+            texts.append(f"D {number(self.published_d)}")
+        return ", ".join(texts) or "-"
+
+    def _in_unit(self, value: float) -> float:
+        return math.exp(value) if self.claim.quantity == "log" else value
+
 
 @dataclass(frozen=True)
 class Assessment:
@@ -78,7 +108,7 @@ class Assessment:
     """
 
     claim: Claim
-    findings: tuple[Finding, ...]
+    evidence: tuple[Evidence, ...]
     p_holm: float = math.nan
     p_against_holm: float = math.nan
     least_p_holm: float = math.nan
@@ -87,52 +117,52 @@ class Assessment:
     @property
     def p(self) -> float:
         """Of the claim: the largest of its parts', NaN if one has none."""
-        return float(np.max([finding.p for finding in self.findings]))
+        return float(np.max([e.p for e in self.evidence]))
 
     @property
     def p_against(self) -> float:
         """That some part contradicts the claim: Bonferroni over the parts, NaN if one has none."""
-        smallest = np.min([finding.p_against for finding in self.findings])
-        return float(np.minimum(1.0, smallest * len(self.findings)))
+        smallest = np.min([e.p_against for e in self.evidence])
+        return float(np.minimum(1.0, smallest * len(self.evidence)))
 
     @property
     def least_p(self) -> float:
         """The least that ``p`` can be in this design."""
-        return float(max(np.nan_to_num(finding.least_p) for finding in self.findings))
+        return float(max(np.nan_to_num(e.least_p) for e in self.evidence))
 
     @property
-    def as_claimed(self) -> list[Finding]:
+    def as_claimed(self) -> list[Evidence]:
         """The parts whose effect is beyond the bound on the claimed side, significant or not."""
         sign = 1 if self.claim.side == "greater" else -1
-        return [f for f in self.findings if sign * (f.effect.value - self.claim.edge) > 0]
+        return [e for e in self.evidence if sign * (e.effect.value - self.claim.edge) > 0]
 
     @property
     def searches(self) -> int:
         """The number of searches, each counted once though it may be in several parts."""
         cells = {
             frozenset(cell.where.items()): count
-            for finding in self.findings
-            for cell, count in zip(finding.part.cells, finding.counts, strict=True)
+            for e in self.evidence
+            for cell, count in zip(e.part.cells, e.counts, strict=True)
         }
         return sum(cells.values())
 
     @property
-    def supporting(self) -> list[Finding]:
+    def supporting(self) -> list[Evidence]:
         """The parts that hold by themselves, Bonferroni over all parts of all claims."""
-        return [f for f in self.findings if f.p * self.all_parts < LEVEL]
+        return [e for e in self.evidence if e.p * self.all_parts < LEVEL]
 
     @property
-    def contradicting(self) -> list[Finding]:
+    def contradicting(self) -> list[Evidence]:
         """The parts whose opposite holds, likewise."""
-        return [f for f in self.findings if f.p_against * self.all_parts < LEVEL]
+        return [e for e in self.evidence if e.p_against * self.all_parts < LEVEL]
 
     @property
-    def weakest(self) -> Finding:
+    def weakest(self) -> Evidence:
         """The part whose effect supports the claim least; one without an effect before any."""
         sign = 1 if self.claim.side == "greater" else -1
         return min(
-            self.findings,
-            key=lambda f: -math.inf if math.isnan(f.effect.value) else sign * f.effect.value,
+            self.evidence,
+            key=lambda e: -math.inf if math.isnan(e.effect.value) else sign * e.effect.value,
         )
 
     @property
@@ -158,13 +188,13 @@ def assess(searches: pd.DataFrame) -> list[Assessment]:
     """
     ours, theirs = rows_of(select(searches)), rows_of(published())
     assessed = [
-        Assessment(claim, tuple(find(claim, part, ours, theirs) for part in claim.parts))
+        Assessment(claim, tuple(evidence_of(claim, part, ours, theirs) for part in claim.parts))
         for claim in every_claim(theirs)
     ]
     # What cannot be tested yet counts as 1: so more data never make another claim's p larger.
     p = [a.p for a in assessed]
     p_holm, p_against_holm = holm(p), holm([a.p_against for a in assessed])
-    all_parts = sum(len(a.findings) for a in assessed)
+    all_parts = sum(len(a.evidence) for a in assessed)
     return [
         replace(
             a,
@@ -177,29 +207,7 @@ def assess(searches: pd.DataFrame) -> list[Assessment]:
     ]
 
 
-def rows_of(table: pd.DataFrame) -> Sequence[Row]:
-    """Return the rows of a table, None where a value is missing."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
-
-
-def matching(rows: Sequence[Row], where: Mapping[str, object]) -> list[Row]:
-    """Return the rows that have the values in ``where``.
-
-    Where that does not name the number of parameters, it is within 1 % of the budget.
-    """
-
-    def is_near(row: Row) -> bool:
-        return abs(row["num_parameters"] - row["budget"]) <= TOLERANCE * row["budget"]
-
-    return [
-        row
-        for row in rows
-        if all(row.get(name) == value for name, value in where.items())
-        and ("num_parameters" in where or is_near(row))
-    ]
-
-
-def find(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[Row]) -> Finding:
+def evidence_of(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[Row]) -> Evidence:
     """Return what the searches ``ours`` and the published rows ``theirs`` say of a part."""
     found = [matching(ours, cell.where) for cell in part.cells]
     sizes = [np.array([row["first_failure"] for row in rows], dtype=float) for rows in found]
@@ -220,7 +228,8 @@ def find(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[Row]) -
         p = OneSided(max(ordered.greater, robust.greater), max(ordered.less, robust.less))
     published_effect, published_d = _published(claim, part, theirs)
     is_greater = claim.side == "greater"
-    return Finding(
+    return Evidence(
+        claim=claim,
         part=part,
         counts=tuple(len(own) for own in sizes),
         effect=effect,

@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mlp_experiments.mlp_utils import SPEC as MLP
+from study.comparison import Row
 from transformer_experiments.decoder_only_utils import OPTIONS
 from transformer_experiments.decoder_only_utils import SPEC as DECODER_ONLY
 from transformer_experiments.transformer_utils import (
@@ -49,7 +50,6 @@ DECODER_ONLY_GRID = {
 
 Side = Literal["greater", "less"]
 Quantity = Literal["log", "spread of log", "spread"]
-Row = Mapping[Any, Any]  # of columns to values
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The searches on a GPU (results/h100) beside those of the compiled engine, in docs/replication.md.
+"""The searches on a GPU (h100/ of a folder) beside those of the compiled engine: two tables.
 
 They are counted apart, so no verdict rests on them: masks and rounding are others.
 """
@@ -11,24 +11,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from study.assessment import LEAST_REPEATS, Finding, find, matching, rows_of
-from study.claim_tables import effect_text, p_text, published_text
-from study.claims import Claim, Part, Row, every_claim, heads_text, where_of
-from study.comparison import published
+from study.assessment import LEAST_REPEATS, evidence_of
+from study.claims import Part, every_claim, heads_text, where_of
+from study.comparison import Row, matching, published, rows_of
 from study.effects import slope
-from threshold_search.log.results_folder import DEFAULT_FOLDER
+from study.folder import StudyFolder
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.markdown import interval_text, markdown, number
-from visualizations.results import load_results, select
+from visualizations.markdown import interval_text, markdown, number, p_text
+from visualizations.results import select
 
-GPU = DEFAULT_FOLDER / "h100"
 GPU_PROTOCOL = "paper device=cuda"
 CLAIMS = ("C4", "C5 cost", "C5 gain")
 
 
-def on_gpu() -> Sequence[Row]:
+def on_gpu(folder: StudyFolder) -> Sequence[Row]:
     """Return the finished searches on the GPU."""
-    return rows_of(select(load_results(GPU), GPU_PROTOCOL))
+    return rows_of(select(folder.inside("h100").searches, GPU_PROTOCOL))
 
 
 def limited(part: Part, ours: Sequence[Row]) -> Part:
@@ -40,28 +38,15 @@ def limited(part: Part, ours: Sequence[Row]) -> Part:
     return replace(part, cells=tuple(c for c in cells if len(places[c.stratum]) > 1))
 
 
-def findings() -> list[tuple[Claim, Finding]]:
-    """Return what the GPU's searches alone say of the parts that they have configurations of."""
-    ours, theirs = on_gpu(), rows_of(published())
-    found = []
-    for claim in every_claim(theirs):
-        if claim.model != TRANSFORMER.name or claim.label not in CLAIMS:
-            continue
-        for part in (limited(part, ours) for part in claim.parts):
-            if part.cells:
-                found.append((claim, find(claim, part, ours, theirs)))
-    return found
-
-
-def rows_table() -> str:
+def machines_table(folder: StudyFolder) -> str:
     """Every published row with searches on the GPU: both machines' and the published mean."""
-    cpu, gpu = rows_of(select(load_results())), on_gpu()
+    gpu = on_gpu(folder)
     values, devices, strata = [], [], []
     rows: list[list[str]] = []
     for row in rows_of(published()):
         both = [
             np.array([float(r["first_failure"]) for r in matching(searches, where_of(row))])
-            for searches in (cpu, gpu)
+            for searches in (folder.rows, gpu)
         ]
         if not both[1].size:
             continue
@@ -71,12 +56,11 @@ def rows_table() -> str:
             strata += [len(rows)] * len(sizes)
         name = f"{row['model']} {row['hidden_size']} x {row['num_layers']}, {heads_text(row)}"
         rows.append([name, *map(_mean, both), f"{row['published_mean']:g}"])
-    if not rows:
-        return "Not measured yet.\n"
-    ratio = slope(np.array(devices), np.concatenate(values), np.array(strata))
-    value, *ends = np.exp([ratio.value, ratio.low, ratio.high])
-    text = f"{number(value)}{interval_text(*ends)}"
-    rows.append(["GPU / compiled engine, within configurations", "-", text, "-"])
+    if rows:
+        ratio = slope(np.array(devices), np.concatenate(values), np.array(strata))
+        value, *ends = np.exp([ratio.value, ratio.low, ratio.high])
+        text = f"{number(value)}{interval_text(*ends)}"
+        rows.append(["GPU / compiled engine, within configurations", "-", text, "-"])
     ours = ["compiled engine, mean ± std (searches)", "GPU, mean ± std (searches)"]
     return markdown(["configuration", *ours, "published mean"], rows)
 
@@ -87,25 +71,22 @@ def _mean(sizes: np.ndarray) -> str:
     return f"{sizes.mean():,.0f} ± {sizes.std(ddof=1):,.0f} ({len(sizes)})"
 
 
-def effects_table() -> str:
+def effects_table(folder: StudyFolder) -> str:
     """The tests of C4 and C5 on the GPU's searches alone, not adjusted for many claims."""
-    rows = [
-        [
-            f"{claim.label}: {claim.statement}",
-            finding.part.name,
-            published_text(claim, finding),
-            effect_text(claim, finding),
-            sum(finding.counts),
-            p_text(finding.p),
-            p_text(finding.p_against),
-        ]
-        for claim, finding in findings()
-    ]
+    ours, theirs, rows = on_gpu(folder), rows_of(published()), []
+    for claim in every_claim(theirs):
+        if claim.model != TRANSFORMER.name or claim.label not in CLAIMS:
+            continue
+        for part in (limited(part, ours) for part in claim.parts):
+            if part.cells:
+                e = evidence_of(claim, part, ours, theirs)
+                said = [f"{claim.label}: {claim.statement}", part.name, e.published_text]
+                rows.append([*said, e.effect_text, sum(e.counts), *map(p_text, (e.p, e.p_against))])
     headings = ["claim", "part", "published, same rows", "GPU: effect (95 % interval)"]
     return markdown([*headings, "searches", "p", "p of the opposite"], rows)
 
 
-GPU_TABLES: Mapping[str, Callable[[], str]] = {
-    "gpu-rows": rows_table,
+GPU_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
+    "gpu-rows": machines_table,
     "gpu-effects": effects_table,
 }

@@ -1,53 +1,72 @@
-"""The claims C1, C2 and C8 among searches by other protocols, for docs/replication.md."""
+"""The claims C1, C2 and C8 among searches by other protocols, for docs/replication.md.
+
+What of a verdict is due to the protocol follows from them: a claim is an artefact of it where
+another protocol contradicts a part.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from study.ablations import current_searches, numbers, searched_with
-from study.assessment import find, matching, rows_of
-from study.claim_tables import effect_text, published_text
-from study.claims import Claim, Part, every_claim
-from study.comparison import published
-from study.effects import slope
-from threshold_search.log.results_folder import DEFAULT_FOLDER
+from study.ablations import numbers, searched_with
+from study.assessment import Evidence, evidence_of
+from study.claims import FAR_MORE, Claim, Part, every_claim
+from study.comparison import label_of, matching, published, rows_of
+from study.effects import Effect, slope
+from study.folder import StudyFolder
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.markdown import interval_text, markdown, number
-from visualizations.results import select
 from visualizations.summary import bits_per_parameter
 
-DEPTH_0 = DEFAULT_FOLDER / "depth0"
 SIZES = "C8 published sizes"
+ARTEFACT = "an artefact of the protocol"
 # What is changed of a model's published protocol, for C8; the MLPs' has no dropout.
 CHANGED: Mapping[str, Callable[[ModelSpec], str]] = {
-    "`--patience 0 --dropout 0`": lambda spec: _label(spec, patience=0, dropout=0.0),
-    "`--protocol converged`": lambda spec: _label(spec, "converged"),
+    "`--patience 0 --dropout 0`": lambda spec: label_of(spec, patience=0, dropout=0.0),
+    "`--protocol converged`": lambda spec: label_of(spec, "converged"),
 }
+WORDS = dict(zip(CHANGED, ("without early stop and dropout", "with longer training"), strict=True))
 
 
-def converged_table() -> str:
-    """C1 and C2 at the budgets that were searched by `converged`, beside the published protocol."""
-    every = pd.concat([current_searches(), current_searches(DEPTH_0)])
-    ours, theirs = rows_of(select(every)), rows_of(published())
-    converged = rows_of(every[every["protocol"] == _label(MLP, "converged")])
-    rows = []
+@functools.lru_cache(maxsize=1)  # three tables need it
+def converged_evidence(folder: StudyFolder) -> Sequence[tuple[Evidence, Evidence]]:
+    """Return every part of C1 and C2 that was searched by `converged`: by the published one, by it.
+
+    Searches without a hidden layer may be in the folder's depth0/.
+    """
+    every = pd.concat([folder.searches, folder.inside("depth0").searches])
+    theirs = rows_of(published())
+    converged = rows_of(every[every["protocol"] == label_of(MLP, "converged")])
+    found = []
     for claim in every_claim(theirs):
-        if not claim.label.startswith(("C1", "C2")):
-            continue
-        for part in claim.parts:
-            then = find(claim, part, converged, theirs)
-            if min(then.counts):
-                now = find(claim, part, ours, theirs)
-                texts = [published_text(claim, now), *(effect_text(claim, f) for f in (now, then))]
-                rows.append([claim.label, part.name, *texts, sum(then.counts)])
-    if not rows:
-        return "Not measured yet.\n"
+        if claim.label.startswith(("C1", "C2")):
+            for part in claim.parts:
+                then = evidence_of(claim, part, converged, theirs)
+                if min(then.counts):
+                    found.append((evidence_of(claim, part, folder.rows, theirs), then))
+    return found
+
+
+def converged_table(folder: StudyFolder) -> str:
+    """C1 and C2 at the budgets that were searched by `converged`, beside the published protocol."""
+    rows = [
+        [
+            now.claim.label,
+            now.part.name,
+            now.published_text,
+            now.effect_text,
+            then.effect_text,
+            sum(then.counts),
+        ]
+        for now, then in converged_evidence(folder)
+    ]
     headings = ["claim", "part", "published", "ours, published protocol (95 % interval)"]
     return markdown([*headings, "ours, converged", "converged searches"], rows)
 
@@ -65,58 +84,82 @@ class Pair:
     transformer: pd.DataFrame
 
     @property
-    def ratio(self) -> str:
+    def ratio(self) -> Effect:
         """The MLP's geometric mean over the transformer's; at most that, if there was a limit."""
         sizes = [own["first_failure"].to_numpy(float) for own in (self.transformer, self.mlp)]
         is_mlp = np.repeat([0.0, 1.0], [len(own) for own in sizes])
         effect = slope(is_mlp, np.log(np.concatenate(sizes)), np.zeros(len(is_mlp)))
         value, *ends = np.exp([effect.value, effect.low, effect.high])
-        if self.transformer["capped"].any():
-            return f"at most {number(value)}"
-        return f"{number(value)}{interval_text(*ends)}"
+        return Effect(value) if self.is_bound else Effect(value, *ends)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a search of the transformer ended at a limit."""
+        return bool(self.transformer["capped"].any())
+
+    @property
+    def is_below_claim(self) -> bool:
+        """Whether the ratio is below what C8 claims, its interval included."""
+        return (self.ratio.value if self.is_bound else self.ratio.high) < FAR_MORE
+
+    @property
+    def texts(self) -> list[str]:
+        """Both means with their bits per parameter, and the ratio."""
+        ratio = f"{number(self.ratio.value)}{interval_text(self.ratio.low, self.ratio.high)}"
+        return [
+            *(_mean_and_bits(own) for own in (self.mlp, self.transformer)),
+            f"at most {ratio}" if self.is_bound else ratio,
+        ]
 
 
-def pairs() -> Iterator[Pair]:
+def pairs(claim: Claim, folder: StudyFolder) -> Iterator[Pair]:
     """Yield every part of C8 at published sizes with every protocol that it was searched by."""
-    every = current_searches()
-    for part in _claim().parts:
-        of_cells = [_matching(every, cell.where) for cell in part.cells]
-        for changed, label_of in CHANGED.items():
+    rows = rows_of(folder.searches)
+    for part in claim.parts:
+        of_cells = [
+            folder.searches.loc[np.array([bool(matching([row], cell.where)) for row in rows], bool)]
+            for cell in part.cells
+        ]
+        for changed, of_model in CHANGED.items():
             mlp, transformer = (
-                searched_with(own, label_of(spec))
+                searched_with(own, of_model(spec))
                 for own, spec in zip(of_cells, (MLP, TRANSFORMER), strict=True)
             )
             if len(mlp) and len(transformer) and not mlp["capped"].any():
                 yield Pair(part, changed, mlp, transformer)
 
 
-def sizes_table() -> str:
+def sizes_table(folder: StudyFolder) -> str:
     """C8 at published sizes: one hidden layer against transformers, by all these protocols."""
-    ours, theirs, claim = rows_of(select(current_searches())), rows_of(published()), _claim()
+    theirs = rows_of(published())
+    (claim,) = (c for c in every_claim(theirs) if c.label == SIZES)
     rows = []
-    for pair in pairs():
-        now = find(claim, pair.part, ours, theirs)
-        rows.append(
-            [
-                pair.part.name,
-                published_text(claim, now),
-                effect_text(claim, now),
-                pair.changed,
-                *(_mean_and_bits(own) for own in (pair.mlp, pair.transformer)),
-                pair.ratio,
-            ]
-        )
-    if not rows:
-        return "Not measured yet.\n"
+    for pair in pairs(claim, folder):
+        now = evidence_of(claim, pair.part, folder.rows, theirs)
+        known = [pair.part.name, now.published_text, now.effect_text]
+        rows.append([*known, pair.changed, *pair.texts])
     headings = ["part", "published ratio", "ours, published protocol (95 % interval)"]
     headings.append("changed in both")
     headings += [f"{name}: mean (searches), bits per parameter" for name in ("mlp", "transformer")]
     return markdown([*headings, "ratio of geometric means (95 % interval)"], rows)
 
 
-def _claim() -> Claim:
-    (claim,) = (c for c in every_claim(rows_of(published())) if c.label == SIZES)
-    return claim
+def due_to_the_protocol(claim: Claim, folder: StudyFolder) -> str:
+    """Return what other protocols make of a claim under the published one, "" for nothing."""
+    if claim.label == SIZES:
+        texts = [
+            f"beside {pair.part.name.partition(' / ')[2]}, {WORDS[pair.changed]}"
+            for pair in pairs(claim, folder)
+            if pair.is_below_claim
+        ]
+    else:
+        against = [
+            then.part.name.partition(":")[0]
+            for _, then in converged_evidence(folder)
+            if then.claim.label == claim.label and then.is_against
+        ]
+        texts = [f"at {name}, where longer training was tried" for name in dict.fromkeys(against)]
+    return f"{'; '.join(texts)}, {ARTEFACT}" if texts else ""
 
 
 def _mean_and_bits(own: pd.DataFrame) -> str:
@@ -125,18 +168,7 @@ def _mean_and_bits(own: pd.DataFrame) -> str:
     return f"{mean}, {'at least ' if own['capped'].any() else ''}{number(bits)}"
 
 
-def _label(spec: ModelSpec, name: str = "paper", **changes: float) -> str:
-    """Return what the protocol column says of a named protocol with changes."""
-    return spec.protocol(name, **changes).label(spec.protocol())
-
-
-def _matching(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
-    """Return the rows of a table that have the values in ``where``."""
-    is_there = [bool(matching([row], where)) for row in rows_of(table)]
-    return table[is_there]
-
-
-PROTOCOL_TABLES: Mapping[str, Callable[[], str]] = {
+PROTOCOL_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
     "converged": converged_table,
     "other-protocols": sizes_table,
 }

@@ -4,7 +4,7 @@ import pandas as pd
 from scripts import ROOT
 
 RESULTS = ROOT / "results"
-PUBLISHED = pd.read_csv(ROOT / "visualizations" / "published_tables.csv").rename(
+PUBLISHED = pd.read_csv(ROOT / "study" / "published_tables.csv").rename(
     columns={"budget_label": "budget", "mean_threshold": "mean", "std_threshold": "std"}
 )
 SHAPE = ["hidden_size", "d_ff", "num_heads", "num_layers"]

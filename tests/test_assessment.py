@@ -15,10 +15,8 @@ from study.assessment import (
     OPEN,
     UNDECIDED,
     assess,
-    matching,
-    rows_of,
 )
-from study.comparison import published
+from study.comparison import matching, published, rows_of
 from visualizations.results import load_results
 
 PUBLISHED = rows_of(published())
@@ -127,7 +125,7 @@ def test_a_claim_that_one_part_contradicts_holds_in_part(claimed):
     (found,) = [a for a in assess(rows) if a.claim.label == "C1"]
     assert found.verdict == IN_PART
     assert [f.part.name for f in found.contradicting] == ["90,000: 1 layer / 2"]
-    assert len(found.supporting) == len(found.findings) - 1
+    assert len(found.supporting) == len(found.evidence) - 1
     assert found.weakest is found.contradicting[0]
 
 
@@ -147,10 +145,10 @@ def test_one_search_each_leaves_all_open(claimed):
     assert set(verdicts(assessed).values()) == {OPEN}
     for a in assessed:
         assert math.isnan(a.p) and a.p_holm == 1
-        for finding in a.findings:
-            assert finding.lacking == len(finding.counts)
-            assert math.isnan(finding.effect.low)
-            assert math.isnan(finding.effect.value) == (a.claim.quantity != "log")
+        for e in a.evidence:
+            assert e.lacking == len(e.counts)
+            assert math.isnan(e.effect.low)
+            assert math.isnan(e.effect.value) == (a.claim.quantity != "log")
 
 
 def test_nothing_searched(claimed):
@@ -171,13 +169,13 @@ def test_one_part_without_searches_opens_its_claims(claimed):
 
 def test_a_ratio_of_geometric_means(claimed, assessed):
     by_name = {(a.claim.label, a.claim.model): a for a in assessed}
-    finding = by_name["C1", "mlp"].findings[1]
+    e = by_name["C1", "mlp"].evidence[1]
     own = claimed[(claimed["model"] == "mlp") & (claimed["budget"] == 10_000)]
     logs = {d: np.log(g.astype(float)) for d, g in own.groupby("num_layers")["first_failure"]}
-    assert finding.effect.value == pytest.approx(logs[1].mean() - logs[2].mean())
-    assert finding.published_effect == pytest.approx(math.log(467 / 416))
+    assert e.effect.value == pytest.approx(logs[1].mean() - logs[2].mean())
+    assert e.published_effect == pytest.approx(math.log(467 / 416))
     assert by_name["C1", "mlp"].searches == 3 * 6 * 8  # each once, though in many parts
-    trend = by_name["C2 trend", "mlp"].findings
+    trend = by_name["C2 trend", "mlp"].evidence
     assert [f.published_d for f in trend[:2]] == pytest.approx([-1, -1])
 
 
@@ -196,7 +194,7 @@ def test_p_values_are_adjusted_over_all_claims(assessed):
     p = sorted(a.p for a in assessed)
     smallest = min(assessed, key=lambda a: a.p)
     assert smallest.p_holm == pytest.approx(min(1, p[0] * len(assessed)))
-    assert all(a.p == max(f.p for f in a.findings) for a in assessed)
+    assert all(a.p == max(f.p for f in a.evidence) for a in assessed)
     assert all(a.p_holm >= a.p for a in assessed)
 
 
@@ -204,8 +202,8 @@ def test_what_so_few_searches_cannot_show(claimed):
     """Three against three: 20 orders, a p of 0.05 at least, whatever the thresholds are."""
     few = assess(claimed[claimed["repeat"] < 3])
     (one_best,) = [a for a in few if a.claim.label == "C1"]
-    assert {(f.orders, f.least_p) for f in one_best.findings} == {(20, 0.05)}
+    assert {(f.orders, f.least_p) for f in one_best.evidence} == {(20, 0.05)}
     assert one_best.verdict == UNDECIDED and one_best.least_p_holm > LEVEL
-    assert len(one_best.as_claimed) == len(one_best.findings)  # shown by none, yet all alike
+    assert len(one_best.as_claimed) == len(one_best.evidence)  # shown by none, yet all alike
     (trend,) = [a for a in few if a.claim.label == "C2 trend"]
     assert trend.least_p == 0 and trend.verdict == HOLDS

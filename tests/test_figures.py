@@ -21,11 +21,13 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from scripts import ROOT, run_script
 
-from study import published_figures
-from study.comparison import comparison_table, readable
+from study import figures
+from study.folder import StudyFolder
 from training.bits import BITS_VERSION
 from training.errors import UserError
-from visualizations import figures
+from visualizations.figure_files import save
+from visualizations.results import load_results, select
+from visualizations.threshold_lines import threshold_figure
 
 SCRIPT = ROOT / "visualizations" / "figures.py"
 NOTEBOOK = ROOT / "visualizations" / "plots.ipynb"
@@ -44,7 +46,7 @@ def partial(tmp_path):
 
 
 def test_mlp_figure_draws_the_means_and_deviations_of_the_csv(partial):
-    figure = published_figures.mlp_depth_figure(partial)
+    figure = figures.mlp_depth_figure(partial)
     axes = only_axes(figure)
     x, mean, std = drawn(axes, "budget 10,000", "ours")
     assert np.round(x).tolist() == [0, 1, 2, 3, 4, 5]
@@ -61,7 +63,7 @@ def test_mlp_figure_draws_the_means_and_deviations_of_the_csv(partial):
 
 
 def test_missing_rows_are_marked_and_counted(partial):
-    figure = published_figures.mlp_depth_figure(partial)
+    figure = figures.mlp_depth_figure(partial)
     found = np.round(crosses(only_axes(figure))).astype(int)
     assert [int((found == depth).sum()) for depth in range(6)] == [3, 2, 3, 3, 2, 3]
     labels = legend_labels(figure)
@@ -72,7 +74,7 @@ def test_missing_rows_are_marked_and_counted(partial):
 
 
 def test_transformer_figure(partial):
-    figure = published_figures.transformer_heads_figure(partial)
+    figure = figures.transformer_heads_figure(partial)
     axes = only_axes(figure)
     x, mean, std = drawn(axes, "d = 32", "34,342", "ours")
     assert np.round(np.log2(x)).tolist() == [0, 1, 2, 3]
@@ -88,16 +90,16 @@ def test_transformer_figure(partial):
 
 
 def test_transformer_figure_of_another_depth(partial):
-    axes = only_axes(published_figures.transformer_heads_figure(partial, num_layers=3))
+    axes = only_axes(figures.transformer_heads_figure(partial, num_layers=3))
     _, mean, _ = drawn(axes, "d = 32", "published")
     assert mean.tolist() == [9.2, 12.4, 16.8, 17.2]
     assert np.isnan(drawn(axes, "d = 32", "ours")[1]).all()
     with pytest.raises(UserError, match="1 to 3"):
-        published_figures.transformer_heads_figure(partial, num_layers=4)
+        figures.transformer_heads_figure(partial, num_layers=4)
 
 
 def test_scatter_has_one_point_per_measured_row(partial):
-    figure = published_figures.ours_against_published_figure(partial)
+    figure = figures.ours_against_published_figure(partial)
     axes = only_axes(figure)
     x, y, std = drawn(axes, "mlp")
     assert (x.tolist(), y.tolist()) == ([467, 21.6], [480, 7])
@@ -111,7 +113,7 @@ def test_scatter_has_one_point_per_measured_row(partial):
 
 @pytest.mark.parametrize("half", ["ours", "published"])
 def test_ours_and_published_differ_without_colour(partial, half):
-    axes = only_axes(published_figures.mlp_depth_figure(partial))
+    axes = only_axes(figures.mlp_depth_figure(partial))
     lines = [c.lines[0] for c in axes.containers if half in c.get_label()]
     assert len({line.get_marker() for line in lines}) == 3
     for line in lines:
@@ -121,58 +123,45 @@ def test_ours_and_published_differ_without_colour(partial, half):
 
 
 def test_an_empty_folder_draws_the_published_lines_alone(tmp_path):
-    for draw in (published_figures.mlp_depth_figure, published_figures.transformer_heads_figure):
+    for draw in (figures.mlp_depth_figure, figures.transformer_heads_figure):
         figure = draw(tmp_path)
         ours = [label for label in legend_labels(figure) if "ours" in label]
         assert len(ours) == 3
         assert all("not measured" in label for label in ours)
-    figure = published_figures.ours_against_published_figure(tmp_path)
+    figure = figures.ours_against_published_figure(tmp_path)
     assert len(crosses(only_axes(figure))) == 69
 
 
-def test_other_protocols_do_not_mix(tmp_path):
-    changed = write_results(tmp_path, "mlp", [(MLP_1, [9, 9])], "paper dropout=0.1").read_text()
+def published_row(folder, architecture):
+    return row_of(StudyFolder(folder).published_rows, architecture)
+
+
+@pytest.mark.parametrize("other", [{"protocol": "paper dropout=0.1"}, {"bits": BITS_VERSION + 1}])
+def test_other_protocols_and_bits_versions_do_not_mix(tmp_path, other):
+    changed = write_results(tmp_path, "mlp", [(MLP_1, [9, 9])], **other).read_text()
     write_results(tmp_path, "mlp", [(MLP_1, [400])], extra=changed.partition("\n")[2])
-    assert row_of(comparison_table("mlp", tmp_path), MLP_1)["ours_mean"] == 400
-    row = row_of(comparison_table("mlp", tmp_path, "paper dropout=0.1"), MLP_1)
-    assert (row["ours_mean"], row["repeats"]) == (9, 2)
-    axes = only_axes(published_figures.mlp_depth_figure(tmp_path, "paper dropout=0.1"))
-    assert np.nanmax(drawn(axes, "budget 10,000", "ours")[1]) == 9
-    assert "dropout=0.1" in axes.get_title()
-    with pytest.raises(UserError, match="another task"):
-        comparison_table("mlp", tmp_path, "paper seq_len=4")
-
-
-def test_bits_versions_do_not_mix(tmp_path):
-    other = BITS_VERSION + 1
-    rows = write_results(tmp_path, "mlp", [(MLP_1, [9, 9])], bits=other).read_text()
-    write_results(tmp_path, "mlp", [(MLP_1, [400])], extra=rows.partition("\n")[2])
-    assert row_of(comparison_table("mlp", tmp_path), MLP_1)["ours_mean"] == 400
-    row = row_of(comparison_table("mlp", tmp_path, bits=other), MLP_1)
-    assert (row["ours_mean"], row["repeats"]) == (9, 2)
-    assert "version" not in only_axes(published_figures.mlp_depth_figure(tmp_path)).get_title()
-    axes = only_axes(published_figures.mlp_depth_figure(tmp_path, bits=other))
-    assert np.nanmax(drawn(axes, "budget 10,000", "ours")[1]) == 9
-    assert f"(bits version {other})" in axes.get_title()
+    assert published_row(tmp_path, MLP_1)["ours_mean"] == 400
+    axes = only_axes(figures.mlp_depth_figure(tmp_path))
+    assert np.nanmax(drawn(axes, "budget 10,000", "ours")[1]) == 400
+    axes = only_axes(threshold_figure(select(load_results(tmp_path), **other), "num_layers"))
+    assert drawn(axes, "mlp", "ours")[1].tolist() == [9]
+    assert str(next(iter(other.values()))) in axes.get_title()
 
 
 def test_a_search_that_hit_its_limit_is_a_lower_bound(tmp_path):
     path = write_results(tmp_path, "mlp", [(MLP_1, [65, 65]), (MLP_4, [9])])
     path.write_text(path.read_text().replace("64,65,", "64,,", 1))
-    table = comparison_table("mlp", tmp_path)
-    row = row_of(table, MLP_1)
+    row = published_row(tmp_path, MLP_1)
     assert (row["capped"], row["ours_mean"], row["threshold_mean"]) == (1, 65, 64)
-    assert readable(table).iloc[1]["ours: mean"] == ">= 65.0"
-    assert readable(table).iloc[4]["ours: mean"] == "9.0"
     for figure in (
-        published_figures.mlp_depth_figure(tmp_path),
-        published_figures.ours_against_published_figure(tmp_path),
+        figures.mlp_depth_figure(tmp_path),
+        figures.ours_against_published_figure(tmp_path),
     ):
         assert any(label.startswith("at least") for label in legend_labels(figure))
 
 
 def test_saved_files_hold_no_dates(tmp_path):
-    png, pdf = figures.save(Figure(), "empty", tmp_path / "figures")
+    png, pdf = save(Figure(), "empty", tmp_path / "figures")
     assert (png.name, pdf.name) == ("empty.png", "empty.pdf")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert pdf.read_bytes().startswith(b"%PDF")
@@ -182,7 +171,7 @@ def test_saved_files_hold_no_dates(tmp_path):
 def test_figures_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "figures").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write to .*figures"):
-        figures.save(Figure(), "empty", tmp_path / "figures")
+        save(Figure(), "empty", tmp_path / "figures")
 
 
 def test_the_script_writes_every_figure(partial, monkeypatch, capsys):
@@ -227,10 +216,10 @@ def test_the_notebook_runs_from_any_folder(partial, tmp_path_factory):
     assert kinds.count("display_data") == len(kinds) - 9 == 2
     assert sum("image/png" in output.data for output in outputs) == 6
     tables = [output.data["text/html"] for output in outputs if "text/html" in output.data]
-    assert len(tables) == 3
-    assert all("not measured" in table for table in tables[:2])
-    assert "<th>low</th>" in tables[2]
-    assert "480.0" in tables[0]
+    assert len(tables) == 1 and "<th>low</th>" in tables[0]
+    texts = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.data]
+    assert [text.count("not measured") for text in texts[1:]] == [16, 49]
+    assert "| 480 ± 72 (3) |" in texts[1]
     assert len(list((partial / "figures").iterdir())) == 2 * len(NAMES)
     assert not list(elsewhere.iterdir())
 

@@ -14,13 +14,30 @@ from scipy.stats import t as student_t
 from scripts import ROOT, run_script
 
 from study import pages
+from study.comparison import with_published
 from training.errors import UserError
+from visualizations.report import summary_table
+from visualizations.results import load_results, select
 
-LARGEST_README = 130  # lines
+LARGEST_README = 80  # lines
 
 
-def test_the_readme_is_short():
+def test_the_readme_is_short_and_begins_with_a_command():
     assert len(LINES["README.md"]) <= LARGEST_README
+    question, command, printed, *_ = (ROOT / "README.md").read_text().split("```")
+    assert len(f"{question}{command}{printed}".split()) + len(FIRST_RUN.split()) <= 160
+    assert command == "sh\nmake threshold\n"
+
+
+FIRST_RUN = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+
+
+def test_the_first_command_prints_what_is_shown():
+    """`make threshold` is the first five repeats of a row that the results have."""
+    searches = select(load_results())
+    first = searches[(searches["num_parameters"] == 9949) & (searches["repeat"] < 5)]
+    first = first[first["model"] == "mlp"].assign(configuration="mlp 49x1")
+    assert summary_table(with_published(first)) == FIRST_RUN.rstrip("\n")
 
 
 # Thresholds.
@@ -45,7 +62,7 @@ def test_the_tables_are_there():
 
 def test_an_unknown_table_is_refused():
     with pytest.raises(UserError, match="no table 'mine': there are one, two"):
-        pages.fill("<!-- table: mine -->\n<!-- end -->", {"one": str, "two": str})
+        pages.fill("<!-- table: mine -->\n<!-- end -->", {"one": str, "two": str}, None)
 
 
 def shape_of(configuration):
@@ -195,7 +212,7 @@ def help_of(script):
 
 
 def test_the_readme_shows_commands():
-    assert sum(name == "README.md" for name, _ in COMMANDS) >= 15
+    assert sum(name == "README.md" for name, _ in COMMANDS) >= 6
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=": ".join)

@@ -6,10 +6,11 @@ import sys
 import scipy.stats
 from scripts import ROOT
 
+from study.comparison import with_published
 from threshold_search.models import MODELS
 from threshold_search.plan import configurations, searches
 from training.probe import Outcome
-from visualizations.report import summary_table
+from visualizations.report import searches_frame, summary_table
 
 
 def finished(model, largest, budget=None, max_size=None, changes=None, **flags):
@@ -27,8 +28,12 @@ def finished(model, largest, budget=None, max_size=None, changes=None, **flags):
     return ended
 
 
+def table_of(finished):
+    return summary_table(with_published(searches_frame(finished)))
+
+
 def test_each_configuration_beside_the_published_number():
-    table = summary_table(
+    table = table_of(
         [
             *finished("mlp", [410, 500, 540], 10_000, layers=1),
             *finished("mlp", [7], 9_000, layers=2),
@@ -50,7 +55,7 @@ def test_each_configuration_beside_the_published_number():
 
 
 def test_a_lower_bound_has_no_interval():
-    table = summary_table(finished("mlp", [40, 90], 10_000, max_size=64, layers=1))
+    table = table_of(finished("mlp", [40, 90], 10_000, max_size=64, layers=1))
     line = table.splitlines()[1]
     assert "(paper max_size=64)" in line
     assert line.split()[-5:] == [">=53.0", "-", ">=53", "17.0", "467"]
@@ -59,15 +64,20 @@ def test_a_lower_bound_has_no_interval():
 def test_another_task_has_no_published_number():
     # 5 tokens from 20: as many one-hot inputs, hence as many parameters, as the published task.
     changes = {"vocab_size": 20, "seq_len": 5}
-    table = summary_table(finished("mlp", [40, 50], 10_000, changes=changes, layers=1))
+    table = table_of(finished("mlp", [40, 50], 10_000, changes=changes, layers=1))
     line = table.splitlines()[1]
     assert " 9949 " in line
     assert line.split()[-1] == "-"
 
 
+def test_without_published_numbers_there_is_no_such_column():
+    found = searches_frame(finished("mlp", [40, 50], 10_000, layers=1))
+    assert summary_table(found).splitlines()[0].split()[-2:] == ["median", "std"]
+
+
 def test_it_imports_neither_torch_nor_matplotlib():
     code = (
-        "import sys, visualizations.report; "
+        "import sys, study.comparison, visualizations.report; "
         "print({'torch', 'matplotlib', 'scipy.stats'} & set(sys.modules))"
     )
     ended = subprocess.run(

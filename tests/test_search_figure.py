@@ -191,8 +191,7 @@ def test_bad_input_is_one_line(flags, message, tmp_path, monkeypatch, capsys):
 
 def test_points_are_the_thresholds_of_the_rows(tmp_path):
     write_results(tmp_path, "mlp", [(MLP_1, [400, 500]), (MLP_4, [7, 9])])
-    rows = load_results(tmp_path).drop(columns="capped").to_dict("records")
-    axes = only_axes(search_figure(rows))
+    axes = only_axes(search_figure(load_results(tmp_path)))
     x, mean, _ = drawn(axes, "mlp", "ours")
     assert mean.tolist() == [450, 8]
     assert axes.get_xticks().tolist() == [1, 4]

@@ -90,9 +90,8 @@ def test_the_commands_are_those_of_the_parsers(site):
     for script in SCRIPTS:
         assert script.relative_to(ROOT).as_posix() in text
     for flag in ("--evaluation-interval", "--figure", "--history", "--num-sequences", "--untied"):
-        assert f"<code>{flag}" in text
+        assert flag in text
     assert str(ROOT) not in text
-    assert "<td>required</td>" in text  # --num-sequences of two scripts
 
 
 def test_the_python_interface_is_that_of_the_docstrings(site):

@@ -17,7 +17,7 @@ from test_driver import InstantWorkers, run
 
 from command_line.files import require_writable, write_whole
 from training.errors import UserError
-from visualizations.figures import save
+from visualizations.figure_files import save
 from visualizations.results import load_results
 
 GENERATOR = ROOT / "dataset" / "synthetic_generator.py"

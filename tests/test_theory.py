@@ -9,6 +9,7 @@ import pytest
 from scripts import ROOT
 
 from engines.engine import LinearProgramEngine
+from engines.linear_program import SMALLEST_MARGIN
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
 from training.probe import Probe
 
@@ -125,6 +126,10 @@ def test_what_the_linear_model_holds():
         f"the published protocol reaches {100 * trained() / limit:.0f} % of that, `converged` "
         f"{100 * converged / limit:.0f} %"
     ) in TEXT
+
+
+def test_the_margin_is_the_one_of_the_code():
+    assert f"A margin above $10^{{{math.log10(SMALLEST_MARGIN):.0f}}}$ is shown" in TEXT
 
 
 def test_no_probe_was_trained_beyond_the_program():

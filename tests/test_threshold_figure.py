@@ -7,6 +7,7 @@ import pytest
 from drawn import drawn, legend_labels, only_axes
 from made_results import HEADS_2, MLP_1, MLP_30K, write_results, write_widths
 
+from study.comparison import with_published
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations.drawing import style_of
@@ -43,7 +44,7 @@ def test_several_models_against_parameters_with_the_published_beside_them(tmp_pa
     write_widths(tmp_path, {(8, "relu"): [90, 100], (16, "relu"): [200, 240]})
     write_results(tmp_path, "mlp", [(MLP_1, [400, 500]), (MLP_30K, [1500, 1700])])
     write_results(tmp_path, "transformer", [(HEADS_2, [20, 24])])
-    searches = load_results(tmp_path)
+    searches = with_published(load_results(tmp_path))
     figure = threshold_figure(searches, log_x=True, labels={"toy": "a model of mine"})
     axes = only_axes(figure)
     x, mean, _ = drawn(axes, "a model of mine", "ours")
@@ -56,7 +57,7 @@ def test_several_models_against_parameters_with_the_published_beside_them(tmp_pa
     assert drawn(axes, "transformer", "published")[1].tolist() == [16.4]
     assert not [label for label in legend_labels(figure) if "mine, published" in label]
     assert axes.get_xlabel() == "parameters (true count)"
-    alone = threshold_figure(searches, log_x=True, with_published=False)
+    alone = threshold_figure(load_results(tmp_path), log_x=True)
     assert not [label for label in legend_labels(alone) if "published" in label]
 
 

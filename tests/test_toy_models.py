@@ -19,7 +19,7 @@ from dataset.encoding import IGNORED
 from engines.engine import ReferenceEngine, choose_engine
 from training.probe import Probe
 from training.start import start_probe
-from visualizations.figures import save
+from visualizations.figure_files import save
 from visualizations.results import load_probes, load_results
 from visualizations.summary import summarize
 from visualizations.threshold_lines import threshold_figure

@@ -51,17 +51,19 @@ def main() -> None:
         args, searches(wanted, args.repeats, args.seed, args.attempt, args.max_size)
     )
     if finished.rows:
-        from visualizations.report import summary_table
+        from study.comparison import with_published
+        from visualizations.report import searches_frame, summary_table
 
+        found = with_published(searches_frame(finished.rows))
         with contextlib.suppress(OutputLost):  # said at the end, beside what else has failed
-            print(summary_table(finished.rows))
+            print(summary_table(found))
     not_drawn = ""
     if finished.rows and args.figure:
         from visualizations.figure_files import write_figure
         from visualizations.search_figure import search_figure
 
         try:
-            write_figure(search_figure([row for _, row in finished.rows]), args.figure)
+            write_figure(search_figure(found), args.figure)
         except UserError as error:
             not_drawn = str(error)
     if finished.failures:

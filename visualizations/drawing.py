@@ -1,7 +1,7 @@
 """What the figures are drawn with: lines with error bars, marks, logarithmic axes, the legend.
 
-Tables are those of study/comparison.py: ``ours_*``, ``published_*``, ``repeats``,
-``capped``, one row per point.
+Tables are those of visualizations/summary.py's ``beside_published``: ``ours_*``, ``published_*``,
+``repeats``, ``capped``, one row per point.
 """
 
 from __future__ import annotations
@@ -280,12 +280,6 @@ def whole_legend(figure: Figure, handles: Sequence[Handle], columns: int | None 
 
 def _widest(handles: Sequence[Handle]) -> int:
     return max((len(str(handle.get_label())) for handle in handles), default=0)
-
-
-def titled(title: str, protocol: str, bits: int) -> str:
-    """Return the title, and below it the protocol and bits version if they are not the usual."""
-    words = unusual(protocol, bits)
-    return f"{title}\n({words})" if words else title
 
 
 def unusual(protocol: str, bits: int) -> str:

@@ -1,4 +1,4 @@
-"""One figure, one file."""
+"""Figures as files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from command_line.files import write_whole
+from training.errors import UserError
 from visualizations.drawing import own_style
 
 # What savefig is told of each kind. Equal figures give equal bytes: the files hold no dates.
@@ -23,3 +24,19 @@ def write_figure(figure: Figure, path: Path) -> None:
     kind = path.suffix.lower()
     options = _OPTIONS[kind]
     write_whole(path, lambda file: figure.savefig(file, format=kind[1:], **options))
+
+
+def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
+    """Write ``name``.png and ``name``.pdf into ``folder``; return their paths.
+
+    Raises :class:`UserError` when the folder cannot be written.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+    paths = [folder / f"{name}{kind}" for kind in _OPTIONS]
+    for path in paths:
+        write_figure(figure, path)
+    return paths

@@ -4,8 +4,8 @@
     python visualizations/figures.py --results-dir runs/first-search
     python visualizations/figures.py history history.csv  # of train_*.py --history history.csv
 
-Writes the published figures, and those of our findings that the folder has the searches for, as PNG
-and PDF into DIR/figures/; for a history the two beside it. One figure of what a search has found:
+Writes the figures of study/figures.py that the folder has the searches for, as PNG and PDF into
+DIR/figures/; for a history the two beside it. One figure of what a search has found:
 binary_search.py --figure FILE. Any other set of configurations: visualizations/threshold_lines.py.
 """
 
@@ -22,18 +22,10 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
     begin()
     os.environ["MPLBACKEND"] = "agg"  # files are all that is drawn; another may not even exist
 
-from matplotlib.figure import Figure
-
 from command_line.parser import Parser, run, user_path
-from study.findings import findings
-from study.published_figures import (
-    mlp_depth_figure,
-    ours_against_published_figure,
-    transformer_heads_figure,
-)
+from study.figures import save_all
 from threshold_search.log.results_folder import DEFAULT_FOLDER
-from training.errors import UserError
-from visualizations.figure_files import write_figure
+from visualizations.figure_files import save
 from visualizations.history import history_figure, read_history
 
 HISTORY_HELP = """    python visualizations/figures.py history history.csv
@@ -41,34 +33,6 @@ HISTORY_HELP = """    python visualizations/figures.py history history.csv
 Draws loss, accuracy and learning rate of every evaluation into history.png and history.pdf, beside
 the file.
 """
-
-
-def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
-    """Write ``name``.png and ``name``.pdf into ``folder``; return their paths.
-
-    Raises :class:`UserError` when the folder cannot be written.
-    """
-    folder = Path(folder).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
-    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
-    for path in paths:
-        write_figure(figure, path)
-    return paths
-
-
-def save_all(results_dir: Path | str = DEFAULT_FOLDER) -> list[Path]:
-    """Draw every figure that ``results_dir`` allows into its figures/; return the paths."""
-    figures = {
-        "figure3_mlp_depth": mlp_depth_figure(results_dir),
-        "figure4_transformer_heads": transformer_heads_figure(results_dir),
-        "ours_against_published": ours_against_published_figure(results_dir),
-        **findings(results_dir),
-    }
-    folder = Path(results_dir) / "figures"
-    return [path for name, figure in figures.items() for path in save(figure, name, folder)]
 
 
 def main() -> None:

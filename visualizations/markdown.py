@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table in Markdown, its lines ending in a newline."""
+    """Return a table in Markdown, lines ending in a newline; without rows, words in its place."""
+    if not rows:
+        return "Not measured yet.\n"
     lines = [headings, ["---"] * len(headings), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
@@ -26,3 +28,10 @@ def number(value: float) -> str:
 def interval_text(low: float, high: float) -> str:
     """Return what follows an estimate: its interval in brackets, nothing for NaN."""
     return "" if math.isnan(low) else f" ({number(low)} to {number(high)})"
+
+
+def p_text(p: float) -> str:
+    """Return a p-value in two significant digits, "not testable yet" for NaN."""
+    if math.isnan(p):
+        return "not testable yet"
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"

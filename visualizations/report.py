@@ -1,4 +1,4 @@
-"""The table at the end of a search: every configuration beside the published number. No torch."""
+"""The table at the end of a search: one line per configuration. No torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from study.comparison import beside_published, interval_text
 from threshold_search.questions.question import Question, Row
 from visualizations.results import PAPER_PROTOCOL, results_frame
+from visualizations.summary import beside_published
 
 CAPTION = (
     "mean, median and std are of first_failure, the published convention: the smallest size found\n"
@@ -17,26 +17,37 @@ CAPTION = (
 )
 
 
-def summary_table(finished: Sequence[tuple[Question, Row]]) -> str:
-    """Return the finished searches as text, one line per configuration, sizes in sequences."""
+def searches_frame(finished: Sequence[tuple[Question, Row]]) -> pd.DataFrame:
+    """Return finished searches as a data frame, with a short name of each ``configuration``."""
     searches = results_frame([row for _, row in finished])
     searches["configuration"] = [
         _configuration(search.architecture.name, row) for search, row in finished
     ]
+    return searches
+
+
+def summary_table(searches: pd.DataFrame) -> str:
+    """Return :func:`searches_frame` as text, one line per configuration, sizes in sequences.
+
+    If the frame has the column ``published_mean``, it stands beside ours.
+    """
     table = beside_published(searches, also=["configuration"])
-    lines = [_line(row) for row in table.to_dict("records")]
-    return f"{pd.DataFrame(lines).to_string(index=False)}\n{CAPTION}"
+    lines = pd.DataFrame([_line(row) for row in table.to_dict("records")])
+    if "published_mean" not in searches:
+        lines = lines.drop(columns="published mean")
+    return f"{lines.to_string(index=False)}\n{CAPTION}"
 
 
 def _line(row: dict[Hashable, Any]) -> dict[str, object]:
-    at_least = ">=" if row["capped"] else ""
+    at_least, low, high = ">=" if row["capped"] else "", row["ours_low"], row["ours_high"]
+    has_interval = pd.notna(low) and not row["capped"]
     return {
         "configuration": row["configuration"],
         "budget": row["budget"],
         "true parameters": row["num_parameters"],
         "repeats": row["repeats"],
         "mean": f"{at_least}{row['ours_mean']:.1f}",
-        "95 % interval": interval_text(row["ours_low"], row["ours_high"], row["capped"]),
+        "95 % interval": f"{low:,.1f} to {high:,.1f}" if has_interval else "-",
         "median": f"{at_least}{row['ours_median']:g}",
         "std": "-" if pd.isna(row["ours_std"]) else f"{row['ours_std']:.1f}",
         "published mean": "-" if pd.isna(row["published_mean"]) else f"{row['published_mean']:g}",

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from threshold_search.run import Row
-from visualizations.results import configuration_columns, results_frame
+from visualizations.results import configuration_columns
 from visualizations.threshold_lines import threshold_figure
 
 LOG_FROM = 4  # an axis of positive numbers is logarithmic if the largest is so many times the least
 
 
-def search_figure(rows: Sequence[Row]) -> Figure:
-    """Return thresholds of finished searches, rows of MODEL_results.csv.
+def search_figure(searches: pd.DataFrame) -> Figure:
+    """Return thresholds of finished searches, rows as of visualizations/results.py.
 
     The x axis and the lines are the columns of :func:`axes_of`.
     """
-    searches = results_frame(rows)
     x, series = axes_of(searches)
     values = searches[x]
     is_log = values.min() > 0 and values.max() >= LOG_FROM * values.min()

@@ -12,6 +12,9 @@ from visualizations.results import configuration_columns
 
 CONFIDENCE = 0.95
 STATISTICS = ("n", "mean", "median", "std", "low", "high", "capped")
+# Of every statistic what it is called beside published numbers, which a frame may have per search.
+OURS = {name: f"ours_{name}" for name in STATISTICS} | {"n": "repeats", "capped": "capped"}
+PUBLISHED = ("published_mean", "published_median", "published_std")
 
 
 def summarize(searches: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
@@ -48,6 +51,24 @@ def summarize(searches: pd.DataFrame, by: Sequence[str] | None = None) -> pd.Dat
     half = stdtrit(degrees, (1 + CONFIDENCE) / 2) * summary["std"] / np.sqrt(n)
     summary["low"], summary["high"] = summary["mean"] - half, summary["mean"] + half
     return summary[[*by, *STATISTICS]]
+
+
+def beside_published(searches: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+    """Return one row per configuration of ``searches``, with the published numbers they have.
+
+    ``searches`` are rows of :func:`~visualizations.results.load_results`, with the columns
+    ``published_mean``, ``published_median`` and ``published_std`` or without them
+    (study/comparison.py adds those of the published study); ``also`` are columns that tell rows
+    apart besides those of a configuration. Columns: these; ``repeats`` and ``ours_mean``,
+    ``ours_median``, ``ours_std``, ``ours_low``, ``ours_high`` and ``capped``, which are the
+    statistics of :func:`summarize`; the published ones, NaN where there are none. In sequences.
+    """
+    known = configuration_columns(searches)
+    by = [*known, *(name for name in also if name not in known)]
+    missing = [name for name in PUBLISHED if name not in searches]
+    searches = searches.reindex(columns=[*searches, *missing])
+    table = summarize(searches, [*by, *PUBLISHED]).rename(columns=OURS)
+    return table[[*by, *OURS.values(), *PUBLISHED]]
 
 
 def bits_per_parameter(memorized: pd.Series, table: pd.DataFrame) -> pd.Series:

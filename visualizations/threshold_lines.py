@@ -1,6 +1,6 @@
-"""Thresholds against any column, one line per value of another, published numbers beside them.
+"""Thresholds against any column, one line per value of another.
 
-from visualizations.figures import save
+from visualizations.figure_files import save
 from visualizations.results import load_results, select
 from visualizations.threshold_lines import threshold_figure
 
@@ -14,11 +14,9 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from study.comparison import beside_published
 from training.bits import BITS_VERSION
 from training.errors import UserError
 from visualizations.drawing import (
@@ -40,6 +38,7 @@ from visualizations.drawing import (
     unusual,
 )
 from visualizations.results import PAPER_PROTOCOL
+from visualizations.summary import beside_published
 
 PUBLISHED_REPEATS = 5
 THRESHOLD_LABEL = "memorization threshold\n(first failing size, sequences)"
@@ -57,14 +56,13 @@ def threshold_figure(
     x_label: str | None = None,
     labels: Mapping[Any, str] | None = None,
     log_x: bool = False,
-    with_published: bool = True,
 ) -> Figure:
     """Return thresholds against the column ``x``, one line per value of the column ``series``.
 
     ``searches`` are rows of :func:`~visualizations.results.load_results`, of any models, with any
     columns of your own; repeats of one configuration become one point, mean +- sample std, in
-    sequences. Where a configuration was published its published mean and std stand beside ours,
-    unless ``with_published`` is false. Points of one ``x`` are moved sideways a little where they
+    sequences. Where they have ``published_mean`` and ``published_std`` these stand beside ours
+    (study/comparison.py adds them). Points of one ``x`` are moved sideways a little where they
     would hide one another. A series with two configurations at one ``x`` has no line.
 
     ``x_label`` names the x axis, with its unit; by default it is the column's name. ``labels`` maps
@@ -87,8 +85,6 @@ def threshold_figure(
             )
         details[value] = f" ({kinds[0]})" if kinds[0] else ""
     table = beside_published(searches, also=[x, series])
-    if not with_published:
-        table[["published_mean", "published_std"]] = np.nan
     x_label = x_label or X_LABELS.get(x, x)
     title = title or f"threshold against {x_label}"
     kinds = _kinds(searches, series)

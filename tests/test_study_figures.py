@@ -1,4 +1,4 @@
-"""Figures of our findings, from result CSVs made up for the tests."""
+"""The study's figures beyond the published ones, from result CSVs made up for the tests."""
 
 import statistics
 
@@ -6,10 +6,14 @@ import pytest
 from drawn import crosses, drawn, legend_labels, only_axes
 from made_results import HEADS_2, HEADS_8, MLP_1, MLP_4, write_partial, write_results
 
+import training.spec
 from mlp_experiments.mlp_utils import SPEC as MLP
-from study.findings import LINEAR_PROGRAM, findings, heads_figure, protocols_figure
+from study import figures
+from study.comparison import LINEAR_PROGRAM
+from study.figures import heads_figure, other_figures, protocols_figure, save_all
 from threshold_search.log.layout import result_layout
 from training.errors import UserError
+from training.spec import PRESETS
 
 CONVERGED = MLP.protocol("converged").label(MLP.protocol())
 
@@ -30,9 +34,7 @@ def test_heads_have_a_panel_per_depth(tmp_path):
 
 def test_protocols_side_by_side(tmp_path):
     path = write_results(tmp_path, "mlp", [(MLP_1, [400, 500]), (MLP_4, [7, 9])])
-    with pytest.raises(UserError, match="every protocol at the budget 10,000"):
-        protocols_figure(tmp_path)
-    assert "protocols" not in findings(tmp_path)
+    assert protocols_figure(tmp_path) is None
     first = path.read_text()
     write_results(tmp_path, "mlp", [(MLP_1, [700]), (MLP_4, [600])], protocol=CONVERGED)
     path.write_text(first + path.read_text().removeprefix(result_layout(MLP).header + "\n"))
@@ -42,7 +44,23 @@ def test_protocols_side_by_side(tmp_path):
     assert drawn(axes, "the paper's protocol", "published")[1].tolist() == [467, 21.6]
     with pytest.raises(ValueError):  # the published numbers stand beside their own protocol
         drawn(axes, "no early stop", "published")
-    assert "protocols" in findings(tmp_path)
+    assert "protocols" in other_figures(tmp_path)
+
+
+def test_a_new_preset_breaks_no_figure(tmp_path, monkeypatch):
+    toy = {**PRESETS, "patient": {"patience": 9}}
+    for module in (figures, training.spec):
+        monkeypatch.setattr(module, "PRESETS", toy)
+    path = write_results(tmp_path, "mlp", [(MLP_1, [400])])
+    first = path.read_text()
+    write_results(tmp_path, "mlp", [(MLP_1, [700])], protocol=CONVERGED)
+    path.write_text(first + path.read_text().removeprefix(result_layout(MLP).header + "\n"))
+    both = legend_labels(protocols_figure(tmp_path))
+    assert not any("patient" in label for label in both)  # nothing was searched by it
+    write_results(tmp_path, "mlp", [(MLP_1, [600])], protocol="paper patience=9")
+    axes = only_axes(protocols_figure(tmp_path))
+    assert drawn(axes, "patient", "ours")[1].tolist() == [600]  # alone, and by its own name
+    assert len(save_all(tmp_path)) == 10
 
 
 def test_no_hidden_layer_may_be_in_a_folder_of_its_own(tmp_path):
@@ -66,9 +84,19 @@ def test_no_hidden_layer_may_be_in_a_folder_of_its_own(tmp_path):
     assert not any("exact" in text and "published" in text for text in legend_labels(figure))
 
 
-def test_architectures_of_the_models_that_are_there(tmp_path):
+def test_architectures_of_the_models_that_are_there(tmp_path, capsys):
     write_results(tmp_path, "transformer", [(HEADS_2, [20]), (HEADS_8, [30])])
-    assert "architectures" not in findings(tmp_path)  # their budget is no true count
+    assert "architectures" not in other_figures(tmp_path)  # their budget is no true count
     write_results(tmp_path, "mlp", [(MLP_1, [400])])
-    titles = [panel.get_title() for panel in findings(tmp_path)["architectures"].axes]
+    titles = [panel.get_title() for panel in other_figures(tmp_path)["architectures"].axes]
     assert titles == ["mlp\n(n = 1)", ""]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_of_a_figure_is_an_error(tmp_path, monkeypatch):
+    def broken(*_):
+        raise UserError("broken")
+
+    monkeypatch.setattr(figures, "protocols_figure", broken)
+    with pytest.raises(UserError, match="broken"):
+        other_figures(write_partial(tmp_path))
