@@ -14,7 +14,7 @@ from scripts import ROOT, checkout
 from test_version import SCRIPTS
 
 for package in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
-    pytest.importorskip(package, reason="the packages of requirements-docs.txt are not installed")
+    pytest.importorskip(package, reason="the packages of .[docs] are not installed")
 
 
 def build(folder, target):
