@@ -5,7 +5,7 @@
 #   make test-ray    of these, searches on a Ray cluster of two nodes; slow beside other work
 #   make notebook    run the notebook again and redraw the figures from results/
 #   make docs        build/site/index.html; fails at a link that leads nowhere
-#   make lock        requirements-lock.txt after a change of another requirements file
+#   make lock        requirements-lock.txt after a change of requirements.txt or pyproject.toml
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -62,23 +62,19 @@ docs: .venv/installed-for-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # For every Python and system at once. Versions that still fit stay; without the file all are new.
-LOCKED := requirements-test.txt requirements-docs.txt requirements-bench.txt requirements-ray.txt
 lock: .venv/installed
 	$(BIN)/pip install --disable-pip-version-check uv==0.13.9
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
-		--no-emit-index-url --no-emit-package memorization-thresholds \
-		--custom-compile-command "make lock" --output-file requirements-lock.txt $(LOCKED)
+		--no-emit-index-url --no-emit-package memorization-thresholds --all-extras \
+		--custom-compile-command "make lock" --output-file requirements-lock.txt \
+		requirements.txt pyproject.toml
 
-.venv/installed: requirements.txt pyproject.toml setup.py $(wildcard engines/native/*.cpp \
-		engines/native/*.h) engines/native/build.py
+.venv/installed: EXTRAS := notebook
+.venv/installed-for-tests: EXTRAS := test,ray
+.venv/installed-for-docs: EXTRAS := docs
+.venv/installed .venv/installed-for-tests .venv/installed-for-docs: pyproject.toml setup.py \
+		requirements-lock.txt $(wildcard engines/native/*.cpp engines/native/*.h) \
+		engines/native/build.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
-	touch $@
-
-.venv/installed-for-tests: requirements-test.txt requirements-ray.txt .venv/installed
-	$(BIN)/pip install --disable-pip-version-check -r requirements-test.txt -r requirements-ray.txt
-	touch $@
-
-.venv/installed-for-docs: requirements-docs.txt .venv/installed
-	$(BIN)/pip install --disable-pip-version-check -r requirements-docs.txt
+	$(BIN)/pip install --disable-pip-version-check -e '.[$(EXTRAS)]' -c requirements-lock.txt
 	touch $@

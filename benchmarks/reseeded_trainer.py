@@ -13,7 +13,7 @@ in place of the entropy of a fresh process. The mappings are ours, drawn from a 
 global generator gives: it is the mechanism that is shown, not the published study's own numbers.
 
 Prints the table and writes results/benchmarks/reseeded_trainer.csv, one row per search, after every
-configuration. Needs the packages of requirements-test.txt.
+configuration. Needs the packages of `.[test]`.
 """
 
 from __future__ import annotations

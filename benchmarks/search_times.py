@@ -6,7 +6,7 @@
 The Trainer runs as the published experiment did: evaluation in batches of 8 and a full checkpoint
 on disk after every epoch, deleted after the probe. One search per configuration, one thread; both
 sides draw the same data and initial weights. Then one search command with one worker and with two
-in turn, the fastest of three rounds each. Needs the packages of requirements-test.txt. Prints the
+in turn, the fastest of three rounds each. Needs the packages of `.[test]`. Prints the
 tables and writes results/benchmarks/search_times.csv and worker_times.csv.
 """
 

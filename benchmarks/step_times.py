@@ -11,9 +11,9 @@ on a shared machine matters little then. The floor is 6 * batch * parameters FLO
 T for a transformer, at this machine's measured sgemm rate. For the decoder-only model it counts
 what the answers need, weight by weight: keys and values of every position, in the last layer the
 rest and the head at T positions alone; a token looked up costs nothing. Where JAX is installed
-(requirements-bench.txt), it trains one model of four configurations in a process pinned to one CPU,
-in turn with the others, by the wall clock, its compilation apart (jax_step.py). Prints the table
-and writes results/benchmarks/step_times.csv, or step_times_avx512.csv where the processor has
+(`pip install -e '.[bench]'`), it trains one model of four configurations in a process pinned to one
+CPU, in turn with the others, by the wall clock, its compilation apart (jax_step.py). Prints the
+table and writes results/benchmarks/step_times.csv, or step_times_avx512.csv where the processor has
 AVX-512.
 """
 

@@ -14,10 +14,7 @@ from types import FrameType
 
 from training.errors import OutOfMemory, UserError
 
-# What asks a run to end, as far as this system knows it.
-ENDING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what asks a run to end
 # Several signals may mean one end: schedulers send more than one, shells one to each of a group.
 ONE_END_SECONDS = 1.0
 _received = signal.SIGINT
@@ -79,8 +76,7 @@ def interrupts_held_back() -> Iterator[None]:
     and Python would then still raise here: hence the handlers. They belong to the main thread, the
     only one in which signals raise: in another there is nothing to hold back.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or not hasattr(signal, "pthread_sigmask"):  # Windows
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: list[int] = []
@@ -110,7 +106,4 @@ def import_torch() -> None:
             raise OutOfMemory("not enough memory to import torch") from None
         except (ImportError, OSError) as error:
             reason = str(error).partition("\n")[0]
-            # So the dynamic linker says it.
-            if any(w in reason for w in ("Cannot allocate memory", "failed to map segment")):
-                raise OutOfMemory(f"not enough memory to import torch: {reason}") from None
             raise UserError(f"torch cannot be imported: {reason}") from None

@@ -13,14 +13,8 @@ from command_line.interrupts import (
     exit_when_interrupted,
     interrupted_status,
 )
-from command_line.streams import (
-    OutputLost,
-    abandon_output,
-    fill_descriptors,
-    finish_output,
-    protect_streams,
-)
-from command_line.version import VersionAction
+from command_line.streams import OutputLost, abandon_output, protect_streams
+from command_line.version import PROJECT, own_version
 from training.errors import OutOfMemory, UserError
 
 USER_ERROR_STATUS = 2
@@ -54,9 +48,8 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument(
             "--version",
-            action=VersionAction,
-            nargs=0,
-            default=argparse.SUPPRESS,
+            action="version",
+            version=f"{PROJECT} {own_version()}",
             help="show the project's version and exit",
         )
 
@@ -85,8 +78,7 @@ def _usage_of(action: argparse.Action) -> str:
 
 
 def begin() -> None:
-    """Make ready for a script's imports, which take a while: no traceback, no stray output."""
-    fill_descriptors()
+    """Make ready for a script's imports, which take a while: a Ctrl-C is no traceback."""
     exit_when_interrupted()
 
 
@@ -96,37 +88,36 @@ def run(main: Callable[[], None]) -> None:
     Exit status 2 for a mistake in the input, 1 for what failed otherwise, a standard output that
     is lost included, and 128 + N for signal N.
     """
-    has_output = protect_streams()
+    protect_streams()
     end_like_ctrl_c()
-    status, lines = _attempt(main)
-    # Here, where it can be told that this fails. A reader that is slow can be interrupted as well.
-    lost_status, lost = _attempt(lambda: finish_output(has_output or status != 0))
-    for line in dict.fromkeys(lines + lost):
+    status, message = _attempt(main)
+    lost_status, lost = _attempt(sys.stdout.flush)  # here, where it can be told that this fails
+    for line in filter(None, (message, lost)):
         print(line, file=sys.stderr)
     if status := status or lost_status:
         sys.exit(status)
 
 
-def _attempt(action: Callable[[], None]) -> tuple[int, list[str]]:
+def _attempt(action: Callable[[], object]) -> tuple[int, str]:
     """Return the exit status that ``action`` ends with, and what to say of it on stderr."""
     program = Path(sys.argv[0]).name
     try:
         action()
     except SystemExit as end:  # of --help and of mistakes in the flags, which have been printed
-        return int(end.code or 0), []
+        return int(end.code or 0), ""
     except UserError as error:
-        return USER_ERROR_STATUS, [_error(program, error)]
+        return USER_ERROR_STATUS, _error(program, error)
     except (OutOfMemory, SomeFailed) as error:
-        return FAILURE_STATUS, [_error(program, error)]
+        return FAILURE_STATUS, _error(program, error)
     except MemoryError:
-        return FAILURE_STATUS, [f"{program}: error: not enough memory"]
+        return FAILURE_STATUS, _error(program, "not enough memory")
     except OutputLost as lost:
         abandon_output()
-        # Without a reason the reader (head, less) has left; there is nobody to tell.
-        return FAILURE_STATUS, [f"{program}: error: {lost}"] if str(lost) else []
+        return FAILURE_STATUS, _error(program, lost) if str(lost) else ""
     except KeyboardInterrupt as interrupt:
-        return interrupted_status(), [f"\n{str(interrupt) or 'interrupted'}"]
-    return 0, []
+        abandon_output()  # its reader may take its time
+        return interrupted_status(), f"\n{str(interrupt) or 'interrupted'}"
+    return 0, ""
 
 
 def _error(program: str, message: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 
@@ -14,38 +13,37 @@ class OutputLost(Exception):
 
 
 class _Output:
-    """Standard output that raises :class:`OutputLost` where it cannot be written, and keeps it."""
+    """Standard output that raises :class:`OutputLost` where it cannot be written."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.lost: OutputLost | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Write ``text`` or raise OutputLost."""
-        with self._as_lost():
-            return self._stream.write(text)
+        return self._or_lost(lambda: self._stream.write(text))
 
     def flush(self) -> None:
         """Write what is buffered or raise OutputLost."""
-        with self._as_lost():
-            self._stream.flush()
+        self._or_lost(self._stream.flush)
 
-    @contextlib.contextmanager
-    def _as_lost(self) -> Iterator[None]:
+    def _or_lost(self, action: Any) -> Any:
         try:
-            yield
+            return action()
+        except BrokenPipeError:  # the reader (head, less) has left; there is nobody to tell
+            raise OutputLost from None
         except OSError as error:
-            has_left = isinstance(error, BrokenPipeError)
-            reason = "" if has_left else f"cannot write to standard output: {error.strerror}"
-            self.lost = OutputLost(reason)
-            raise self.lost from None
+            raise OutputLost(f"cannot write to standard output: {error.strerror}") from None
 
 
 class _Notes:
-    """Standard error that drops what it cannot write: there is nobody to tell."""
+    """Standard error that drops what it cannot write: there is nobody to tell.
+
+    Its terminal may have been closed, or its disk be full, while a search still has a place to
+    write to.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -55,62 +53,26 @@ class _Notes:
 
     def write(self, text: str) -> int:
         """Write ``text`` if possible."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             self._stream.write(text)
             self._stream.flush()
         return len(text)
 
     def flush(self) -> None:
         """Write what is buffered if possible."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             self._stream.flush()
 
 
-def fill_descriptors() -> None:
-    """Open the null device in place of what is closed of standard input, output and error.
-
-    The next file opened would get its number, and with it whatever is printed.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            # It takes the lowest free number, which is this one. Workers need it as much.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-
-
-def protect_streams() -> bool:
-    """Make the streams of a script robust; return whether there is a standard output.
-
-    What their encodings lack is printed escaped.
-    """
-    has_output = sys.stdout is not None
-    fill_descriptors()
+def protect_streams() -> None:
+    """Make the streams of a script robust; what their encodings lack is printed escaped."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # tests replace the streams
-    null = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open to the end of the process
+        with contextlib.suppress(AttributeError):  # tests replace the streams
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if not isinstance(sys.stdout, _Output):
-        sys.stdout = _Output(sys.stdout or null)
+        sys.stdout = _Output(sys.stdout)
     if not isinstance(sys.stderr, _Notes):
-        sys.stderr = _Notes(sys.stderr or null)
-    return has_output
-
-
-def finish_output(has_reader: bool) -> None:
-    """Write what is buffered; raise OutputLost if that or a write before it fails, or none reads.
-
-    It is done with after that, so that the interpreter need not complain of it when it ends.
-    """
-    try:
-        sys.stdout.flush()
-    except BaseException:  # a Ctrl-C while a reader takes its time, too
-        abandon_output()
-        raise
-    if isinstance(sys.stdout, _Output) and sys.stdout.lost is not None:
-        raise sys.stdout.lost
-    if not has_reader:
-        raise OutputLost("standard output is closed")
+        sys.stderr = _Notes(sys.stderr)
 
 
 def abandon_output() -> None:

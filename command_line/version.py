@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import tomllib
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 PROJECT = "memorization-thresholds"
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -18,7 +15,7 @@ def own_version() -> str | None:
     try:
         project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
         return str(project["project"]["version"])
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:  # an installed copy
         return version_of(PROJECT)
 
 
@@ -28,18 +25,3 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-class VersionAction(argparse.Action):
-    """The flag --version: prints project and version, looked up only then, and ends."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Print and exit."""
-        print(f"{PROJECT} {own_version() or 'of an unknown version'}")
-        parser.exit()

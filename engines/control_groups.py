@@ -15,21 +15,11 @@ def control_groups(controller: str, root: Path = ROOT, own: Path = OWN) -> Itera
     A line of ``own`` is number:controllers:path, without controllers in version 2. In a container
     the path may be the host's, and only the topmost folder exists.
     """
-    try:
-        lines = own.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return
+    lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
     for line in lines:
-        if line.count(":") < 2:
-            continue
         _, controllers, path = line.split(":", 2)
-        if not controllers:
-            tops = [root, root / "unified"]  # the latter beside version 1
-        elif controller in controllers.split(","):
-            tops = [root / controllers, root / controller]
-        else:
-            continue
-        for top in tops:
+        if not controllers or controller in controllers.split(","):
+            top = root / controller if controllers else root
             group = top / path.lstrip("/")
             yield from (f for f in (group, *group.parents) if f.is_relative_to(top) and f.is_dir())
 

@@ -22,18 +22,15 @@ SHARE = 0.95
 ENOUGH = 2**28
 
 
-def available_memory(proc: Path = PROC, root: Path = ROOT, own: Path = OWN) -> int | None:
-    """Return how many bytes this process could still use, or None where that is not known.
+def available_memory(proc: Path = PROC, root: Path = ROOT, own: Path = OWN) -> int:
+    """Return how many bytes this process could still use.
 
     On Linux what the machine and the process's control groups have left; elsewhere all that the
     machine has.
     """
     machine = _fields(proc / "meminfo")
     if "MemAvailable" not in machine:
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, OSError, ValueError):  # Windows has no sysconf
-            return None
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     left = [1024 * (machine["MemAvailable"] + machine.get("SwapFree", 0))]
     for folder in control_groups("memory", root, own):
         # The names of version 2, then of version 1.
@@ -57,11 +54,7 @@ def within_memory(parameters: int = 0) -> Iterator[None]:
     So many ``parameters`` that they cannot be trained, by whatever engine, fail at once. The rest
     is on Linux alone: a limit of the process (RLIMIT_DATA), which is as before at the end.
     """
-    available = available_memory()
-    if available is None:
-        yield
-        return
-    allowed = max(ENOUGH, int(SHARE * available))
+    allowed = max(ENOUGH, int(SHARE * available_memory()))
     if parameters * BYTES_PER_PARAMETER > allowed:
         raise MemoryError
     used = _fields(PROC / "self" / "status").get("VmData")

@@ -13,7 +13,11 @@ TRAIN_TRANSFORMER = ROOT / "transformer_experiments" / "train_transformer.py"
 BINARY_SEARCH = ROOT / "threshold_search" / "binary_search.py"
 FIGURES = ROOT / "visualizations" / "figures.py"
 GENERATOR = ROOT / "dataset" / "synthetic_generator.py"
-SCRIPTS = (TRAIN_MLP, TRAIN_TRANSFORMER, BINARY_SEARCH, FIGURES, GENERATOR)
+SCRIPTS = sorted(
+    path
+    for path in ROOT.glob("*/*.py")
+    if path.parent.name not in ("tests", "benchmarks") and "\n    run(main)" in path.read_text()
+)
 
 
 def command(script, *flags):

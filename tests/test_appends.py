@@ -141,7 +141,7 @@ def test_short_writes_are_completed(tmp_path, monkeypatch):
     assert path.read_bytes() == b"a first row\nanother\n"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), None])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_what_cannot_be_completed_is_undone(tmp_path, monkeypatch, error):
     path = tmp_path / "log"
     path.write_bytes(b"kept\n")
@@ -151,8 +151,6 @@ def test_what_cannot_be_completed_is_undone(tmp_path, monkeypatch, error):
         calls.append(data)
         if len(calls) == 1:
             return write(number, data[:4])
-        if error is None:
-            return 0  # it would go on for ever
         raise error
 
     monkeypatch.setattr(files.os, "write", short)

@@ -1,8 +1,5 @@
 """Every mistake in the flags: one clear line on stderr, status 2, nothing written."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from scripts import BINARY_SEARCH, TRAIN_MLP, TRAIN_TRANSFORMER, run_here, run_script
@@ -22,17 +19,11 @@ CASES = [
     (BINARY_SEARCH, "--params 1000", "--model"),
     (BINARY_SEARCH, "--model mlp", "--params"),
     (BINARY_SEARCH, "--model mlp --params 0", "at least 1"),
-    (BINARY_SEARCH, "--model mlp --params -5", "at least 1"),
     (BINARY_SEARCH, "--model mlp --params many", "whole number"),
     (BINARY_SEARCH, "--model mlp --params 100 --layers 5", "smallest possible budget is 309"),
-    (BINARY_SEARCH, "--model mlp --params 10000 --layers -1", "at least 0"),
     (BINARY_SEARCH, "--model mlp --params 10000 --repeats 0", "at least 1"),
-    (BINARY_SEARCH, "--model mlp --params 10000 --workers 0", "at least 1"),
-    (BINARY_SEARCH, "--model mlp --params 10000 --max-size 0", "at least 1"),
     (BINARY_SEARCH, "--model mlp --params 10000 --learning-rate 0", "above 0"),
-    (BINARY_SEARCH, "--model mlp --params 10000 --learning-rate -0.1", "above 0"),
     (BINARY_SEARCH, "--model mlp --params 10000 --heads 2", "--heads"),
-    (BINARY_SEARCH, "--model mlp --params 10000 --seed -1", "at least 0"),
     (BINARY_SEARCH, "--model transformer --params 32000 --heads 5", "does not divide"),
     (BINARY_SEARCH, "--model transformer --params 32000 --layers 0", "at least 1"),
     (BINARY_SEARCH, "--model transformer --params 32000 --layers 4", "--exact-params"),
@@ -45,41 +36,30 @@ CASES = [
     (BINARY_SEARCH, "--paper --model transformer --d-ff 7", "--layers and --heads"),
     (BINARY_SEARCH, "--model mlp --params 10000 --protocol mine", "converged"),
     (BINARY_SEARCH, "--model mlp --params 10000 --schedule step", "cosine"),
-    (BINARY_SEARCH, "--model mlp --params 10000 --attempt -1", "at least 0"),
     (BINARY_SEARCH, "--model mlp --params " + "9" * 400, "at most"),
     (BINARY_SEARCH, "--model mlp --params 1000 --engine linear-program", "mlp 4x1 is none"),
     (BINARY_SEARCH, "--model mlp --layers 0 --engine linear-program --patience 5", "no setting"),
     (BINARY_SEARCH, "--model mlp --layers 0 --engine linear-program --attempt 1", "--attempt"),
     (TRAIN_MLP, "", "--params"),
-    (TRAIN_MLP, "--params 0", "at least 1"),
     (TRAIN_MLP, "--params 3e4", "whole number"),
     (TRAIN_MLP, "--params 200", "smallest possible budget is 301"),
     (TRAIN_MLP, "--params 10000 --layers -1", "at least 0"),
-    (TRAIN_MLP, "--params 10000 --num-sequences 0", "at least 1"),
     (TRAIN_MLP, "--params 10000 --num-sequences 5000000001", "5000000000"),
     (TRAIN_MLP, "--params 10000 --vocab-size 2 --seq-len 3 --num-sequences 5", "4 mappings"),
-    (TRAIN_MLP, "--params 10000 --learning-rate 0", "above 0"),
     (TRAIN_MLP, "--params 10000 --learning-rate nan", "above 0"),
     (TRAIN_MLP, "--params 10000 --dropout 1", "--dropout"),
     (TRAIN_MLP, "--params 10000 --batch-size 0", "--batch-size"),
     (TRAIN_MLP, "--params 10000 --protocol converged --max-epochs 20", "--warmup-epochs"),
-    (TRAIN_MLP, "--params 10000 --evaluation-interval 0", "--evaluation-interval"),
-    (TRAIN_MLP, "--params 10000 --max-steps -1", "--max-steps"),
     (TRAIN_MLP, "--hidden-size 5 --layers 0", "no --hidden-size"),
     (TRAIN_MLP, "--params 10000 --history missing/h.csv", "cannot write"),
     (TRAIN_MLP, "--params 10000 --device tpu", "tpu"),
     (TRAIN_MLP, "--layers 0 --engine linear-program --patience 5", "trains nothing"),
     (TRAIN_TRANSFORMER, "--params 64000 --heads 3", "does not divide"),
-    (TRAIN_TRANSFORMER, "--params 64000 --heads 0", "at least 1"),
     (TRAIN_TRANSFORMER, "--params 100 --heads 4", "smallest possible budget is"),
-    (TRAIN_TRANSFORMER, "--params 64000 --hidden-size 30 --heads 4", "does not divide"),
-    (TRAIN_TRANSFORMER, "--heads 4", "--params"),
-    (TRAIN_TRANSFORMER, "--params 64000 --save .", "cannot write"),
     (TRAIN_TRANSFORMER, "--architecture gpt --params 64000", "'cross-attention', 'decoder-only'"),
     (TRAIN_TRANSFORMER, "--architecture decoder-only --params 10", "smallest possible budget is"),
     (TRAIN_TRANSFORMER, "--architecture decoder-only --params 5000 --untied yes", "yes"),
     (TRAIN_TRANSFORMER, "--architecture decoder-only --params 5000 --exact-params", "--exact"),
-    (TRAIN_TRANSFORMER, "--architecture decoder-only --params 5000 --save .", "cannot write"),
 ]
 
 
@@ -174,24 +154,3 @@ def test_ctrl_c_is_one_line(message, capsys):
         run(interrupted)
     assert ended.value.code == 130
     assert capsys.readouterr().err.strip() == (message or "interrupted")
-
-
-def test_ctrl_c_while_torch_is_imported_waits_for_it():
-    program = """
-import atexit, os, signal, sys
-from mlp_experiments import train_mlp
-from command_line.parser import run
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "torch":
-            os.kill(os.getpid(), signal.SIGINT)
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.meta_path.insert(0, Finder())
-atexit.register(lambda: print("torch.nn" in sys.modules))
-sys.argv[1:] = ["--params", "10000"]
-run(train_mlp.main)
-"""
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "True\n", "\ninterrupted\n")

@@ -1,11 +1,11 @@
-"""--help of every script opens, after the usage, with a command to paste."""
+"""--help of every script opens, after the usage, with a command to paste; --version."""
 
 import re
 import shlex
+import tomllib
 
 import pytest
-from scripts import ROOT, run_script
-from test_version import SCRIPTS
+from scripts import GENERATOR, ROOT, SCRIPTS, run_script
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +53,12 @@ def test_required_flags_are_in_the_usage(help_of):
     assert rate == "usage: success_rate.py --num-sequences N [FLAGS]"
     assert search == "usage: binary_search.py [FLAGS]"
     assert usages["figures.py"] == "usage: figures.py [COMMAND] [FLAGS]"
+
+
+def test_the_version_is_everywhere_the_same(tmp_path):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    ended = run_script(GENERATOR, "--version", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"memorization-thresholds {version}\n"
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()

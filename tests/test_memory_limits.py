@@ -12,6 +12,7 @@ import pytest
 from scripts import (
     BINARY_SEARCH,
     GENERATOR,
+    ROOT,
     TRAIN_MLP,
     TRAIN_TRANSFORMER,
     children,
@@ -23,6 +24,7 @@ from scripts import (
 from engines import memory
 from engines.engine import ReferenceEngine, StackedEngine
 from engines.memory import available_memory, within_memory
+from engines.native.load import load_engine
 from mlp_experiments.mlp_utils import SPEC as MLP
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import OutOfMemory
@@ -120,13 +122,11 @@ def test_a_worker_that_is_killed_again_and_again(tmp_path):
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
-        (TRAIN_MLP, f"--hidden-size {TOO_LARGE} --layers 1 --num-sequences 2"),
         (TRAIN_MLP, "--hidden-size 9223372036854775807 --layers 3 --num-sequences 2"),
         (TRAIN_MLP, "--params 1000 --num-sequences 4000000000"),
         (TRAIN_TRANSFORMER, "--hidden-size 8 --heads 2 --d-ff 1000000000000 --num-sequences 2"),
         (GENERATOR, "--num-sequences 4000000000"),
         (GENERATOR, "--num-sequences 1 --seq-len 1000000000000"),
-        (GENERATOR, "--num-sequences 1 --seq-len 3000000000"),
     ],
 )
 def test_one_line_and_status_1(script, flags, tmp_path, monkeypatch, capsys):
@@ -138,53 +138,35 @@ def test_one_line_and_status_1(script, flags, tmp_path, monkeypatch, capsys):
 
 
 @linux
-@pytest.mark.parametrize("script", [TRAIN_MLP, BINARY_SEARCH])
-def test_torch_that_does_not_fit(script, tmp_path, monkeypatch):
+def test_torch_that_does_not_fit(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # the stacks of many would not fit either
-    flags = ["--params", 1000]
-    if script == BINARY_SEARCH:
-        flags += ["--model", "mlp", "--results-dir", tmp_path]
-    ended = run_limited(resource.RLIMIT_AS, 400 * MEBI, script, flags, tmp_path)
-    assert ended.returncode == 1, ended.stderr
-    assert len(errors(ended.stderr)) == 1
-    assert "not enough memory to import torch" in ended.stderr
+    limit = 400 * MEBI
+    ended = run_limited(resource.RLIMIT_AS, limit, TRAIN_MLP, ["--params", 1000], tmp_path)
+    assert ended.returncode in (1, 2), ended.stderr
+    assert len(errors(ended.stderr)) == 1 and "torch" in ended.stderr
 
 
 def test_available_memory_of_the_machine_and_of_control_groups(tmp_path):
     root, own = tmp_path / "cgroup", tmp_path / "own"
-    (tmp_path / "meminfo").write_text(
-        "MemTotal:  99999 kB\nMemAvailable:  1000 kB\nSwapFree: 24 kB\nHugePages: x\n"
-    )
-
-    def available():
-        return available_memory(tmp_path, root, own)
-
-    assert available() == 1024 * 1024
+    text = "MemTotal:  99999 kB\nMemAvailable:  1000 kB\nSwapFree: 24 kB\nHugePages: x\n"
+    (tmp_path / "meminfo").write_text(text)
     own.write_text("4:memory:/a/b\n0::/c/d\n")
-    assert available() == 1024 * 1024
     for folder, limit, unlimited, used, prefix in (
-        (root / "c", "memory.max", "max", "memory.current", ""),
-        (
-            root / "memory" / "a",
-            "memory.limit_in_bytes",
-            str(2**63 - 4096),
-            "memory.usage_in_bytes",
-            "total_",
-        ),
+        ("c", "max", "max", "current", ""),
+        ("memory/a", "limit_in_bytes", str(2**63 - 4096), "usage_in_bytes", "total_"),
     ):
-        folder.mkdir(parents=True)
-        (folder / used).write_text("300000\n")
-        (folder / limit).write_text(unlimited + "\n")
-        assert available() == 1024 * 1024
-        (folder / limit).write_text("500000\n")
-        assert available() == 200_000
-        (folder / "memory.stat").write_text(
-            f"anon 7\ninactive_file 1\n{prefix}inactive_file 100\n{prefix}active_file 50\n"
-        )
-        assert available() == 200_150  # cached files are given up for what asks
-        (folder / limit).write_text("100\n")
-        assert available() == 0
-        (folder / limit).unlink()
+        cached = f"anon 7\ninactive_file 1\n{prefix}inactive_file 100\n{prefix}active_file 50\n"
+        (root / folder).mkdir(parents=True)
+        for name, text, expected in (
+            (used, "300000", 1024 * 1024),
+            (limit, unlimited, 1024 * 1024),
+            (limit, "500000", 200_000),
+            ("stat", cached, 200_150),  # cached files are given up for what asks
+            (limit, "100", 0),
+        ):
+            (root / folder / f"memory.{name}").write_text(text + "\n")
+            assert available_memory(tmp_path, root, own) == expected
+        (root / folder / f"memory.{limit}").unlink()
 
 
 @linux
@@ -235,3 +217,31 @@ def test_another_runtime_error_is_none_of_memory(monkeypatch):
     monkeypatch.setattr(StackedEngine, "_train", train)
     with pytest.raises(RuntimeError, match="shapes"):
         StackedEngine().train(probes(2))
+
+
+SIXTEEN = """
+import resource
+from engines.engine import StackedEngine, start_native
+from training.probe import Probe
+from transformer_experiments.transformer_utils import SPEC, TransformerArchitecture
+
+architecture = TransformerArchitecture(128, 175, 64, 3)  # 537,751 parameters
+probes = [Probe(architecture, SPEC.protocol(max_epochs=1), 0, r, 64) for r in range(16)]
+{train}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+NATIVE = """
+for model, epochs in [start_native(probe) for probe in probes]:
+    model.train_epoch(*next(epochs))
+"""
+
+
+@linux
+@pytest.mark.parametrize("train", ["StackedEngine().train(probes)", NATIVE])
+def test_sixteen_models_of_the_largest_published_size_stay_below_4_gigabytes(train):
+    if train is NATIVE and load_engine() is None:
+        pytest.skip("no compiled engine")
+    program = [sys.executable, "-c", SIXTEEN.format(train=train)]
+    ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) < 4e9

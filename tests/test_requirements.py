@@ -1,132 +1,73 @@
-"""Requirements files, lock, pyproject.toml and hooks say the same."""
+"""pyproject.toml, requirements.txt, the lock, the hooks and the workflow say the same."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from importlib import metadata
 
 import pytest
 import yaml
+from documents import PROSE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from scripts import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-LOCK = ROOT / "requirements-lock.txt"
-OWN = canonicalize_name(PROJECT["name"])
-
-
-def requirements_of(path):
-    """Return what a file itself asks for, without the files that it includes."""
-    lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
-    return [Requirement(line) for line in lines if line and not line.startswith("-")]
-
-
-def pins_of(path):
-    """Return the one version of each package of a file of direct requirements."""
-    found = {}
-    for requirement in requirements_of(path):
-        (only,) = requirement.specifier
-        assert only.operator == "=="
-        found[canonicalize_name(requirement.name)] = only.version
-    return found
-
-
-def ranges_of(*groups):
-    wanted = [Requirement(text) for group in groups for text in group]
-    return {canonicalize_name(r.name): r.specifier for r in wanted if r.name != PROJECT["name"]}
-
-
-@pytest.mark.parametrize(
-    ("name", "groups"),
-    [
-        ("requirements.txt", [PROJECT["dependencies"], EXTRAS["notebook"]]),
-        ("requirements-test.txt", [EXTRAS["test"]]),
-        ("requirements-docs.txt", [EXTRAS["docs"]]),
-    ],
-)
-def test_a_file_pins_what_the_project_asks_for(name, groups):
-    pins, ranges = pins_of(ROOT / name), ranges_of(*groups)
-    assert pins.keys() == ranges.keys()
-    for package, version in pins.items():
-        assert version in ranges[package]
-
-
-def test_the_notebook_alone_needs_jupyter():
-    assert "jupyter" not in ranges_of(PROJECT["dependencies"])
-    for path in ROOT.glob("[!.]*/**/*.py"):
-        if path.relative_to(ROOT).parts[0] not in ("tests", "build", "runs"):
-            imports = r"^\s*(import|from) (jupyter|IPython|nb\w+|ipy\w+)"
-            assert not re.search(imports, path.read_text(), re.MULTILINE), path
-
-
-# The lock.
-
-
-def locked():
-    """Return the versions of each package of the lock, some for one Python or system only."""
-    found = {}
-    for requirement in requirements_of(LOCK):
-        (only,) = requirement.specifier
-        assert only.operator == "=="
-        found.setdefault(canonicalize_name(requirement.name), []).append(
-            (requirement, only.version)
-        )
-    return found
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("requirements*.txt")), ids=lambda path: path.name)
-def test_the_lock_agrees(path):
-    if path != LOCK:
-        versions = {name: [v for _, v in entries] for name, entries in locked().items()}
-        for name, version in pins_of(path).items():
-            assert versions[name] == [version], "run `make lock`"
-
-
-PYTHONS = ("3.11.7", "3.12.1", "3.13.1", "3.14.1")
+WORKFLOW = ROOT / ".github" / "workflows" / "test.yml"
+VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
 MACHINES = (("linux", "Linux", "x86_64"), ("darwin", "Darwin", "arm64"))
 
 
-@pytest.mark.parametrize("python", PYTHONS)
+def pins_of(path, environment):
+    """Return the one version of each package that the file has for a Python and system."""
+    found = {}
+    for line in path.read_text().splitlines():
+        if line and line[0] not in "#-":
+            requirement = Requirement(line)
+            (only,) = requirement.specifier
+            assert only.operator == "=="
+            if requirement.marker is None or requirement.marker.evaluate(environment):
+                name = canonicalize_name(requirement.name)
+                assert found.setdefault(name, only.version) == only.version
+    return found
+
+
+def test_requirements_pin_what_a_user_needs_as_the_lock_does():
+    pins = pins_of(ROOT / "requirements.txt", {})
+    needed = [Requirement(text).name for text in PROJECT["dependencies"] + EXTRAS["notebook"]]
+    assert sorted(pins) == sorted(needed)
+    assert pins.items() <= pins_of(ROOT / "requirements-lock.txt", {}).items(), "run `make lock`"
+
+
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine[0])
-def test_the_lock_has_all_that_the_packages_require(python, machine):
-    """By the metadata of what is installed; where versions differ, requirements may."""
-    platform, system, processor = machine
-    environment = {
-        "python_full_version": python,
-        "python_version": ".".join(python.split(".")[:2]),
-        "sys_platform": platform,
-        "platform_system": system,
-        "platform_machine": processor,
-    }
-    entries = {
-        name: [r for r, _ in found if r.marker is None or r.marker.evaluate(environment)]
-        for name, found in locked().items()
-    }
-    assert all(len(found) <= 1 for found in entries.values())
-    for name, found in entries.items():
+@pytest.mark.parametrize("python", VERSIONS)
+def test_the_lock_has_all_that_is_needed(python, machine):
+    """By what the project and the installed packages ask for; other versions may differ."""
+    names = ("sys_platform", "platform_system", "platform_machine")
+    environment = dict(zip(names, machine, strict=True)) | {"extra": ""}
+    environment |= {"python_version": python, "python_full_version": f"{python}.2"}
+    pins = pins_of(ROOT / "requirements-lock.txt", environment)
+    wanted = {"the project": PROJECT["dependencies"], **EXTRAS}
+    for name, version in pins.items():
         try:
-            distribution = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue  # of another system, or not needed by the tests
-        if not found or f"=={distribution.version.partition('+')[0]}" != str(found[0].specifier):
+            installed = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # of another system, or not needed by the tests
             continue
-        for text in distribution.requires or ():
-            needed = Requirement(text)
-            if needed.marker is None or needed.marker.evaluate({**environment, "extra": ""}):
-                (pin,) = entries[canonicalize_name(needed.name)]
-                (only,) = pin.specifier
-                assert needed.specifier.contains(only.version, prereleases=True), (name, text)
+        if installed.version.partition("+")[0] == version:
+            wanted[name] = installed.requires or ()
+    for asking, texts in wanted.items():
+        for needed in map(Requirement, texts):
+            is_needed = needed.marker is None or needed.marker.evaluate(environment)
+            if is_needed and needed.name != PROJECT["name"]:
+                version = pins[canonicalize_name(needed.name)]
+                assert needed.specifier.contains(version, prereleases=True), (asking, needed)
 
 
 def test_the_lock_says_nothing_of_where_it_was_made():
-    text = LOCK.read_text()
-    assert "make lock" in text
+    text = (ROOT / "requirements-lock.txt").read_text()
     assert not re.search(r"://|@|\.whl|--index|--find-links|^-", text, re.MULTILINE)
-    assert OWN not in locked()
-
-
-# The hooks.
 
 
 def test_the_hooks_are_the_linters_of_the_makefile():
@@ -135,3 +76,21 @@ def test_the_hooks_are_the_linters_of_the_makefile():
     (recipe,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
     lines = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()]
     assert hooks == lines
+
+
+def test_the_workflow_runs_what_a_person_runs_on_every_version_and_system():
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    for name, job in workflow["jobs"].items():
+        assert [s["run"] for s in job["steps"] if "run" in s] == [f"make {name} PYTHON=python"]
+    matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
+    assert matrix["python"] == VERSIONS
+    assert [system.partition("-")[0] for system in matrix["system"]] == ["ubuntu", "macos"]
+    assert "Python 3.11 to 3.14" in PROSE["README.md"]
+    assert PROJECT["requires-python"] == f">={VERSIONS[0]}"
+    assert workflow["permissions"] == {"contents": "read"}  # nobody can push through it
+
+
+@pytest.mark.skipif(shutil.which("actionlint") is None, reason="actionlint is not installed")
+def test_actionlint_finds_nothing():
+    ended = subprocess.run(["actionlint", str(WORKFLOW)], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr

@@ -10,11 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from documents import DOCUMENTS, name_of
-from scripts import ROOT, checkout
-from test_version import SCRIPTS
+from scripts import ROOT, SCRIPTS, checkout
 
 for package in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
-    pytest.importorskip(package, reason="the packages of requirements-docs.txt are not installed")
+    pytest.importorskip(package, reason="the packages of .[docs] are not installed")
 
 
 def build(folder, target):
