@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from training.spec import TASK, ModelSpec
+from threshold_search.log.layout import task_columns
+from training.protocol import Protocol
+from training.spec import ModelSpec
 from visualizations.summary import OURS, PUBLISHED, beside_published, bits_per_parameter, summarize
 
 PUBLISHED_TABLES = Path(__file__).parent / "published_tables.csv"
@@ -52,12 +54,10 @@ def with_published(searches: pd.DataFrame) -> pd.DataFrame:
     protocol differs in other settings; elsewhere they are NaN. In sequences.
     """
     table = _join(searches, published(), PUBLISHED)
-    table.loc[[_is_another_task(label) for label in table["protocol"]], list(PUBLISHED)] = math.nan
+    of_task = task_columns(Protocol())
+    is_another = (table[[*of_task]] != pd.Series(of_task)).any(axis=1)
+    table.loc[is_another, list(PUBLISHED)] = math.nan
     return table
-
-
-def _is_another_task(protocol: str) -> bool:
-    return any(f" {name}=" in protocol for name in TASK)
 
 
 def every_published_row(searches: pd.DataFrame) -> pd.DataFrame:
