@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Thresholds and single probes": ("threshold_search.api",),
+    "Thresholds and single probes": ("threshold_search.api", "threshold_search.options.Options"),
     "Networks": (
         "mlp_experiments.mlp_utils.MLPArchitecture",
         "transformer_experiments.transformer_utils.TransformerArchitecture",
