@@ -25,20 +25,8 @@ SMALL = MLPArchitecture(4, 1)
 def script(tmp_path_factory):
     """What the search script finds for SMALL."""
     folder = tmp_path_factory.mktemp("script")
-    flags = [
-        "--model",
-        "mlp",
-        "--hidden-size",
-        "4",
-        "--layers",
-        "1",
-        "--repeats",
-        "2",
-        "--seed",
-        "3",
-        "--max-size",
-        "16",
-    ]
+    flags = ["--model", "mlp", "--hidden-size", 4, "--layers", 1, "--repeats", 2]
+    flags += ["--seed", 3, "--max-size", 16]
     ended = run_script(BINARY_SEARCH, *flags, "--results-dir", folder, cwd=folder)
     assert ended.returncode == 0, ended.stderr
     return pd.read_csv(folder / "mlp_results.csv")

@@ -9,8 +9,7 @@ from threshold_search.executors.executor import Answer
 from training.errors import OutOfMemory, UserError
 from training.probe import Outcome, Probe
 
-LOSSES_ALLOWED = 3  # of a job that trained: it may be what killed its workers
-OTHER_LOSSES_ALLOWED = 10  # with its node, or before it began: seldom the job's fault
+LOSSES_ALLOWED = 3  # of a job: it may be what killed its workers
 
 
 class Jobs:
@@ -19,17 +18,16 @@ class Jobs:
     def __init__(self) -> None:
         self._ended: list[tuple[Probe, Outcome | OutOfMemory]] = []
         self._failure: Exception | None = None  # to be raised once what ended has been handed over
-        # By the first probe of a job, and whether they may be its own fault.
-        self._losses: Counter[tuple[Probe, bool]] = Counter()
+        self._losses: Counter[Probe] = Counter()  # by the first probe of a job
 
     @property
-    def has_ended(self) -> bool:
-        """Whether :meth:`hand_over` will return or raise something."""
-        return bool(self._ended) or self._failure is not None
+    def has_failed(self) -> bool:
+        """Whether :meth:`hand_over` will raise, now or next time."""
+        return self._failure is not None
 
     def take(self, job: Sequence[Probe], answer: Answer) -> None:
         """Take a worker's answer to ``job``."""
-        self.forget(job)
+        del self._losses[job[0]]  # a Counter takes that of what it does not have
         if isinstance(answer, OutOfMemory):
             self._ended += [(probe, answer) for probe in job]
         elif isinstance(answer, list):
@@ -43,30 +41,25 @@ class Jobs:
         """Raise ``failure`` once what has ended is handed over, unless there is one already."""
         self._failure = self._failure or failure
 
-    def forget(self, job: Sequence[Probe]) -> None:
-        """Forget the losses of a job: it has ended, or nobody wants it any more."""
-        for is_own in (True, False):
-            del self._losses[job[0], is_own]  # a Counter takes that of what it does not have
+    def is_lost_for_good(self, job: Sequence[Probe], how: str) -> bool:
+        """Count a loss of ``job``; give it up after as many as are allowed.
 
-    def is_lost_for_good(self, job: Sequence[Probe], how: str, is_own: bool = True) -> bool:
-        """Count a loss of ``job``; after as many as are allowed its probes end without outcomes.
-
-        A loss ``is_own`` if the job was training, on a node that is still there. ``how`` it was
-        lost is for the message. Otherwise the executor has to submit it again.
+        ``how`` it was lost is for the message. Otherwise the executor has to submit it again.
         """
-        probe = job[0]
-        self._losses[probe, is_own] += 1
-        own, other = self._losses[probe, True], self._losses[probe, False]
-        if own < LOSSES_ALLOWED and other < OTHER_LOSSES_ALLOWED:
+        self._losses[job[0]] += 1
+        if self._losses[job[0]] < LOSSES_ALLOWED:
             return False
-        self.forget(job)  # if it is asked for again, it was a guess, or in company
-        others = f", {other} of them with its node or before it began" if other else ""
-        error = OutOfMemory(
-            f"a worker died {own + other} times training {probe.architecture.spec.name} "
-            f"{probe.architecture.name} on {probe.n} sequences{others} ({how})"
-        )
-        self._ended += [(probe, error) for probe in job]
+        self.give_up(job, how)
         return True
+
+    def give_up(self, job: Sequence[Probe], how: str) -> None:
+        """End the probes of ``job``, lost as often as is allowed, without outcomes."""
+        probe = job[0]
+        error = OutOfMemory(
+            f"a worker died {LOSSES_ALLOWED} times training {probe.architecture.spec.name} "
+            f"{probe.architecture.name} on {probe.n} sequences ({how})"
+        )
+        self.take(job, error)
 
     def hand_over(self) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """Return what has ended since the last call; raise a failure once nothing has."""

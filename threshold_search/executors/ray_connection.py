@@ -1,4 +1,4 @@
-"""How a driver connects to Ray: quietly, on the loopback interface where it can, undone after it.
+"""How a driver connects to Ray: quietly, a Ray of its own on the loopback interface, all undone.
 
 Imports neither Ray nor torch.
 """
@@ -6,45 +6,78 @@ Imports neither Ray nor torch.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import os
+import re
 import signal
 import site
 import socket
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from command_line.interrupts import ENDING
+from engines.cpu import usable_cpus
+from threshold_search.executors.jobs import LOSSES_ALLOWED
 from training.errors import UserError
 
+NO_RAY = "--executor ray needs Ray, which is not installed: pip install '.[ray]'"
 CONNECT_SECONDS = 10.0
-LOOPBACK = "127.0.0.1"
-# Before Ray is imported: nothing is reported anywhere, no log of Ray's gets on our standard output,
-# and its servers stay on the loopback interface, on Linux too.
+# Ray reads these when it is imported: nothing is reported anywhere, no message of Ray's gets on our
+# standard output, and what does not fit in memory is not tried for ever.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+    "RAY_task_oom_retries": str(LOSSES_ALLOWED - 1),
 }
-ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# Of a Ray that is started here. On a busy machine its processes take a minute to start, and what
-# Ray gives up on it starts again, with even more to do for the machine.
-PATIENT = {
-    "RAY_gcs_server_port_wait_time_s": "600",
-    "RAY_agent_register_timeout_ms": "600000",
-    "RAY_worker_register_timeout_seconds": "600",
-    "RAY_health_check_timeout_ms": "60000",
-    # Ray's own is 15: beside other work a worker gets a thirtieth of its share.
-    "RAY_worker_niceness": "0",
-}
-AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port")
-LISTEN_PORT = "dashboard_agent_listen_port"
+# Of a Ray that is started here: its servers stay on the loopback interface, on Linux too, and its
+# workers, by default at niceness 15, get an ordinary share of a machine that does other work.
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 STORE_BYTES = 80 * 2**20  # nothing large is stored, and it is the least that Ray takes
+
+
+@contextlib.contextmanager
+def connection(address: str | None, count: int | None, on_gpu: bool) -> Iterator[tuple[Any, bool]]:
+    """Give Ray's module, connected, and whether its cluster was started here; in the end let go.
+
+    ``address`` is that of a cluster, "auto" or HOST:PORT. Without one the cluster is of ``count``
+    CPUs of this machine, by default all that this process may use (``on_gpu``: one per GPU). A
+    program that is connected already, a notebook say, stays so. Raises :class:`UserError`.
+    """
+    if address not in (None, "auto"):
+        require_answer(address or "")
+    with contextlib.ExitStack() as undo:
+        variables, arguments = QUIET, {"address": address}
+        if address is None:
+            prefix = "thresholds-ray-"
+            folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+            variables = QUIET | ON_LOOPBACK | {"RAY_TMPDIR": undo.enter_context(folder)}
+            arguments = _own_cluster(count, on_gpu)
+        undo.enter_context(environment(variables))
+        with _own_handlers():
+            try:
+                import ray
+            except ImportError:
+                raise UserError(NO_RAY) from None
+            is_there = ray.is_initialized()
+            if not is_there:
+                undo.callback(ray.shutdown)
+                try:
+                    ray.init(**arguments, **options_of_every_driver())
+                except Exception as error:  # Ray raises plain ones, of a start that takes too long
+                    where = address or "this machine"
+                    raise UserError(f"Ray at {where}: {in_one_line(error)}") from None
+        yield ray, address is None and not is_there
+
+
+def in_one_line(error: Exception) -> str:
+    """Return all that Ray has to say, without colours: the reason may be at the end of it."""
+    plain = re.sub(r"\x1b\[\d*m|[~^]{2,}", "", str(error))
+    return " ".join(plain.split()) or type(error).__name__
 
 
 def options_of_every_driver() -> dict[str, Any]:
@@ -67,28 +100,7 @@ def options_of_every_driver() -> dict[str, Any]:
     }
 
 
-def require_answer(address: str) -> None:
-    """Raise UserError where nothing listens: Ray would try for many minutes, and say a lot."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (ValueError, OverflowError):
-        raise UserError(f"--ray-address must be auto or HOST:PORT, got {address!r}") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"no Ray cluster answers at {address}: {reason}") from None
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether HOST:PORT, or HOST, is this machine's own interface."""
-    host = address.rpartition(":")[0] or address
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-@contextmanager
+@contextlib.contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables of this process's environment, and in the end what they were before."""
     before = os.environ.copy()
@@ -103,8 +115,35 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
 
 
-@contextmanager
-def own_handlers() -> Iterator[None]:
+def _own_cluster(count: int | None, on_gpu: bool) -> dict[str, Any]:
+    gpus = 0
+    if on_gpu:  # Ray may find fewer than there are
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return {
+        "address": "local",
+        "num_cpus": count or gpus or usable_cpus(),
+        "num_gpus": gpus,
+        "include_dashboard": False,
+        "object_store_memory": STORE_BYTES,
+    }
+
+
+def require_answer(address: str) -> None:
+    """Raise UserError where nothing listens: Ray would try for many minutes, and say a lot."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (ValueError, OverflowError):
+        raise UserError(f"--ray-address must be auto or HOST:PORT, got {address!r}") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"no Ray cluster answers at {address}: {reason}") from None
+
+
+@contextlib.contextmanager
+def _own_handlers() -> Iterator[None]:
     """Undo what Ray does to this process: SIGTERM, and what tracebacks are printed by."""
     handlers = {number: signal.getsignal(number) for number in ENDING}
     hook = sys.excepthook
@@ -115,53 +154,3 @@ def own_handlers() -> Iterator[None]:
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
-
-
-@contextmanager
-def patient_start() -> Iterator[None]:
-    """Let the nodes that are started within not depend on how soon their helpers are there.
-
-    A node of Ray ends itself when its helpers have not told it their ports within 15 seconds, which
-    no setting changes (https://github.com/ray-project/ray/issues/65983). It does not ask for a port
-    that it is given, or finds in the file in which its helper would put it.
-
-    These are insides of Ray 2.60. A version without them starts as it does by itself.
-    """
-    try:
-        from ray._private import node as nodes
-
-        kind: Any = nodes.Node
-        start_raylet = kind.start_raylet
-    except (ImportError, AttributeError):
-        yield
-        return
-
-    def start_with_ports(node: Any, *arguments: Any, **more: Any) -> Any:
-        with contextlib.suppress(AttributeError):
-            _give_ports(node)
-        return start_raylet(node, *arguments, **more)
-
-    kind.start_raylet = start_with_ports
-    try:
-        yield
-    finally:
-        kind.start_raylet = start_raylet
-
-
-def _give_ports(node: Any) -> None:
-    parameters = node._ray_params
-    has = {name: getattr(parameters, name) for name in (*AGENT_PORTS, LISTEN_PORT)}
-    file = Path(node._session_dir, f"{LISTEN_PORT}_{node._node_id}")
-    # Nothing is changed before all of it has been found.
-    for (name, port), free in zip(has.items(), _free_ports(len(has)), strict=True):
-        setattr(parameters, name, port or free)
-    file.write_text(str(getattr(parameters, LISTEN_PORT)), encoding="ascii")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that nobody listens on now."""
-    listeners = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports

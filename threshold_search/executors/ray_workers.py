@@ -1,54 +1,80 @@
-"""Ray: a remote function per job, on the CPUs or GPUs of this machine or of a cluster.
+"""Ray: a remote call per pack of jobs, on the CPUs or GPUs of this machine or of a cluster.
 
-Only this process, the driver, knows what is to be done and writes. Ray itself repeats nothing: what
-a worker, a node or a memory limit took with it is submitted again from here. Ray is an optional
-extra, imported when the first job starts. Imports no torch.
+Only this process, the driver, knows what is to be done and writes. Where a call runs, and that it
+runs again when a worker or a node is lost, is Ray's. Ray is an optional extra, imported when the
+first job starts. Imports no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import faulthandler
+import functools
+import sys
 import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from engines.cpu import usable_cpus
-from threshold_search.executors.executor import DEADLINE_SECONDS, Answer
-from threshold_search.executors.jobs import Jobs
+from threshold_search.executors.executor import (
+    DEADLINE_SECONDS,
+    Answer,
+    run_job,
+    start_worker,
+)
+from threshold_search.executors.jobs import LOSSES_ALLOWED, Jobs
 from threshold_search.executors.ray_connection import (
-    LOOPBACK,
-    ON_LOOPBACK,
-    PATIENT,
-    QUIET,
-    STORE_BYTES,
-    environment,
-    is_loopback,
-    options_of_every_driver,
-    own_handlers,
-    patient_start,
+    connection,
+    in_one_line,
     require_answer,
 )
-from threshold_search.executors.ray_job import Begun, serve
-from threshold_search.executors.ray_nodes import RayNodes
-from threshold_search.executors.software import own_software
+from threshold_search.executors.software import Software, own_software
 from training.errors import OutOfMemory, UserError
 from training.probe import Kind, Outcome, Probe
 
 if TYPE_CHECKING:
     from engines.engine import Engine
 
-NO_RAY = "--executor ray needs Ray, which is not installed: pip install '.[ray]'"
-IN_FLIGHT = 2  # jobs per CPU or GPU: the next one is there when one ends
+IN_FLIGHT = 2  # calls per CPU or GPU: the next one is there when one ends
+PACK_SECONDS = 5.0  # of work that is expected of a call with several jobs
+QUICK_SECONDS = 1.0  # a probe that takes longer is worth a call of its own
+LARGEST_PACK = 100  # jobs, however quick
+NODES_SECONDS = 1.0  # how old the list of the nodes may be
+LONGEST_SECONDS = 1e9  # that a deadline can be
 
 
-@dataclass
-class _Flight:
-    job: list[Probe]
-    unfit: frozenset[str]  # the nodes that it may not go to
-    since: float  # by time.monotonic: when it was submitted, or began
-    has_begun: bool = False
+def serve(
+    driver: Software, deadline: float, jobs: list[tuple[Engine, list[Probe]]]
+) -> list[Answer]:
+    """Train jobs on a node, one after another; return the answers of those that were trained.
+
+    After :data:`PACK_SECONDS` no further one begins: so much may be lost with a worker. A job that
+    takes more than ``deadline`` seconds ends this process.
+    """
+    answers: list[Answer] = []
+    begin = time.monotonic()
+    for engine, job in jobs:
+        if answers and time.monotonic() - begin > PACK_SECONDS:
+            break
+        refusal = _refusal(driver)
+        # Not by the driver, which does not know when a call that waits for room begins.
+        faulthandler.dump_traceback_later(min(deadline, LONGEST_SECONDS), exit=True, file=2)
+        answers.append(refusal or run_job(engine, job))
+        faulthandler.cancel_dump_traceback_later()
+    return answers
+
+
+@functools.cache  # once in a process
+def _refusal(driver: Software) -> UserError | None:
+    """Return why this process must not train: its bits could differ, or it cannot."""
+    if difference := own_software(driver.device).difference(driver):
+        import ray
+
+        address = ray.util.get_node_ip_address()
+        return UserError(
+            f"node {address} of the Ray cluster cannot be used, its bits could differ: {difference}"
+        )
+    return start_worker()
 
 
 class RayWorkers:
@@ -61,22 +87,25 @@ class RayWorkers:
         deadline: float = DEADLINE_SECONDS,
         address: str | None = None,
     ) -> None:
-        """Take how many jobs to train at once, on a cluster by default as many as it can.
+        """Take how many calls to have at once, on a cluster by default twice what it has room for.
 
-        Without an ``address`` the cluster is started here and ends with this object. A job that
-        takes more than ``deadline`` seconds is taken for lost.
+        Without an ``address`` the cluster is started here, of ``count`` CPUs, and ends with this
+        object. A job that takes more than ``deadline`` seconds is taken for lost.
         """
         self._count, self._engines = count, engines
         self._deadline, self._address = deadline, address
-        on_gpu = any(engine.device == "cuda" for engine in engines.values())
-        self._resource = "GPU" if on_gpu else "CPU"
-        self._software = own_software("cuda" if on_gpu else "cpu")
+        self._on_gpu = any(engine.device == "cuda" for engine in engines.values())
+        self._software = own_software("cuda" if self._on_gpu else "cpu")
         self._ray: Any = None  # the module, once it is needed
         self._remote: Any = None  # serve as Ray has it: made once, because each is stored anew
         self._is_own = False  # whether the cluster was started here
-        self._undo = contextlib.ExitStack()  # what was done to be connected
-        self._nodes: RayNodes | None = None  # of the cluster, once there is one
-        self._flights: dict[Any, _Flight] = {}  # by Ray's reference, oldest first
+        self._undo = contextlib.ExitStack()  # of being connected
+        self._nodes: list[tuple[str, int]] = []  # address, and calls that run there at once
+        self._looked = 0.0  # when at the nodes, by time.monotonic
+        self._queue: deque[list[Probe]] = deque()  # jobs that no call has yet
+        self._queued_seconds = 0.0  # what is expected of them
+        self._seconds: dict[Kind, float] = {}  # of the slowest probe of the last job
+        self._calls: dict[Any, list[list[Probe]]] = {}  # the jobs, by Ray's reference
         self._jobs = Jobs()
 
     def __enter__(self) -> Self:
@@ -89,189 +118,151 @@ class RayWorkers:
 
     def close(self) -> None:
         """Leave the cluster, or end it if it is ours; what is being trained is lost."""
-        for reference in self._flights:
+        for call in self._calls:
             with contextlib.suppress(self._ray.exceptions.RayError):  # the cluster may be gone
-                self._ray.cancel(reference, force=True)
-        self._flights.clear()
+                self._ray.cancel(call, force=True)
+        self._calls.clear()
+        self._queue.clear()
         self._undo.close()
-        self._ray = self._nodes = None
-        self._is_own = False
+        self._ray = None
 
     @property
     def has_idle(self) -> bool:
-        """Whether a job may be submitted now."""
-        most = IN_FLIGHT * max(1, self._start().places)  # one that waits makes a cluster grow
-        if self._count is not None and not self._is_own:
-            most = min(most, self._count)
-        return len(self._flights) < most
+        """Whether a job may be submitted now: until the calls that may be made are full."""
+        return self._queued_seconds < self._free_calls() * PACK_SECONDS
 
     def nodes(self) -> list[dict[str, object]]:
-        """Return the processor of every node that trains, and how many jobs at once."""
-        return list(self._start().facts.values())
+        """Return the address of every node that trains, and how many jobs at once."""
+        self._start()
+        return [{"node": address, "jobs": jobs} for address, jobs in self._nodes]
 
     def largest_job(self, kind: Kind) -> int:
-        """Return how many probes of one ``kind`` make a job at most."""
+        """Return how many probes of ``kind`` make a job at most."""
         return self._engines[kind].largest_job
 
     def submit(self, job: list[Probe]) -> None:
-        """Start a job on the cluster."""
-        nodes = self._start()
-        options: dict[str, Any] = {"num_cpus": 1, "max_retries": 0, "num_returns": "streaming"}
-        # Nothing trains before wait has heard that it begins: not even what kills its worker.
-        options["_generator_backpressure_num_objects"] = 1
-        options[f"num_{self._resource.lower()}s"] = 1
-        # To no node that has not answered well. One that joins now may get it, and says in Begun
-        # what it has: so a job that waits makes a cluster grow.
-        unfit = nodes.unfit
-        if unfit:
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(unfit))})"}
-        engine = self._engines[job[0].kind]
-        remote = self._remote.options(**options)
-        stream = remote.remote(self._software, engine, job)
-        self._flights[stream] = _Flight(job, unfit, time.monotonic())
+        """Put a job into the queue, which the next ``wait`` hands to Ray."""
+        self._queue.append(job)
+        self._queued_seconds += self._expected(job)
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """See :class:`~threshold_search.executors.executor.Executor`."""
-        for stream in self._ready(timeout):
-            if stream in self._flights:  # and not ended by what another one said
-                self._take(stream)
-        self._look()
-        self._move_stranded()
-        self._end_late()
+        if not self._jobs.has_failed:  # else others might end again and again
+            self._hand_out()
+            for call in self._ended(timeout):
+                self._take(call)
+            if self._ray is not None:
+                self._look()
         return self._jobs.hand_over()
 
-    def _ready(self, timeout: float) -> list[Any]:
-        """Return all jobs that have something to say, within ``timeout`` seconds, in one batch."""
-        streams = list(self._flights)
-        if not streams:
-            if not self._jobs.has_ended:
-                time.sleep(timeout)
+    def _expected(self, job: list[Probe]) -> float:
+        """Return the seconds of a job; where nothing is known or they are many, a pack's."""
+        seconds = self._seconds.get(job[0].kind, PACK_SECONDS)
+        if seconds > QUICK_SECONDS:
+            return PACK_SECONDS
+        return max(seconds * len(job), PACK_SECONDS / LARGEST_PACK)
+
+    def _free_calls(self) -> int:
+        self._start()
+        places = sum(jobs for _, jobs in self._nodes)
+        most = IN_FLIGHT * max(1, places)  # a call that waits makes a cluster grow
+        if self._count is not None and not self._is_own:
+            most = min(most, self._count)
+        return most - len(self._calls)
+
+    def _hand_out(self) -> None:
+        """Make calls of the queue: as many as may be, of equal length, none longer than a pack."""
+        waiting = sum(map(self._expected, self._queue))
+        for free in range(self._free_calls() if self._queue else 0, 0, -1):
+            if not self._queue:
+                break
+            share = min(waiting / free, PACK_SECONDS)
+            pack = [self._queue.popleft()]
+            seconds = self._expected(pack[0])
+            while self._queue and seconds + self._expected(self._queue[0]) <= share:
+                pack.append(self._queue.popleft())
+                seconds += self._expected(pack[-1])
+            waiting -= seconds
+            self._call(pack)
+        self._queued_seconds = waiting
+
+    def _call(self, pack: list[list[Probe]]) -> None:
+        jobs = [(self._engines[job[0].kind], job) for job in pack]
+        self._calls[self._remote.remote(self._software, self._deadline, jobs)] = pack
+
+    def _ended(self, timeout: float) -> list[Any]:
+        """Return all calls that have ended, within ``timeout`` seconds, in one batch."""
+        calls = list(self._calls)
+        if not calls:
+            time.sleep(timeout)
             return []
-        # Ray goes over all of them each time: where there is much to say it is asked once.
-        ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
-        if not ready and self._ray.wait(streams, timeout=timeout)[0]:
-            ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
+        # Ray goes over all of them each time: where much has ended it is asked once.
+        ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
+        if not ready and self._ray.wait(calls, timeout=timeout)[0]:
+            ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
         return list(ready)
 
-    def _take(self, stream: Any) -> None:
-        """Take what a job has to say: that it begins, how it ended, or nothing but an error."""
-        flight = self._flights[stream]
-        errors = self._ray.exceptions
+    def _take(self, call: Any) -> None:
+        """Take the answers of a call; what it has not begun goes back into the queue."""
+        pack, errors = self._calls.pop(call), self._ray.exceptions
         try:
-            reply: Begun | Answer = self._ray.get(next(stream))
-        except errors.RayTaskError as error:
-            if not flight.has_begun:  # on a node that has just joined, and not answered yet
-                self._look(at_once=True)
-                self._lose(stream, str(error).strip().splitlines()[-1], is_own=False)
-                return
-            reply = str(error)
+            answers: list[Answer] = self._ray.get(call)
+        except errors.RayTaskError as error:  # before any training: that answers in words
+            reason = in_one_line(error)
+            self._jobs.fail(UserError(f"a node of the Ray cluster cannot be used: {reason}"))
         except errors.RayError as error:
-            # The node is lost, or the worker before the job began: seldom the job's fault.
-            is_own = flight.has_begun and not isinstance(error, errors.NodeDiedError)
-            self._lose(stream, type(error).__name__, is_own)
-            return
-        if not isinstance(reply, Begun):
-            del self._flights[stream]
-            self._jobs.take(flight.job, reply)
-        elif reply.difference:
-            del self._flights[stream]
-            self._start().refuse(reply.node, f"its bits could differ: {reply.difference}")
-            self.submit(flight.job)
+            self._lose(pack, type(error).__name__)
         else:
-            flight.has_begun, flight.since = True, time.monotonic()
+            for job, answer in zip(pack, answers, strict=False):
+                if isinstance(answer, list):
+                    self._seconds[job[0].kind] = max(outcome.seconds for _, outcome in answer)
+                self._jobs.take(job, answer)
+            self._queue.extendleft(reversed(pack[len(answers) :]))
 
-    def _drop(self, stream: Any) -> _Flight:
-        """End a job without an answer."""
-        self._ray.cancel(stream, force=True)
-        return self._flights.pop(stream)
-
-    def _lose(self, stream: Any, how: str, is_own: bool) -> None:
-        flight = self._flights.pop(stream)
-        if not self._jobs.is_lost_for_good(flight.job, how, is_own):
-            self.submit(flight.job)
-
-    def _end_late(self) -> None:
-        """Let go of jobs beyond their deadline. One that no worker has begun is never late."""
-        before = time.monotonic() - self._deadline
-        for stream, flight in list(self._flights.items()):
-            if flight.has_begun and flight.since < before:
-                self._ray.cancel(stream, force=True)
-                self._lose(stream, "took longer than the deadline", is_own=True)
-
-    def _move_stranded(self) -> None:
-        """Submit again what may go to none of the nodes that train: they have answered later."""
-        fit = self._start().facts.keys()
-        for stream, flight in list(self._flights.items()):
-            if not flight.has_begun and fit and fit <= flight.unfit:
-                self._drop(stream)
-                self.submit(flight.job)
-
-    def _look(self, at_once: bool = False) -> None:
-        """Look at the nodes; what is wrong is raised once what has ended was handed over."""
-        try:
-            self._start().look(at_once)
-        except UserError as error:
-            self._jobs.fail(error)
+    def _lose(self, pack: list[list[Probe]], how: str) -> None:
+        """Take note that a call was lost as often as Ray repeats it."""
+        if not self._look(at_once=True):
+            return
+        if len(pack) > 1:  # one of the jobs may be to blame, and is to be found
+            for job in pack:
+                self._call([job])
+        else:
+            how += "; a job beyond --deadline ends its worker too"
+            self._jobs.give_up(pack[0], how)
 
     # The cluster.
 
-    def _start(self) -> RayNodes:
-        """Return the nodes; at first connect to the cluster, or start one.
+    def _start(self) -> None:
+        """Connect to the cluster, or start one, at the first call."""
+        if self._ray is not None:
+            return
+        found = self._undo.enter_context(connection(self._address, self._count, self._on_gpu))
+        self._ray, self._is_own = found
+        self._remote = self._ray.remote(
+            num_cpus=1, num_gpus=int(self._on_gpu), max_retries=LOSSES_ALLOWED - 1
+        )(serve)
+        self._look(at_once=True)
+        if not self._nodes:
+            what = "CPU and a GPU" if self._on_gpu else "CPU"
+            print(f"note: no node of Ray has a {what} for jobs; waiting for one", file=sys.stderr)
 
-        A program that is connected already, a notebook say, stays so.
+    def _look(self, at_once: bool = False) -> bool:
+        """See which nodes there are; return False once what is wrong will be raised by ``wait``.
+
+        Does nothing if it did so a moment ago, unless ``at_once``.
         """
-        if self._nodes is not None:
-            return self._nodes
-        if self._address not in (None, "auto"):
-            require_answer(self._address or "")
-        is_here = self._address is None or is_loopback(self._address)
-        variables = QUIET | ON_LOOPBACK | PATIENT if is_here else QUIET
-        self._undo.enter_context(environment(variables))
-        with own_handlers():
-            try:
-                import ray
-            except ImportError:
-                raise UserError(NO_RAY) from None
-            self._ray, self._remote = ray, ray.remote(serve)
-            if not ray.is_initialized():
-                self._connect(ray)
-        # An architecture may be of a module that a node lacks.
-        needed = {architecture: engine for (architecture, _), engine in self._engines.items()}
-        nodes = RayNodes(ray, self._resource, self._software, not self._is_own, needed)
-        nodes.await_first()
-        self._nodes = nodes
-        return nodes
-
-    def _connect(self, ray: Any) -> None:
-        arguments = self._arguments()
-        self._is_own = self._address is None
-        self._undo.callback(ray.shutdown)
+        if time.monotonic() - self._looked < NODES_SECONDS and not at_once:
+            return True
         try:
-            with patient_start():
-                ray.init(**arguments, **options_of_every_driver())
-        except Exception as error:  # Ray raises plain ones too, of a start that takes too long
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"Ray at {self._address or 'this machine'}: {reason}") from None
-
-    def _arguments(self) -> dict[str, Any]:
-        """Return what to give ``ray.init``."""
-        if self._address is not None:
-            return {"address": self._address}
-        folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
-        gpus = _own_gpus() if self._resource == "GPU" else 0
-        return {
-            "address": "local",
-            # One per job, whatever trains it: Ray may find fewer than there are GPUs.
-            "num_cpus": self._count or gpus or usable_cpus(),
-            "num_gpus": gpus,
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-            "_node_ip_address": LOOPBACK,
-            "_temp_dir": self._undo.enter_context(folder),
-        }
-
-
-def _own_gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
+            # Where its head is gone, Ray would wait for it, and after a minute end this process.
+            require_answer(self._ray.get_runtime_context().gcs_address)
+            nodes = self._ray.nodes()
+        except (UserError, self._ray.exceptions.RayError) as error:
+            self._jobs.fail(UserError(f"the Ray cluster is gone: {in_one_line(error)}"))
+            return False
+        self._looked = time.monotonic()
+        needed = ("CPU", "GPU") if self._on_gpu else ("CPU",)
+        able = [(n["NodeManagerAddress"], n["Resources"]) for n in nodes if n["Alive"]]
+        jobs = [(where, int(min(has.get(name, 0) for name in needed))) for where, has in able]
+        self._nodes = [(where, count) for where, count in jobs if count]
+        return True
