@@ -25,8 +25,8 @@ from machine import report
 
 from command_line.parser import Parser, run
 from threshold_search.log.results_folder import DEFAULT_FOLDER
-from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.probe import BITS_VERSION
 from visualizations.results import configuration_columns, load_results
 
 FOLDER, CUDA_FOLDER = DEFAULT_FOLDER / "engine_check", DEFAULT_FOLDER / "h200"

@@ -37,8 +37,8 @@ from dataset.encoding import IGNORED
 from engines.forward import Keep, VmapForward
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
-from training.dropout import draw_step_masks
 from training.errors import UserError
+from training.module import draw_step_masks
 from training.optimizers import parameter_groups
 from training.probe import Probe
 from training.spec import Architecture

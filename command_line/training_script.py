@@ -27,9 +27,8 @@ from command_line.flags import (
 from command_line.interrupts import import_torch
 from command_line.parser import Parser, non_negative_int, positive_int, user_path
 from engines.engine import Engine, choose_engine, fallback_note
-from training.bits import BITS_VERSION
 from training.errors import UserError
-from training.probe import Outcome, Probe
+from training.probe import BITS_VERSION, Outcome, Probe
 from training.schedule import last_epoch
 from training.spec import Architecture, Findings, ModelSpec
 

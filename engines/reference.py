@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dataset.encoding import IGNORED
-from training.dropout import draw_step_masks
 from training.loop import evaluate, logits_in_blocks
+from training.module import draw_step_masks
 from training.session import Epoch
 from training.start import ProbeStart
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.random_stream import RandomStream
-from training.dropout import Dropout
 from training.initial_weights import draw_linear
-from training.module import SequenceModel
+from training.module import Dropout, SequenceModel
 
 
 class MLP(SequenceModel):

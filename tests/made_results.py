@@ -4,7 +4,7 @@ import numpy as np
 
 from threshold_search.log.layout import result_layout, task_columns
 from threshold_search.models import MODELS
-from training.bits import BITS_VERSION
+from training.probe import BITS_VERSION
 from training.protocol import parse_label
 
 MLP_1 = {"budget": 10000, "num_parameters": 9949, "hidden_size": 49, "num_layers": 1}

@@ -5,7 +5,7 @@ import torch
 from scripts import BINARY_SEARCH, TRAIN_MLP, TRAIN_TRANSFORMER, run_here, run_script
 
 from command_line.parser import run
-from training.bits import BITS_VERSION
+from training.probe import BITS_VERSION
 
 SEARCH = ("--results-dir", "results")
 

@@ -23,7 +23,7 @@ TUNINGS = {
     "arm64": ("-mtune=generic", "-mtune=cortex-a53", "-mtune=cortex-a72", "-mtune=cortex-a57"),
 }
 # What all machines have to arrive at: SHA-256 of what bits_of_probes.py prints. Where one changes,
-# so do all results: see training/bits.py. A model that came later has a digest of its own.
+# so do all results: see training/probe.py. A model that came later has a digest of its own.
 DIGEST = "b4aa9adb6865b0cb7e7dafdd22afabfb8641344e3f5281361044c95a84142c2c"
 LATER_DIGESTS = {
     "decoder-only": "060192cc589d93ee7154414c80945f7e61e15f1cb9e9ec92b784e04876abfd20",

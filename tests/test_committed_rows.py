@@ -11,8 +11,7 @@ from engines.native.load import load_engine
 from threshold_search.log.layout import probe_layout
 from threshold_search.log.reader import read_rows
 from threshold_search.models import MODELS
-from training.bits import BITS_VERSION
-from training.probe import Outcome, Probe
+from training.probe import BITS_VERSION, Outcome, Probe
 
 pytestmark = pytest.mark.skipif(load_engine() is None, reason="no compiled engine")
 

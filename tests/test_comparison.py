@@ -10,8 +10,8 @@ from study.folder import StudyFolder
 from study.row_tables import published_table
 from threshold_search.log.layout import result_layout
 from threshold_search.models import MODELS
-from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.probe import BITS_VERSION
 
 
 @pytest.fixture

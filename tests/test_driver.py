@@ -17,9 +17,8 @@ from threshold_search.driver import drive
 from threshold_search.log.layout import probe_layout, result_layout
 from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.questions.bisection import Bisection
-from training.bits import BITS_VERSION
 from training.errors import OutOfMemory
-from training.probe import Outcome
+from training.probe import BITS_VERSION, Outcome
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER_SPEC
 from transformer_experiments.transformer_utils import TransformerArchitecture
 

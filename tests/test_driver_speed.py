@@ -9,8 +9,7 @@ from threshold_search.driver import drive
 from threshold_search.log.layout import probe_layout
 from threshold_search.log.probe_log import ProbeLog
 from threshold_search.log.results_folder import ResultsFolder
-from training.bits import BITS_VERSION
-from training.probe import Probe
+from training.probe import BITS_VERSION, Probe
 
 
 class ManyWorkers(InstantWorkers):

@@ -23,8 +23,8 @@ from scripts import ROOT, run_script
 
 from study import figures
 from study.folder import StudyFolder
-from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.probe import BITS_VERSION
 from visualizations.figure_files import save
 from visualizations.results import load_results, select
 from visualizations.threshold_lines import threshold_figure

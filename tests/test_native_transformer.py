@@ -10,8 +10,8 @@ from native_runs import Run
 from torch.nn import functional as F
 
 from engines.native.load import load_engine
-from training.dropout import draw_step_masks
 from training.loop import evaluate
+from training.module import draw_step_masks
 from training.spec import Architecture
 from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture
 from transformer_experiments.transformer_utils import TransformerArchitecture

@@ -18,9 +18,8 @@ from threshold_search.log.layout import layout_of, probe_layout, result_layout, 
 from threshold_search.log.reader import read_rows
 from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.models import MODELS
-from training.bits import BITS_VERSION
 from training.errors import UserError
-from training.probe import Outcome, Probe
+from training.probe import BITS_VERSION, Outcome, Probe
 from training.protocol import Label
 from training.stopping import STOP_REASONS
 from visualizations.results import load_probes, load_results

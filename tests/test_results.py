@@ -10,8 +10,8 @@ from scripts import ROOT
 
 from threshold_search.log.layout import task_columns
 from threshold_search.models import MODELS
-from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.probe import BITS_VERSION
 from training.protocol import LABEL_WORDS, Protocol
 from visualizations.results import configuration_columns, load_probes, load_results, select
 

@@ -19,8 +19,8 @@ from threshold_search.driver import drive
 from threshold_search.log import run_record
 from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.log.run_record import append_run, command_line, describe_run
-from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.probe import BITS_VERSION
 
 FIELDS = [
     *("time", "command", "commit", "modified", "version", "bits", "engines", "native", "workers"),

@@ -12,8 +12,8 @@ from test_driver import InstantWorkers, run, searches
 
 from mlp_experiments.mlp_utils import SPEC
 from threshold_search.plan import shard
-from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.probe import BITS_VERSION
 
 MERGE = ROOT / "threshold_search" / "merge_logs.py"
 LOG, RESULTS = "mlp_probes.csv", "mlp_results.csv"

@@ -8,8 +8,8 @@ from drawn import drawn, legend_labels, only_axes
 from made_results import HEADS_2, MLP_1, MLP_30K, write_results, write_widths
 
 from study.comparison import with_published
-from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.probe import BITS_VERSION
 from visualizations.drawing import style_of
 from visualizations.results import load_results, select
 from visualizations.threshold_lines import threshold_figure

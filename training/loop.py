@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.encoding import IGNORED
-from training.dropout import draw_step_masks
-from training.module import SequenceModel
+from training.module import SequenceModel, draw_step_masks
 from training.protocol import Protocol
 from training.schedule import learning_rates
 from training.stopping import Stopping

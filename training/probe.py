@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from training.protocol import Label, Protocol
 from training.spec import Architecture
 
+# Numbers the arithmetic behind an outcome: the random streams of (seed, repeat, n) and the rounding
+# of the compiled engine. Equal probes of one version have the same outcome to the last bit; those
+# of two versions are different draws, which one log may hold side by side but nothing may reuse or
+# average together. Whoever changes what a probe computes, in any bit, raises the number and makes
+# all results anew. 1: the bits depended on the machine. 2: they are the same on every machine.
+BITS_VERSION = 2
+
 # What probes that can train together have in common.
 Kind = tuple[Architecture, Protocol]
 

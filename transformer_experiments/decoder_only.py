@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.random_stream import RandomStream
-from training.dropout import Dropout
 from training.initial_weights import draw_normal, reset_layer_norm
-from training.module import SequenceModel
+from training.module import Dropout, SequenceModel
 
 if TYPE_CHECKING:
     from transformer_experiments.decoder_only_utils import DecoderOnlyArchitecture

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dataset.random_stream import RandomStream
-from training.dropout import Dropout
 from training.initial_weights import (
     draw_embedding,
     draw_linear,
     draw_xavier_uniform,
     reset_layer_norm,
 )
-from training.module import SequenceModel
+from training.module import Dropout, SequenceModel
 
 
 class MultiHeadAttention(nn.Module):

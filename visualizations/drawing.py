@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatt
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
-from training.bits import BITS_VERSION
+from training.probe import BITS_VERSION
 from visualizations.results import PAPER_PROTOCOL
 
 GREY = "0.5"

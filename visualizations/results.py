@@ -21,8 +21,8 @@ from threshold_search.log import published
 from threshold_search.log.layout import layout_of
 from threshold_search.log.reader import read_rows
 from threshold_search.log.results_folder import DEFAULT_FOLDER
-from training.bits import BITS_VERSION
 from training.errors import UserError
+from training.probe import BITS_VERSION
 from training.protocol import LABEL_WORDS, Protocol, parse_label
 from training.spec import FIXED_COLUMNS
 

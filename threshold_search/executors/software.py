@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from command_line.version import own_version, version_of
 from engines.native.build import machine, source_hash
 from engines.native.load import load_engine
-from training.bits import BITS_VERSION
+from training.probe import BITS_VERSION
 
 
 @dataclass(frozen=True)

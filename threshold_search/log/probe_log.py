@@ -12,9 +12,8 @@ from pathlib import Path
 from command_line.files import append_whole, is_plain, sync, write_whole
 from threshold_search.log.layout import DEFAULT_TASK, probe_layout, task_columns
 from threshold_search.log.reader import BLANK, content_of, parse_table, without_torn_line
-from training.bits import BITS_VERSION
 from training.errors import UserError
-from training.probe import Outcome, Probe
+from training.probe import BITS_VERSION, Outcome, Probe
 from training.spec import ModelSpec
 
 SYNC_SECONDS = 0.5  # between two times that the disk has to store the log

@@ -20,7 +20,7 @@ from pathlib import Path
 from command_line.files import append_whole
 from command_line.version import CHECKOUT, own_version, version_of
 from engines.cpu import cpu_name
-from training.bits import BITS_VERSION
+from training.probe import BITS_VERSION
 
 RECORD_NAME = "runs.jsonl"
 GIT_SECONDS = 5.0

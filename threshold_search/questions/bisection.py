@@ -12,8 +12,7 @@ from typing import ClassVar
 
 from threshold_search.log.layout import task_columns
 from threshold_search.questions.question import Question, Row, State
-from training.bits import BITS_VERSION
-from training.probe import Outcome, Probe
+from training.probe import BITS_VERSION, Outcome, Probe
 
 FIRST_SIZE = 2
 
