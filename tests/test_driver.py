@@ -1,6 +1,7 @@
 """The driver, the log and the results folder, with workers that need no training."""
 
 import dataclasses
+import itertools
 import os
 import signal
 import threading
@@ -31,6 +32,14 @@ class InstantWorkers:
     def __init__(self, count=2, dies_after=None, newest_first=False):
         self.count, self.dies_after, self.newest_first = count, dies_after, newest_first
         self.running, self.trained = [], []
+
+    nodes = staticmethod(list)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
     @property
     def has_idle(self):
@@ -92,6 +101,13 @@ def test_results_are_the_thresholds(tmp_path):
     log = pd.read_csv(tmp_path / "mlp_probes.csv")
     assert list(log.columns) == probe_layout(MLP_SPEC).columns
     assert rows.probes.sum() >= len(log)
+
+
+def test_configurations_end_one_by_one(tmp_path):
+    workers = InstantWorkers(count=1)
+    states = run(tmp_path, workers)
+    kinds = [kind for kind, _ in itertools.groupby(probe.kind for probe in workers.trained)]
+    assert kinds == list(dict.fromkeys(state.question.kind for state in states))
 
 
 def test_csv_columns_are_the_documented_ones():
@@ -265,9 +281,9 @@ def test_a_ctrl_c_waits_while_a_worker_starts():
 class SmallMemory(InstantWorkers):
     """Trains up to five probes together; more than ``largest`` sequences in a job are too many."""
 
-    def __init__(self, largest):
-        super().__init__(count=2)
-        self.largest, self.jobs = largest, []
+    def __init__(self, largest, count=2):
+        super().__init__(count)
+        self.largest, self.jobs, self.sizes = largest, [], []
 
     def largest_job(self, kind):
         return 5
@@ -279,6 +295,7 @@ class SmallMemory(InstantWorkers):
     def submit(self, job):
         super().submit(job)
         self.jobs.append(job)
+        self.sizes.append([probe.n for probe in job])
 
     def wait(self, timeout):
         job = self.jobs.pop(0)

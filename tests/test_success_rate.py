@@ -4,13 +4,12 @@ import pandas as pd
 import pytest
 from scripts import ROOT, run_script
 from statsmodels.stats.proportion import proportion_confint
+from test_driver import SmallMemory
 
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search.options import EXECUTORS, Options
 from threshold_search.questions.trial import Trial
 from threshold_search.run import run_searches
-from training.errors import OutOfMemory
-from training.probe import Outcome
 from visualizations.results import load_probes
 from visualizations.success import success_rates
 
@@ -83,55 +82,23 @@ def test_bad_flags_are_one_line(tmp_path, flags, words):
     assert not (tmp_path / "r").exists()
 
 
-DONE = Outcome(True, 1.0, 0.0, 9, "perfect", 1.0)
-
-
-class Short:
-    """An executor whose memory suffices for sizes up to 1,000, but not for its first job."""
-
-    largest_job = staticmethod(lambda kind: 4)
-    nodes = staticmethod(list)
-
-    def __init__(self):
-        self.running, self.jobs = [], []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    @property
-    def has_idle(self):
-        return not self.running
-
-    def submit(self, job):
-        self.jobs.append([probe.n for probe in job])
-        self.running = job
-
-    def wait(self, timeout):
-        job, self.running = self.running, []
-        fails = len(self.jobs) == 1 or job[0].n > 1000
-        return [(probe, OutOfMemory("no") if fails else DONE) for probe in job]
-
-
 def test_memory_is_short_for_the_large_ones_alone(tmp_path, monkeypatch):
-    pools = []
-    monkeypatch.setitem(EXECUTORS, "short", lambda *_: pools.append(Short()) or pools[-1])
+    workers = SmallMemory(largest=1000, count=1)
+    monkeypatch.setitem(EXECUTORS, "small", lambda *_: workers)
     architecture = MLPArchitecture(8, 1)
     trials = [
         Trial(architecture, architecture.spec.paper, 1, repeat=repeat, n=n)
         for n in (4, 5000, 9000)
         for repeat in range(3)
     ]
-    finished = run_searches(trials, Options(executor="short", results_dir=tmp_path))
+    finished = run_searches(trials, Options(executor="small", results_dir=tmp_path))
     done = [(p.n, p.repeat) for state in finished.states for p, _ in state.taken]
     assert done == [(4, 0), (4, 1), (4, 2)]
-    failed = [state.question.n for state in finished.states if state.failure == "no"]
+    failed = [state.question.n for state in finished.states if state.failure == "too large"]
     assert failed == [5000] * 3 + [9000] * 3
-    assert finished.failures == "not finished: mlp 8x1 #0 #1 #2: no"
+    assert finished.failures == "not finished: mlp 8x1 #0 #1 #2: too large"
     # The first job again, one by one; of what is too large one alone, and then no more.
-    assert sorted(map(tuple, pools[0].jobs)) == [(4,), (4,), (4,), (4, 4, 4, 5000), (5000,)]
+    assert workers.sizes == [[4, 4, 4, 5000, 5000], [4], [4], [4], [5000]]
 
 
 def test_groups_are_told_apart_by_all_but_the_repeat():

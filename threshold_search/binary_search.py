@@ -12,11 +12,9 @@ an earlier one was stopped.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
@@ -30,26 +28,17 @@ from command_line.files import require_writable
 from command_line.parser import Parser, SomeFailed, figure_path, positive_int, run
 from command_line.streams import OutputLost
 from threshold_search.plan import searches
-from threshold_search.search_flags import (
-    add_search_flags,
-    configurations_asked_for,
-    models_asked_for,
-    run_as_asked,
-)
+from threshold_search.search_flags import asked_for, run_as_asked
 from training.errors import UserError
-from training.spec import ModelSpec
 
 
 def main() -> None:
     """Read the flags, search, print the table."""
-    specs = models_asked_for()
-    args = _parse(specs)
-    wanted = configurations_asked_for(args, specs)
+    args, wanted = asked_for(__doc__, 5, _add_flags)
     if args.figure:
         require_writable(args.figure)
-    finished = run_as_asked(
-        args, searches(wanted, args.repeats, args.seed, args.attempt, args.max_size)
-    )
+    bisections = searches(wanted, args.repeats, args.seed, args.attempt, args.max_size)
+    finished = run_as_asked(args, bisections)
     if finished.rows:
         from study.comparison import with_published
         from visualizations.report import searches_frame, summary_table
@@ -72,8 +61,7 @@ def main() -> None:
         raise UserError(not_drawn)
 
 
-def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
-    parser = Parser(__doc__)
+def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--max-size",
         type=positive_int,
@@ -86,8 +74,6 @@ def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
         metavar="FILE",
         help="draw the thresholds into FILE.png or FILE.pdf at the end",
     )
-    add_search_flags(parser, specs, repeats=5)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

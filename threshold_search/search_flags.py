@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from command_line.flags import (
     add_budget_flag,
@@ -27,7 +27,23 @@ from training.errors import UserError
 from training.spec import ModelSpec
 
 
-def models_asked_for() -> list[ModelSpec]:
+def asked_for(
+    description: str | None, repeats: int, add_own_flags: Callable[[Parser], None]
+) -> tuple[argparse.Namespace, list[Configuration]]:
+    """Return the flags of a script, and the configurations that they mean.
+
+    ``description`` is its docstring, ``repeats`` how often it trains by default. Raises
+    :class:`UserError` where the flags mean no configuration.
+    """
+    specs = _models_asked_for()
+    parser = Parser(description)
+    add_own_flags(parser)
+    _add_search_flags(parser, specs, repeats)
+    args = parser.parse_args()
+    return args, _configurations_asked_for(args, specs)
+
+
+def _models_asked_for() -> list[ModelSpec]:
     """Return what ``--model`` names: its own flags have to be known before the rest is read."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--model", nargs="?")
@@ -35,10 +51,9 @@ def models_asked_for() -> list[ModelSpec]:
     return list(MODELS.values()) if name is None else [find_spec(name)]
 
 
-def configurations_asked_for(
+def _configurations_asked_for(
     args: argparse.Namespace, specs: Sequence[ModelSpec]
 ) -> list[Configuration]:
-    """Return the configurations that the flags mean; raise UserError where they mean none."""
     if not args.paper:
         if args.model is None:
             names = " or ".join(f"--model {name}" for name in MODELS)
@@ -96,7 +111,7 @@ def _shard(text: str) -> tuple[int, int]:
     return part, parts
 
 
-def add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -> None:
+def _add_search_flags(parser: Parser, specs: Sequence[ModelSpec], repeats: int) -> None:
     """Add the flags that say what is trained, how often (``repeats`` by default), and where."""
     parser.add_argument(
         "--model",

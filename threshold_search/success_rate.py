@@ -11,10 +11,8 @@ command continues where an earlier one was stopped.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
@@ -26,22 +24,15 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 from command_line.parser import Parser, SomeFailed, positive_int, run
 from command_line.streams import OutputLost
 from threshold_search.questions.trial import Trial
-from threshold_search.search_flags import (
-    add_search_flags,
-    configurations_asked_for,
-    models_asked_for,
-    run_as_asked,
-)
-from training.spec import ModelSpec
+from threshold_search.search_flags import asked_for, run_as_asked
 
 
 def main() -> None:
     """Read the flags, train, print the table."""
-    specs = models_asked_for()
-    args = _parse(specs)
+    args, wanted = asked_for(__doc__, 200, _add_flags)
     trials = [
         Trial(*configuration, args.seed, args.attempt, repeat=repeat, n=n)
-        for configuration in configurations_asked_for(args, specs)
+        for configuration in wanted
         for n in dict.fromkeys(args.num_sequences)
         for repeat in range(args.repeats)
     ]
@@ -55,8 +46,7 @@ def main() -> None:
         raise SomeFailed(finished.failures)
 
 
-def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
-    parser = Parser(__doc__)
+def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--num-sequences",
         type=positive_int,
@@ -65,8 +55,6 @@ def _parse(specs: Sequence[ModelSpec]) -> argparse.Namespace:
         required=True,
         help="mappings to memorize",
     )
-    add_search_flags(parser, specs, repeats=200)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
