@@ -39,6 +39,18 @@ SETTINGS = {
     "another attempt": {"attempt": 1, "max_epochs": 12},
 }
 
+# What the tables of losses, optimisers and dtypes have besides.
+ENTRIES = {
+    "margin": {"loss": "margin"},
+    "sgd": {"optimizer": "sgd", "learning_rate": 0.1},
+    "muon": {"optimizer": "muon"},
+    "soap": {"optimizer": "soap", "soap_interval": 2},
+    "float64": {"dtype": "float64"},
+    "margin, sgd, float64": {
+        **{"loss": "margin", "optimizer": "sgd", "dtype": "float64", "dropout": 0.1},
+    },
+}
+
 
 def probe_of(architecture, n, repeat=0, attempt=0, **changes):
     """Return a probe of the architecture's task; ``changes`` are those of its paper's protocol."""

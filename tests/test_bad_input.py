@@ -13,7 +13,7 @@ CASES = [
     (BINARY_SEARCH, "--model cnn --params 1000", "cnn"),
     (BINARY_SEARCH, "--model no_such.module:SPEC", "no_such"),
     (BINARY_SEARCH, "--model training.spec:SPEC", "no ModelSpec SPEC"),
-    (BINARY_SEARCH, "--model training.spec:", "package.module:SPEC"),
+    (BINARY_SEARCH, "--model training.spec:", "package.module:NAME"),
     (BINARY_SEARCH, "--model mlp_experiments.mlp_utils:SPEC", "registered"),
     (BINARY_SEARCH, "--model", "--model"),
     (BINARY_SEARCH, "--params 1000", "--model"),

@@ -60,6 +60,7 @@ values = st.one_of(
         ["1e-3", "nan", "inf", "-inf", "1e400", "0x10", "1_0", " 7", "٣", "", "-", "--"]
     ),
     st.sampled_from(["cosine", "orthogonal", "first_perfect", "converged", "cpu", "reference"]),
+    st.sampled_from(["margin", "sgd", "float64", "json:loads", "no_such.module:NAME"]),
 )
 
 

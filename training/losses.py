@@ -50,7 +50,7 @@ def _margin(logits: Tensor, targets: Tensor, protocol: Protocol) -> Tensor:
     from torch.nn import functional as F
 
     counted = targets != IGNORED
-    right = targets.where(counted, 0).unsqueeze(1)  # (R, 1)
+    right = targets.clamp(min=0).unsqueeze(1)  # (R, 1); of those that do not count any class
     lacking = F.relu(1 - (logits.gather(1, right) - logits))  # (R, C)
     lacking = lacking.scatter(1, right, 0.0)  # the right class has nothing to keep away from
     return 0.5 * lacking.square().sum(1) * counted
