@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from mlp_experiments.mlp_utils import SPEC as MLP
 from study.claims import heads_text
 from study.comparison import label_of, published
 from study.folder import StudyFolder
+from threshold_search.models import MODELS
+from training.protocol import parse_label
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.markdown import interval_text, markdown, number
@@ -209,8 +211,11 @@ def searched_with(own: pd.DataFrame, label: str) -> pd.DataFrame:
 
     That is one that came to its end if there is one, else the one with the largest size limit.
     """
-    is_limited = own["protocol"].str.startswith(f"{label} max_size=")
-    found = own[(own["protocol"] == label) | is_limited]
+    whole = [
+        str(replace(parse_label(text, MODELS[model].paper), max_size=None))
+        for model, text in zip(own["model"], own["protocol"], strict=True)
+    ]
+    found = own[np.array(whole) == label]
     best_first = found.sort_values(["capped", "first_failure"], ascending=[True, False])
     return best_first.drop_duplicates(["seed", "repeat"]).sort_index()
 

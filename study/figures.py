@@ -18,7 +18,7 @@ from study.architectures import architectures_figure
 from study.comparison import LINEAR_PROGRAM, label_of, with_published
 from study.folder import StudyFolder
 from training.errors import UserError
-from training.spec import PRESETS
+from training.protocol import PRESETS
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.drawing import (
     GREY,

@@ -10,8 +10,8 @@ import pandas as pd
 
 from study.assessment import Assessment, assess
 from study.comparison import SIZES, Row, every_published_row, rows_of
+from training.probe import BITS_VERSION
 from visualizations.results import (
-    BITS_VERSION,
     DEFAULT_FOLDER,
     load_probes,
     load_results,

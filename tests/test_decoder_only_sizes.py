@@ -52,9 +52,9 @@ def test_every_combination_has_its_own_count_and_name(options):
     assert [columns[name] for name in OPTIONS] == list(options)
 
 
-@pytest.mark.parametrize("params", [10_000, 32_000, 34_342, 64_000, 134_730, 1_000_000])
-@pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("heads", [1, 3, 8])
+@pytest.mark.parametrize("params", [10_000, 34_342, 1_000_000])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("heads", [1, 8])
 @pytest.mark.parametrize("options", [{}, {"untied": True, "position": "rope", "norm": "post"}])
 def test_every_budget_is_the_true_count(params, layers, heads, options):
     shape = solve(params, 10, 10, layers, heads, **options)
@@ -71,18 +71,6 @@ def test_every_budget_is_the_true_count(params, layers, heads, options):
         if width >= 1 and abs(error) <= 0.01 * params:
             fitting.append(abs(math.log(width / (4 * size))))
     assert min(fitting) == abs(math.log(shape.d_ff / (4 * shape.hidden_size)))
-
-
-@pytest.mark.parametrize("fixed", [{"hidden_size": 48}, {"d_ff": 120}])
-def test_a_budget_with_one_size_fixed(fixed):
-    shape = solve(60_700, 10, 10, 2, 4, **fixed)
-    assert all(getattr(shape, name) == value for name, value in fixed.items())
-    assert abs(built_size(shape) - 60_700) <= 607
-
-
-def test_sizes_of_ones_own():
-    shape = solve(None, 10, 10, 2, 3, 24, 7, untied=True, norm="post")
-    assert shape == DecoderOnlyArchitecture(24, 7, 3, 2, "untied", norm="post")
 
 
 @pytest.mark.parametrize(

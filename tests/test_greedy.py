@@ -14,7 +14,7 @@ from dataset.synthetic_generator import Mappings
 from engines.engine import StackedEngine
 from training.module import SequenceModel
 from training.probe import Probe
-from training.start import probe_mappings, start_probe
+from training.start import probe_mappings
 from transformer_experiments.decoder_only_utils import SPEC, DecoderOnlyArchitecture
 from transformer_experiments.greedy import decode_greedily, label_logits, report
 
@@ -46,24 +46,16 @@ def mappings_of(labels, n=200):
     return Mappings(inputs, np.tile(labels, (n, 1)))
 
 
-def assert_share(share, expected, count=200):
-    """Within five standard errors of a share of ``count``."""
-    assert abs(share - expected) < 5 * math.sqrt(expected * (1 - expected) / count)
-
-
 def test_all_right():
     found = report(Successor(), mappings_of([4, 5, 6, 7]))
     assert found["teacher_forced_accuracy"] == found["greedy_accuracy"] == 1
     assert found["exact_sequences"] == 1
     assert found["smallest_logit_margin"] == 2.5
     assert found["accuracy_by_position"] == [1, 1, 1, 1]
-
-
-def test_what_is_read_off_the_label_stands_with_other_inputs():
-    found = report(Successor(), mappings_of([4, 5, 6, 7]))
+    # What is read off the label stands with other inputs; the rest is guessed.
     first, *others = found["other_inputs_accuracy_by_position"]
     assert others == [1, 1, 1]
-    assert_share(first, 1 / V)
+    assert abs(first - 1 / V) < 5 * math.sqrt(1 / V * (1 - 1 / V) / 200)  # standard errors
     assert found["other_inputs_accuracy"] == pytest.approx((first + 3) / 4)
 
 
@@ -156,28 +148,9 @@ def test_teacher_forcing_and_greedy_decoding_agree(n, max_epochs, expected):
     assert expected <= set(verdicts), verdicts
 
 
-def test_what_is_not_written_yet_is_not_seen():
-    torch.manual_seed(0)
-    [(module, mappings, _)] = train(6, 1, max_epochs=5)
-    x, y = torch.from_numpy(mappings.inputs), torch.from_numpy(mappings.labels)
-    for position in range(T):
-        other = y.clone()
-        other[:, position:] = torch.randint(5, (6, T - position))
-        logits, others = label_logits(module, x, y), label_logits(module, x, other)
-        assert torch.equal(logits[:, : position + 1], others[:, : position + 1])
-
-
-def test_the_mappings_of_a_probe_are_what_it_trains_on():
-    probe = Probe(SMALL, SPEC.protocol(vocab_size=5, seq_len=4), 3, 2, 7, attempt=1)
-    inputs, targets = SPEC.encode(probe_mappings(probe))
-    start = start_probe(probe)
-    assert (inputs == start.inputs).all() and (targets == start.targets).all()
-
-
 # --- The scripts -----------------------------------------------------------------------------
 
 FLAGS = ("--heads", 2, "--num-sequences", 3, "--max-epochs", 3)
-ODD_WIDTH = ("--heads", 4, "--hidden-size", 12, "--d-ff", 8)
 DECODER = ("--architecture", "decoder-only", *FLAGS, "--params", 3000)
 
 
@@ -212,25 +185,6 @@ def test_the_published_model_stays_the_default(tmp_path):
         assert summary["model"] == "transformer"
         assert "greedy_accuracy" not in summary
     assert results[0] == results[1]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--architecture", "encoder"), "invalid choice: 'encoder'"),
-        (("--architecture",), "--architecture: expected one argument"),
-        (("--position", "rope"), "unrecognized arguments: --position rope"),
-        (("--architecture", "decoder-only", "--exact-params"), "unrecognized arguments"),
-        (
-            ("--architecture", "decoder-only", "--position", "rope", *ODD_WIDTH),
-            "--position rope needs an even head width",
-        ),
-    ],
-)
-def test_flags_of_another_model_are_refused(tmp_path, flags, message):
-    ended = run_script(TRAIN_TRANSFORMER, *flags, "--dry-run", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert message in ended.stderr
 
 
 def test_a_search_over_the_options(tmp_path):

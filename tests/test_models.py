@@ -20,7 +20,7 @@ from transformer_experiments import transformer_utils as budgets
 from transformer_experiments.transformer import Transformer
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
-TABLES = Path(__file__).parents[1] / "visualizations" / "published_tables.csv"
+TABLES = Path(__file__).parents[1] / "study" / "published_tables.csv"
 PUBLISHED = list(csv.DictReader(TABLES.open(newline="")))
 SHAPES = [
     TransformerArchitecture(32, d_ff=380, num_heads=4, num_layers=1),
@@ -200,28 +200,22 @@ def test_published_configuration(row):
     assert built_size(architecture) == int(row["true_parameters"])
 
 
-def test_published_tables_are_complete():
+def test_the_grids_are_the_published_rows():
     assert len(PUBLISHED) == 69
-    mlps = [row for row in PUBLISHED if row["model"] == "mlp"]
-    assert len([row for row in mlps if int(row["num_layers"]) > 0]) == 15
-    grid = {(budget, depth) for budget in mlp_utils.PAPER_BUDGETS for depth in (0, 1, 2, 3, 4, 5)}
-    assert {(int(row["budget_label"]), int(row["num_layers"])) for row in mlps} == grid
-    transformers = {
-        (int(row["budget_label"]), int(row["num_layers"]), int(row["num_heads"]))
-        for row in PUBLISHED
-        if row["model"] == "transformer"
-    }
-    assert transformers == {
-        (budget, depth, heads)
-        for budget, choices in budgets.PAPER_HEADS.items()
-        for depth in budgets.PAPER_DEPTHS
-        for heads in choices
-    }
+    rows = [
+        (spec.name, budget, *values)
+        for spec in (mlp_utils.SPEC, budgets.SPEC)
+        for budget in spec.published_budgets
+        for values in itertools.product(*spec.grid(budget).values())
+    ]
+    columns = ("budget_label", "num_layers", "num_heads")
+    published = [(r["model"], *(int(r[name]) for name in columns if r[name])) for r in PUBLISHED]
+    assert sorted(rows) == sorted(published)
 
 
 @pytest.mark.parametrize("vocab_size, seq_len", [(10, 10), (3, 7)])
-@pytest.mark.parametrize("num_layers", [1, 2, 3, 5])
-@pytest.mark.parametrize("params", [2_000, 9_000, 123_456, 5_000_000])
+@pytest.mark.parametrize("num_layers", [1, 2, 5])
+@pytest.mark.parametrize("params", [2_000, 123_456])
 def test_mlp_width_is_the_nearest(params, num_layers, vocab_size, seq_len):
     best = mlp_utils.architecture_for_budget(params, num_layers, vocab_size, seq_len)
     error = abs(best.num_parameters - params)
@@ -250,9 +244,9 @@ def test_mlp_budget_too_small(num_layers):
         mlp_utils.architecture_for_budget(smallest - 1, num_layers)
 
 
-@pytest.mark.parametrize("params", [10_000, 32_000, 50_000, 64_000, 128_000, 1_000_000])
-@pytest.mark.parametrize("num_layers", [1, 2, 3, 6])
-@pytest.mark.parametrize("num_heads", [1, 2, 3, 8])
+@pytest.mark.parametrize("params", [10_000, 64_000, 1_000_000])
+@pytest.mark.parametrize("num_layers", [1, 3, 6])
+@pytest.mark.parametrize("num_heads", [1, 3, 8])
 def test_exact_budget_within_one_percent(params, num_heads, num_layers):
     shape = budgets.architecture_for_budget(params, num_heads, num_layers, exact=True)
     assert (shape.num_heads, shape.num_layers) == (num_heads, num_layers)
@@ -295,7 +289,7 @@ def test_budget_with_both_dimensions_fixed():
     assert shape == TransformerArchitecture(20, d_ff=7, num_heads=4, num_layers=2)
 
 
-@pytest.mark.parametrize("num_heads, num_layers", [(1, 1), (2, 1), (4, 3), (32, 2), (64, 1)])
+@pytest.mark.parametrize("num_heads, num_layers", [(1, 1), (4, 3), (64, 1)])
 @pytest.mark.parametrize("fixed", [{}, {"hidden_size": 64}, {"d_ff": 5}])
 def test_transformer_budget_too_small(num_heads, num_layers, fixed):
     with pytest.raises(UserError) as error:
@@ -317,11 +311,9 @@ def test_transformer_budget_too_small(num_heads, num_layers, fixed):
         (32_000, {"num_heads": 1, "num_layers": 4}),  # no such published configuration
         (32_000, {"num_heads": 3, "num_layers": 1}),  # 3 does not divide 32
         (40_000, {"num_heads": 3, "num_layers": 1, "hidden_size": 32}),
-        (40_000, {"num_heads": 1, "num_layers": 1, "hidden_size": 0}),
         (40_000, {"num_heads": 1, "num_layers": 1, "d_ff": 0}),
         (40_000, {"num_heads": 1, "num_layers": 1, "d_ff": 4000}),  # steps of d too coarse
         (0, {"num_heads": 1, "num_layers": 1}),
-        (-1, {"num_heads": 1, "num_layers": 1}),
         (None, {"num_heads": 1, "num_layers": 1, "d_ff": 8}),
     ],
 )

@@ -86,14 +86,6 @@ def test_depth_4_at_the_papers_learning_rate():
     assert np.median(errors) < 1e-5, errors
 
 
-def test_weights_arrive_and_leave_unchanged():
-    for architecture in (mlp(49, 1), mlp(0, 0), mlp(33, 3)):
-        run = Run(architecture, 5)
-        state = run.native().state_dict()
-        assert list(state) == [name for name, _ in run.module.named_parameters()]
-        assert all(torch.equal(state[k], v) for k, v in run.module.state_dict().items())
-
-
 def test_training_leaves_the_module_alone_and_state_dict_fits_it():
     run = Run(mlp(49, 1), 45)
     before = copy.deepcopy(run.module.state_dict())
@@ -103,37 +95,6 @@ def test_training_leaves_the_module_alone_and_state_dict_fits_it():
     run.module.load_state_dict(native.state_dict())
     loss, accuracy = evaluate(run.module, *run.tensors())
     assert native.evaluate() == (pytest.approx(loss, rel=1e-6), accuracy)
-
-
-def test_copied_weights_can_be_restored():
-    run = Run(mlp(33, 4), 40)
-    native = run.native()
-    native.train_epoch(*run.epoch(np.arange(40)))
-    best, score = native.weights(), native.evaluate()
-    native.train_epoch(*run.epoch(np.arange(40)))
-    assert native.evaluate() != score
-    native.load_weights(best)
-    assert native.evaluate() == score
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_a_model_does_not_know_its_neighbours(dropout):
-    runs = [Run(mlp(49, 1), n, dropout=dropout) for n in (45, 64, 70)]
-
-    def losses(models):
-        all_epochs = [run.epochs() for run in runs]
-        for _ in range(5):
-            for model, epochs in zip(models, all_epochs, strict=True):
-                model.train_epoch(*next(epochs))
-        return [model.evaluate() for model in models]
-
-    together = losses([run.native() for run in runs])
-    assert together == losses([run.native() for run in runs])
-    alone = runs[1].native()
-    epochs = runs[1].epochs()
-    for _ in range(5):
-        alone.train_epoch(*next(epochs))
-    assert alone.evaluate() == together[1]
 
 
 def test_a_diverged_model_is_nan_and_wrong():

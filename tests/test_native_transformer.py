@@ -10,6 +10,7 @@ from native_runs import Run
 from torch.nn import functional as F
 
 from engines.native.load import load_engine
+from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import evaluate
 from training.module import draw_step_masks
 from training.spec import Architecture
@@ -195,8 +196,11 @@ def test_weights_after_some_epochs(architecture, changes):
         np.testing.assert_allclose(got, expected, atol=1e-4, err_msg=name)
 
 
+MLPS = [MLPArchitecture(49, 1), MLPArchitecture(0, 0), MLPArchitecture(33, 3)]
+
+
 def test_weights_come_and_go():
-    for architecture in [*SHAPES[:7], causal(15, 7, 5, 2), causal(64, 83, 1, 3)]:
+    for architecture in [*MLPS, *SHAPES[:7], causal(15, 7, 5, 2), causal(64, 83, 1, 3)]:
         run = ShakenRun(architecture, 10)
         native = run.native()
         for name, value in native.state_dict().items():
@@ -209,10 +213,10 @@ def test_weights_come_and_go():
 
 
 @pytest.mark.parametrize(
-    "architecture", [*SHAPES[:5], causal(64, 256, 4, 1), causal(64, 100, 8, 2)], ids=by_name
+    "architecture", [*MLPS, *SHAPES[:5], causal(64, 256, 4, 1), causal(64, 100, 8, 2)], ids=by_name
 )
 def test_bits_do_not_depend_on_what_else_runs(architecture):
-    run = ShakenRun(architecture, 40)
+    run = ShakenRun(architecture, 40, dropout=0.1)
     alone, first, second = run.native(), run.native(), run.native()
     neighbour = ShakenRun(SHAPES[6], 9)
     other = neighbour.native()

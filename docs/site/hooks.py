@@ -37,7 +37,7 @@ COMMANDS: Sequence[str] = (
 )
 # Modules and objects of the Python interface; their docstrings say the rest.
 INTERFACE: Sequence[str] = (
-    "threshold_search.api",
+    *("threshold_search.api", "threshold_search.options.Options"),
     "mlp_experiments.mlp_utils.MLPArchitecture",
     "transformer_experiments.transformer_utils.TransformerArchitecture",
     "transformer_experiments.decoder_only_utils.DecoderOnlyArchitecture",
@@ -47,7 +47,7 @@ INTERFACE: Sequence[str] = (
     *("visualizations.history", "visualizations.figure_files"),
     *("study.comparison", "study.folder", "study.figures"),
     "dataset.synthetic_generator",
-    *("training.spec", "training.module"),
+    *("training.spec", "training.module", "dataset.task", "training.losses", "training.optimizers"),
 )
 
 _LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
