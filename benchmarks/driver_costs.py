@@ -21,7 +21,7 @@ from machine import FOLDER, report
 from tqdm import tqdm
 
 from command_line.parser import Parser, run
-from engines.engine import choose_engine
+from engines.choice import choose_engine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture
 from threshold_search.executors import ray_workers
 from threshold_search.executors.executor import Executor

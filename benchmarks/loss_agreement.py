@@ -19,7 +19,8 @@ from machine import report
 from tqdm import tqdm
 
 from command_line.parser import Parser, positive_int, run
-from engines.engine import choose_engine, fallback_note, start_native
+from engines.choice import choose_engine, fallback_note
+from engines.engine import start_native
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import UserError
 from training.loop import train

@@ -23,7 +23,7 @@ import torch
 from machine import report
 
 from command_line.parser import Parser, run
-from engines.engine import choose_engine
+from engines.choice import choose_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search import binary_search
 from threshold_search.questions.bisection import Bounds, search_sizes

@@ -30,7 +30,8 @@ import torch
 from machine import report, sgemm_rate
 
 from command_line.parser import Parser, positive_int, run
-from engines.engine import choose_engine, fallback_note, start_native
+from engines.choice import choose_engine, fallback_note
+from engines.engine import start_native
 from engines.native.load import has_wide_registers
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from command_line.interrupts import import_torch
 from command_line.parser import Parser, non_negative_int, positive_int, whole_number
-from engines.engine import REQUESTS
+from engines.choice import REQUESTS
 from training.errors import UserError
 from training.protocol import PRESETS, Protocol, readers
 from training.spec import Flag, ModelSpec

@@ -26,7 +26,8 @@ from command_line.flags import (
 )
 from command_line.interrupts import import_torch
 from command_line.parser import Parser, non_negative_int, positive_int, user_path
-from engines.engine import Engine, choose_engine, fallback_note
+from engines.choice import choose_engine, fallback_note
+from engines.engine import Engine
 from training.errors import UserError
 from training.probe import BITS_VERSION, Outcome, Probe
 from training.schedule import last_epoch

@@ -1,11 +1,11 @@
-"""The engines that train probes, and the one place that chooses among them.
+"""The engines that train probes.
 
 The reference engine is plain torch (reference.py), with the bits of the flat loop in
 training/loop.py. The fast one is the compiled engine on a CPU (engines/native) and stacked tensors
-on CUDA (stacked.py). Where the compiled engine is missing, or does not know a model, it is
-whichever of the other two is faster for that model. An engine says by architecture and protocol
-what it cannot train. Not trained but solved, for those who ask, are models that are linear
-(linear_program.py).
+on CUDA (stacked.py). Where the compiled engine is missing, or does not know a model or a setting,
+it is whichever of the other two is faster for that model. An engine says by architecture and
+protocol what it cannot train; choice.py chooses. Not trained but solved, for those who ask, are
+models that are linear (linear_program.py).
 
 Imports no torch: which engine trains a probe, and so its identity, is known without.
 """
@@ -16,15 +16,14 @@ import contextlib
 import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from engines.memory import within_memory
 from engines.native.build import machine
-from engines.native.load import Unavailable, find_engine, load_engine
 from training.errors import OutOfMemory, UserError
-from training.probe import Kind, Outcome, Probe
+from training.probe import Outcome, Probe
 from training.protocol import Protocol
 from training.spec import Architecture
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from training.session import Epoch, Stack
     from training.start import ProbeStart
 
-REQUESTS = ("fast", "reference", "stacked", "linear-program")
 # Places for models in every stack on CUDA. Fixed, because the bits of a product depend on how many
 # there are; so a smaller group there saves the memory of its data alone.
 CUDA_LANES = 16
@@ -307,65 +305,6 @@ class LinearProgramEngine(Engine):
             seconds=time.perf_counter() - begin,
         )
         return [(outcome, module.state_dict)]
-
-
-def choose_engine(
-    requested: str, device: str, architecture: Architecture, protocol: Protocol
-) -> Engine:
-    """Return what trains such probes: by the choice of the user, what there is, and speed.
-
-    ``requested`` is one of REQUESTS; ``device`` is "cpu", "cuda" or "mps". Raises
-    :class:`UserError` for another request, and for an engine by name that cannot train this.
-    """
-    if requested not in REQUESTS:
-        raise UserError(f"no engine {requested!r}: there are {', '.join(REQUESTS)}")
-    if requested == "linear-program":
-        if device != "cpu":
-            raise UserError("--engine linear-program needs --device cpu")
-        return _able(LinearProgramEngine(), architecture, protocol)
-    # Stacked models need float64, which MPS lacks.
-    if requested == "reference" or device == "mps":
-        return ReferenceEngine(device)
-    if requested == "stacked":
-        return _able(StackedEngine(device), architecture, protocol)
-    if device == "cpu" and load_engine() and not NativeEngine.why_not(architecture, protocol):
-        return NativeEngine()
-    form = architecture.spec.stacked
-    is_faster = device != "cpu" or (form and architecture.num_parameters <= form.faster_up_to)
-    if is_faster and not StackedEngine.why_not(architecture, protocol):
-        return StackedEngine(device)
-    return ReferenceEngine(device)
-
-
-def _able(engine: Engine, architecture: Architecture, protocol: Protocol) -> Engine:
-    if reason := engine.why_not(architecture, protocol):
-        raise UserError(f"--engine {engine.name} {reason}")
-    return engine
-
-
-def fallback_note(requested: str, device: str, engines: Mapping[Kind, Engine]) -> str | None:
-    """Return one line when the fast engine cannot train models that it knows, else None."""
-    if requested != "fast" or device != "cpu":
-        return None
-    missing = find_engine()
-    used: dict[str, set[str]] = {}  # why not by the compiled engine, and by which instead
-    for (architecture, protocol), engine in engines.items():
-        if not architecture.spec.native or engine.name == NativeEngine.name:
-            continue
-        if reason := NativeEngine.why_not(architecture, protocol):
-            used.setdefault(f"the compiled engine {reason}", set()).add(engine.name)
-        elif isinstance(missing, Unavailable):
-            used.setdefault(missing.reason, set()).add(engine.name)
-    if not used:
-        return None
-    names = {"reference": "the reference loop", "stacked": "stacked torch operations"}
-    labels = sorted(set().union(*used.values()))
-    instead = " or ".join(names[name] for name in labels)
-    remedy = f"; {missing.remedy}" if isinstance(missing, Unavailable) else ""
-    return (
-        f"note: {', '.join(used)}; using {instead} instead, more slowly; these probes are counted "
-        f"apart, as {' or '.join(f'engine={name}' for name in labels)}{remedy}"
-    )
 
 
 def start_native(probe: Probe) -> tuple[NativeModel, Iterator[Epoch]]:

@@ -10,14 +10,8 @@ from flat_loop import train_flat
 from protocols import ARCHITECTURES, DECODER_ONLY, SETTINGS, SIZES, perfect_but_not_lowest, probe_of
 from scripts import BINARY_SEARCH, TRAIN_MLP, run_script
 
-from engines.engine import (
-    Engine,
-    NativeEngine,
-    ReferenceEngine,
-    StackedEngine,
-    choose_engine,
-    start_native,
-)
+from engines.choice import choose_engine
+from engines.engine import Engine, NativeEngine, ReferenceEngine, StackedEngine, start_native
 from engines.native.load import load_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search.executors.local import Workers

@@ -5,15 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from engines import engine
-from engines.engine import (
-    LinearProgramEngine,
-    NativeEngine,
-    ReferenceEngine,
-    StackedEngine,
-    choose_engine,
-    fallback_note,
-)
+from engines import choice, engine
+from engines.choice import choose_engine, fallback_note
+from engines.engine import LinearProgramEngine, NativeEngine, ReferenceEngine, StackedEngine
 from engines.native.load import Unavailable, load_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.spec import Architecture, ModelSpec, NativeForm, StackedForm
@@ -62,14 +56,14 @@ def stacked(faster_up_to):
 @pytest.fixture
 def without_compiled_code(monkeypatch):
     missing = Unavailable("it is gone", "bring it back")
-    monkeypatch.setattr(engine, "find_engine", lambda: missing)
-    monkeypatch.setattr(engine, "load_engine", lambda: None)
+    monkeypatch.setattr(choice, "find_engine", lambda: missing)
+    monkeypatch.setattr(choice, "load_engine", lambda: None)
 
 
 @pytest.fixture
 def with_compiled_code(monkeypatch):
-    monkeypatch.setattr(engine, "find_engine", object)
-    monkeypatch.setattr(engine, "load_engine", object)
+    monkeypatch.setattr(choice, "find_engine", object)
+    monkeypatch.setattr(choice, "load_engine", object)
 
 
 def test_this_machine():

@@ -11,7 +11,7 @@ import pytest
 from faulty_engine import FaultyEngine, outcome_of, serve_with_little_memory
 from scripts import results_without_seconds
 
-from engines.engine import choose_engine
+from engines.choice import choose_engine
 from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, architecture_for_budget
 from threshold_search.driver import drive
 from threshold_search.executors import local as workers

@@ -17,7 +17,8 @@ from scipy.optimize import OptimizeResult, linprog
 
 from dataset.synthetic_generator import Mappings, generate_mappings
 from engines import linear_program
-from engines.engine import LinearProgramEngine, choose_engine
+from engines.choice import choose_engine
+from engines.engine import LinearProgramEngine
 from engines.linear_program import separating_weights
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture

@@ -17,7 +17,8 @@ from scripts import BINARY_SEARCH, GENERATOR, TRAIN_MLP, TRAIN_TRANSFORMER, run_
 from dataset.encoding import IGNORED, next_token, sequence_to_sequence, whole_label
 from dataset.synthetic_generator import generate_mappings
 from dataset.task import Bijection, Facts
-from engines.engine import NativeEngine, ReferenceEngine, StackedEngine, choose_engine
+from engines.choice import choose_engine
+from engines.engine import NativeEngine, ReferenceEngine, StackedEngine
 from engines.native.load import load_engine
 from threshold_search.models import MODELS
 from training.errors import UserError

@@ -16,7 +16,8 @@ import toy_reader
 from scripts import BINARY_SEARCH, command, results_without_seconds, run_script
 
 from dataset.encoding import IGNORED
-from engines.engine import ReferenceEngine, choose_engine
+from engines.choice import choose_engine
+from engines.engine import ReferenceEngine
 from training.probe import Probe
 from training.start import start_probe
 from visualizations.figure_files import save

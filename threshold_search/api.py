@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from command_line.flags import resolve_device
-from engines.engine import choose_engine
+from engines.choice import choose_engine
 from threshold_search.executors.local import CALLED_DURING_IMPORT
 from threshold_search.models import find_spec
 from threshold_search.options import Options, require_whole

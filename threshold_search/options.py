@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from os import PathLike
 
 from command_line.flags import DEVICES
-from engines.engine import REQUESTS
+from engines.choice import REQUESTS
 from threshold_search.executors.executor import DEADLINE_SECONDS, Executor
 from threshold_search.executors.local import Workers
 from threshold_search.executors.ray_workers import RayWorkers

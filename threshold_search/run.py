@@ -10,8 +10,9 @@ from pathlib import Path
 
 from command_line.flags import resolve_device
 from command_line.interrupts import import_torch
+from engines.choice import choose_engine, fallback_note
 from engines.cpu import usable_cpus
-from engines.engine import Engine, choose_engine, fallback_note
+from engines.engine import Engine
 from engines.native.load import engine_compiler
 from threshold_search.driver import drive
 from threshold_search.executors.executor import Executor
