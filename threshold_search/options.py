@@ -24,7 +24,7 @@ EXECUTORS: Mapping[str, Callable[..., Executor]] = {"local": Workers, "ray": Ray
 class Options:
     """What is the same for all questions of a run.
 
-    ``engine`` is a request of engines/engine.py, ``device`` "auto", "cpu", "cuda" or "mps".
+    ``engine`` is a request of engines/choice.py, ``device`` "auto", "cpu", "cuda" or "mps".
     ``workers`` are processes, by default one per CPU that this one may use, or one in all on a GPU;
     on a cluster that is there already, how many jobs are in flight at most, by default as many as
     it has room for. ``executor`` is "local" or "ray", whose cluster is at ``ray_address``, the one
