@@ -4,8 +4,9 @@
 
 Reads a log of 300,000 rows, made from the committed one of the transformer under other repeats.
 Hands out jobs that are next to nothing to train, one probe each, through every executor; on Ray
-also with as many in flight as 600 workers have, of which two can run at once. Times are CPU seconds
-of the driver, all its threads together: the median of some rounds. Prints the table and writes
+packed into calls, each in a call of its own as long jobs have it, and so with as many in flight as
+600 workers have, of which two can run at once. Times are CPU seconds of the driver, all its threads
+together: the median of some rounds. Prints the table and writes
 results/benchmarks/driver_costs.csv.
 """
 
@@ -37,7 +38,7 @@ LOG_ROWS = 300_000
 ROUNDS = 5
 JOBS = 200  # a round
 WORKERS = 2
-MANY = 1_200  # jobs in flight
+MANY = 1_200  # calls in flight
 KIND = MLPArchitecture(4, 1), SPEC.protocol()
 
 
@@ -105,9 +106,11 @@ def main() -> None:
     engines = {KIND: choose_engine("fast", "cpu", *KIND)}
     rows = [reading(), handing_out("hand out a job, local", Workers(WORKERS, engines))]
     if importlib.util.find_spec("ray"):
-        rows.append(handing_out("hand out a job, Ray", RayWorkers(WORKERS, engines)))
+        rows.append(handing_out("hand out a short job, Ray", RayWorkers(WORKERS, engines)))
+        ray_workers.LARGEST_PACK = 1
+        rows.append(handing_out("hand out a long job, Ray", RayWorkers(WORKERS, engines)))
         ray_workers.IN_FLIGHT = MANY // WORKERS
-        what = f"hand out a job, Ray, {MANY:,} in flight"
+        what = f"hand out a long job, Ray, {MANY:,} in flight"
         rows.append(handing_out(what, RayWorkers(WORKERS, engines), 2 * MANY))
     report(rows, "driver_costs")
 

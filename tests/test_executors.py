@@ -238,13 +238,20 @@ def test_a_node_dies_in_mid_search(cluster, expected, tmp_path, rows_before):
 
 
 @pytest.mark.ray
-def test_a_node_with_another_engine_refuses(cluster, tmp_path):
+def test_a_node_with_another_engine_refuses(cluster, faulty):
     from fault_trials import add_node
 
     node = add_node(cluster, env_vars={"MEMORIZATION_NO_ENGINE": "1"})
     words = "^node 127.0.0.1 of the Ray cluster .* its bits could differ: no compiled engine$"
+    until, engines = time.monotonic() + ENOUGH_SECONDS, {KIND: faulty(seconds=1.0)}
     try:
-        with pytest.raises(UserError, match=words):
-            quick_search(lambda e: RayWorkers(None, e, address=cluster.address), tmp_path)
+        with (
+            RayWorkers(None, engines, address=cluster.address) as executor,
+            pytest.raises(UserError, match=words),
+        ):
+            while time.monotonic() < until:
+                if executor.has_idle:
+                    executor.submit([probe_of(2)])
+                executor.wait(0.1)
     finally:
         cluster.remove_node(node)

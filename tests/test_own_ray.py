@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from fault_processes import Family
+from fault_trials import Family
 from scripts import BINARY_SEARCH, command, results_without_seconds, run_script
 
 # Looked for, not imported: other tests set what Ray reads when it is imported.
@@ -51,7 +51,8 @@ def ended_by(number, folder):
     log = folder / "out" / "mlp_probes.csv"
     before = log.read_bytes() if log.exists() else b""
     process = started(folder)
-    wait_until(lambda: log.exists() and len(log.read_bytes()) > len(before))
+    wait_until(lambda: process.poll() or (log.exists() and len(log.read_bytes()) > len(before)))
+    assert process.poll() is None, process.communicate()
     family = Family(process.pid)
     assert len(family.running()) > 3, "no Ray"
     process.send_signal(number)

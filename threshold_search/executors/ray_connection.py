@@ -51,7 +51,8 @@ def connection(address: str | None, count: int | None, on_gpu: bool) -> Iterator
     if address not in (None, "auto"):
         require_answer(address or "")
     with contextlib.ExitStack() as undo:
-        variables, arguments = QUIET, {"address": address}
+        variables = QUIET
+        arguments: dict[str, Any] = {"address": address}
         if address is None:
             prefix = "thresholds-ray-"
             folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
