@@ -31,7 +31,7 @@ from engines.engine import Engine
 from training.errors import UserError
 from training.probe import BITS_VERSION, Outcome, Probe
 from training.schedule import last_epoch
-from training.spec import Architecture, Findings, ModelSpec
+from training.spec import Architecture, ModelSpec, Report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,15 +94,15 @@ def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | 
             write_whole(path, writer)
         except UserError as error:  # the rest of what was trained is not lost with it
             not_written.append(str(error))
-    findings = _findings(probe, weights())
+    report = _report(probe, weights())
     memorized_bits = bits_per_parameter(probe) if outcome.memorized else 0.0
     summary = {
         **configuration,
         **{k: None if _is_not_finite(v) else v for k, v in asdict(outcome).items()},
         "bits_per_parameter": memorized_bits,
-        **{k: None if _is_not_finite(v) else v for k, v in findings.items()},
+        **{k: None if _is_not_finite(v) else v for k, v in report.items()},
     }
-    lines = {**_summary(summary, probe.architecture), **_shown(findings)}
+    lines = {**_summary(summary, probe.architecture), **_shown(report)}
     print(json.dumps(summary) if job.as_json else _aligned(lines))
     if not_written:
         raise UserError("; ".join(not_written))
@@ -244,7 +244,7 @@ def _weights_file(weights: Mapping[str, Tensor]) -> bytes:
     return content.getvalue()
 
 
-def _findings(probe: Probe, weights: Mapping[str, Tensor]) -> Findings:
+def _report(probe: Probe, weights: Mapping[str, Tensor]) -> Report:
     """Return what the model's own report says of it with its trained weights."""
     from training.start import probe_mappings
 
@@ -273,9 +273,9 @@ def _aligned(rows: dict[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
-def _shown(findings: Findings) -> dict[str, str]:
+def _shown(report: Report) -> dict[str, str]:
     """Return the lines of a model's own report."""
-    numbers = {k: v if isinstance(v, list) else [v] for k, v in findings.items()}
+    numbers = {k: v if isinstance(v, list) else [v] for k, v in report.items()}
     return {
         name.replace("_", " "): " ".join(f"{value:.4g}" for value in values)
         for name, values in numbers.items()

@@ -144,7 +144,7 @@ class StackedForm:
     faster_up_to: int = 0
 
 
-Findings = Mapping[str, float | list[float]]
+Report = Mapping[str, float | list[float]]
 
 
 def _no_grid(budget: int | None) -> Mapping[str, Sequence[FlagValue]]:
@@ -196,7 +196,7 @@ class ModelSpec:
     stacked: StackedForm | None = None
     native: NativeForm | None = None
     is_linear: Callable[[Any], bool] = _is_not_linear
-    report: Callable[[SequenceModel, Mappings], Findings] | None = None
+    report: Callable[[SequenceModel, Mappings], Report] | None = None
     reads_vectors: bool = False
 
     def __post_init__(self) -> None:

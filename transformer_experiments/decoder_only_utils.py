@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dataset.encoding import next_token
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import Findings, Flag, ModelSpec, NativeForm
+from training.spec import Flag, ModelSpec, NativeForm, Report
 from transformer_experiments.shapes import TransformerShape, label_note, nearest_shape
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _build(architecture: DecoderOnlyArchitecture, dropout: float) -> DecoderOnly
     return DecoderOnly(architecture, dropout)
 
 
-def _report(module: SequenceModel, mappings: Mappings) -> Findings:
+def _report(module: SequenceModel, mappings: Mappings) -> Report:
     from transformer_experiments.greedy import report
 
     return report(module, mappings)
