@@ -168,12 +168,12 @@ def test_what_is_said_of_unlucky_probes():
 
 def test_searches_up_to_a_size_are_a_lower_bound_where_there_are_no_others():
     def search(repeat, limit=None, **more):
-        protocol = "paper a=1" + (f" max_size={limit}" if limit else "")
+        protocol = "paper patience=0" + (f" max_size={limit}" if limit else "")
         found = {"seed": 0, "repeat": repeat, "first_failure": float(limit or 8) + 1}
         return {"protocol": protocol, **found, "capped": bool(limit), "model": "mlp", **more}
 
     rows = [search(0), search(0, 4), search(1, 2), search(1, 4)]
-    other = search(2, 4, protocol="paper a=1 b=2 max_size=4")
+    other = search(2, 4, protocol="paper patience=0 dropout=0.5 max_size=4")
     every = pd.DataFrame([*rows, other])
-    assert searched_with(every, "paper a=1").equals(every.iloc[[0, 3]])
-    assert numbers(searched_with(every, "paper a=1")) == ["at least 7 (2)", "-"]
+    assert searched_with(every, "paper patience=0").equals(every.iloc[[0, 3]])
+    assert numbers(searched_with(every, "paper patience=0")) == ["at least 7 (2)", "-"]

@@ -161,11 +161,12 @@ def test_in_a_thread():
     assert found[0].threshold.tolist() == [2]
 
 
-def test_tasks_have_to_agree():
-    with pytest.raises(ValueError, match="vocab_size"):
-        find_threshold(SMALL, SPEC.protocol(vocab_size=4))
-    with pytest.raises(ValueError, match="seq_len"):
-        train_probe(SMALL, 20, SPEC.protocol(seq_len=4))
+def test_the_protocol_says_the_task():
+    found = find_threshold(SMALL, SPEC.protocol(vocab_size=4), repeats=1, max_size=1).iloc[0]
+    assert (found.vocab_size, found.num_parameters) == (4, 4 * 40 + 4 + 4 * 40 + 40)
+    of_another = MLPArchitecture(4, 1, seq_len=5)
+    with pytest.raises(UserError, match=r"seq_len=5.*give a protocol"):
+        train_probe(of_another, 20, SPEC.protocol(seq_len=4))
 
 
 SCRIPT = """

@@ -222,7 +222,7 @@ def test_another_runtime_error_is_none_of_memory(monkeypatch):
 SIXTEEN = """
 import resource
 from engines.engine import StackedEngine, start_native
-
+from training.probe import Probe
 from transformer_experiments.transformer_utils import SPEC, TransformerArchitecture
 
 architecture = TransformerArchitecture(128, 175, 64, 3)  # 537,751 parameters

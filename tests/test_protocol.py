@@ -14,7 +14,7 @@ from scripts import ROOT
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from threshold_search.models import MODELS
 from training.errors import UserError
-from training.protocol import PRESETS, Label, Protocol, parse_label
+from training.protocol import PRESETS, Label, Protocol, parse_label, readers
 
 NAN, INF = float("nan"), float("inf")
 
@@ -41,6 +41,7 @@ def test_paper_settings():
             "evaluation_interval": 1,
             "init": "default",
             "verdict": "lowest_loss",
+            "task": "bijection",
             "loss": "cross_entropy",
             "optimizer": "adamw",
             "momentum": 0.9,
@@ -108,6 +109,7 @@ def test_labels_differ_for_every_field_and_value():
         "evaluation_interval": (2, 3),
         "init": ("orthogonal",),
         "verdict": ("first_perfect",),
+        "task": ("facts", "a.b:C"),
         "loss": ("margin", "a.b:C"),
         "optimizer": ("sgd", "a.b:C"),
         "momentum": (0.5, 0.95),
@@ -225,14 +227,20 @@ def test_every_committed_label_prints_back():
 def values_of(setting):
     """Values of a field: its choices, or numbers that every kind of setting may have."""
     if choices := setting.metadata["choices"]:
-        return st.sampled_from(choices)
+        return st.sampled_from([*choices, *["some.module:NAME"] * setting.metadata["is_open"]])
     kind = type(setting.default)
     return st.integers(2, 400) if kind is int else st.floats(1e-12, 0.999)
 
 
-numbers = [f for f in fields(Protocol) if f.metadata["choices"] or type(f.default) is not str]
-settings = {f.name: values_of(f) for f in numbers} | {"max_epochs": st.just(401)}
-protocols = st.builds(Protocol, **settings)
+def protocol_of(**values):
+    """Return the protocol of these values but those that its loss or optimiser does not read."""
+    chosen = {name: readers(name) or ("task", [values["task"]]) for name in values}
+    read = {n: v for n, v in values.items() if values[chosen[n][0]] in chosen[n][1]}
+    return Protocol(**read)
+
+
+settings = {f.name: values_of(f) for f in fields(Protocol)} | {"max_epochs": st.just(401)}
+protocols = st.builds(protocol_of, **settings)
 labels = st.builds(
     Label,
     protocol=protocols,

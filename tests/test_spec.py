@@ -81,7 +81,7 @@ def flags_of(parse, argv, monkeypatch):
 
 def test_the_scripts_flags_are_known(monkeypatch):
     spec = MODELS["mlp"]
-    everything = flags_of(lambda: binary_search._parse([spec]), ["x"], monkeypatch)
+    everything = flags_of(binary_search.main, ["x", "--model", "mlp"], monkeypatch)
     everything |= flags_of(
         lambda: training_script._parse(spec, ["mlp", "other"], ""), ["x"], monkeypatch
     )

@@ -89,7 +89,8 @@ def test_shared_script_body(tmp_path):
 
 def test_search(searched):
     header, *rows = (searched / "lookup_results.csv").read_text().splitlines()
-    assert header.startswith("model,protocol,bits,budget,num_parameters,rows,repeat,seed,threshold")
+    assert header.startswith("model,protocol,bits,budget,task,")
+    assert ",num_parameters,rows,repeat,seed,threshold" in header
     thresholds = {}
     for row in rows:
         fields = dict(zip(header.split(","), row.split(","), strict=True))

@@ -30,6 +30,7 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock: BaseFileLock | None = None
+        self._made: Path | None = None
 
     def acquire(self) -> None:
         """Create the folder if need be and take its lock, waiting for another search.
@@ -52,10 +53,12 @@ class FolderLock:
                 with contextlib.suppress(OSError):
                     path.unlink()
             path = self._folder / f"results-{os.stat(self._folder).st_ino}.lock"
+            is_new = not path.exists()
             try:
                 self._take(SoftFileLock(path))
             except OSError as soft_error:
                 raise UserError(f"cannot write to {path}: {soft_error.strerror}") from None
+        self._made = path if is_new else None
 
     def _take(self, lock: BaseFileLock) -> None:
         try:
@@ -71,8 +74,10 @@ class FolderLock:
             lock.acquire()
         self._lock = lock
 
-    def release(self) -> None:
-        """Give the lock back."""
+    def release(self, undo: bool = False) -> None:
+        """Give the lock back; with ``undo`` remove the file too if it was not there before."""
+        if undo and self._made is not None:  # while it is ours, or a waiting search would have it
+            self._made.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
             self._lock = None

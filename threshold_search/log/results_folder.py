@@ -104,7 +104,7 @@ class ResultsFolder:
             for log in self.logs.values():
                 log.repair()
         except BaseException:
-            self._lock.release()
+            self._lock.release(undo=True)
             raise
         return self
 
