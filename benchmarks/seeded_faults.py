@@ -49,7 +49,7 @@ memory: self.multihead_attn(x, memory, None) => self.multihead_attn(x, x, None)
 [models] decoder_only
 rotation: second * cosine + first * sine => second * cosine - first * sine
 residual: DEVIATION / math.sqrt(2 * len(blocks)) => DEVIATION / math.sqrt(len(blocks))
-positions: count += (2 * self.seq_len - 1) * d => count += 2 * self.seq_len * d
+final norm: count += 2 * d => count += d
 feed-forward: max(1, 1 + round((params - smallest) => max(1, round((params - smallest)
 [engines] cpus memory_limits
 quota: math.ceil(quota / period) => quota // period
