@@ -23,6 +23,7 @@ CASES = {
     "diverged": (MLP, 40, {"learning_rate": 1e10, "grad_clip": 0.0}, "diverged"),
     "cosine": (MLP, 40, {"schedule": "cosine", "warmup_epochs": 2, "max_epochs": 30}, None),
     "no plateau": (MLPArchitecture(3, 4), 60, {"patience": 0, "max_epochs": 25}, "max_epochs"),
+    "best before the end": (MLP, 60, {"learning_rate": 1.0, "schedule": "constant"}, "plateau"),
     "every third epoch": (MLP, 40, {"evaluation_interval": 3}, "perfect"),
     "first perfect": (MLP, 40, {"verdict": "first_perfect", "learning_rate": 0.05}, "perfect"),
     "orthogonal": (MLPArchitecture(12, 3), 40, {"init": "orthogonal"}, None),
