@@ -1,7 +1,7 @@
 """Do the tests notice a wrong line? One plausible slip after another, over all rooms.
 
-    python benchmarks/seeded_faults.py > faults.csv           (half an hour of one core)
-    python benchmarks/seeded_faults.py --only rejection holm
+    python tests/seeded_faults.py > faults.csv           (half an hour of one core)
+    python tests/seeded_faults.py --only rejection holm
 
 A fault is a text that the code has exactly once, wherever its file is, and what replaces it. In a
 copy of the checkout the tests whose file names have a word of the room's run first, then those that
