@@ -246,12 +246,14 @@ def _weights_file(weights: Mapping[str, Tensor]) -> bytes:
 
 def _report(probe: Probe, weights: Mapping[str, Tensor]) -> Report:
     """Return what the model's own report says of it with its trained weights."""
+    import torch
+
     from training.start import probe_mappings
 
     spec = probe.architecture.spec
     if spec.report is None:
         return {}
-    module = spec.build(probe.architecture, 0.0)
+    module = spec.build(probe.architecture, 0.0).to(getattr(torch, probe.protocol.dtype))
     module.load_state_dict(dict(weights))
     return spec.report(module, probe_mappings(probe))
 

@@ -169,7 +169,8 @@ def _write_csv(file: BinaryIO, mappings: Mappings) -> None:
     sides = ("input", mappings.inputs), ("label", mappings.labels)
     header = ",".join(f"{side}_{t}" for side, tokens in sides for t in range(tokens.shape[1]))
     rows = np.hstack([mappings.inputs, mappings.labels])
-    np.savetxt(file, rows, fmt="%d", delimiter=",", header=header, comments="")
+    number = "%d" if rows.dtype.kind == "i" else "%.9g"  # all digits of float32
+    np.savetxt(file, rows, fmt=number, delimiter=",", header=header, comments="")
 
 
 def _write_npz(file: BinaryIO, mappings: Mappings) -> None:

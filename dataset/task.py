@@ -41,6 +41,11 @@ class Task(ABC):
 
     has_vectors: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that no example has; a task of one's own may refuse more."""
+        if self.vocab_size < 1 or self.seq_len < 1:
+            raise ValueError(f"no task has {self.vocab_size} tokens and length {self.seq_len}")
+
     @property
     def label_vocab_size(self) -> int:
         """Number of distinct tokens in labels."""

@@ -34,7 +34,9 @@ def choose_engine(
         if device != "cpu":
             raise UserError("--engine linear-program needs --device cpu")
         return _able(LinearProgramEngine(), architecture, protocol)
-    # Stacked models need float64, which MPS lacks.
+    if device == "mps" and (requested == "stacked" or protocol.dtype == "float64"):
+        wanted = "--engine stacked" if requested == "stacked" else "--dtype float64"
+        raise UserError(f"{wanted} needs float64, which --device mps lacks")
     if requested == "reference" or device == "mps":
         return ReferenceEngine(device)
     if requested == "stacked":

@@ -84,8 +84,6 @@ class VmapForward:
 def _why_not(starts: Sequence[ProbeStart]) -> str | None:
     """Return why vmap cannot train the modules of ``starts``, or None."""
     modules = [start.module for start in starts]
-    if not all(parameter.requires_grad for parameter in modules[0].parameters()):
-        return "a parameter is not trained"
     for name, buffer in modules[0].named_buffers():
         if not all(torch.equal(buffer, module.get_buffer(name)) for module in modules):
             return f"the buffer {name} differs between probes"
@@ -111,7 +109,8 @@ def _rehearse(start: ProbeStart) -> None:
     tokens = inputs.new_empty((2, 2, *inputs.shape[1:]), device=meta)
     sites = start.module.dropout_sites() if start.probe.protocol.dropout > 0 else []
     keep = [torch.empty((2, 2 * per_row), device=meta) for _, per_row in sites]
-    torch.autograd.grad(forward(parameters, tokens, keep).sum(), list(parameters.values()))
+    trained = [parameters[name] for name, p in start.module.named_parameters() if p.requires_grad]
+    torch.autograd.grad(forward(parameters, tokens, keep).sum(), trained)
     forward(parameters, tokens, None)
 
 

@@ -128,7 +128,10 @@ class StackedModels:
             for group in parameter_groups(first, self.protocol.weight_decay)
             for p in group["params"]
         }
-        decay = [p.detach().new_full((p.numel(),), decays[id(p)]) for p in first.parameters()]
+        decay = [
+            p.detach().new_full((p.numel(),), decays.get(id(p), 0)) for p in first.parameters()
+        ]
+        self._fixed = {name for name, p in first.named_parameters() if not p.requires_grad}
         self._decay = F.pad(torch.cat(decay), (0, padding)).to(self.device)  # (P,)
 
     def _parameters(self, flat: Tensor) -> dict[str, Tensor]:
@@ -140,14 +143,23 @@ class StackedModels:
 
     def _gradient(self, rows: Tensor, valid: Tensor, keep: Keep) -> Tensor:
         """Return the gradients (M, P) of the models' mean losses over the ``valid`` of ``rows``."""
-        leaves = {k: v.detach().requires_grad_() for k, v in self._parameters(self._flat).items()}
+        leaves = {
+            name: values.detach().requires_grad_(name not in self._fixed)
+            for name, values in self._parameters(self._flat).items()
+        }
         logits = self._forward(leaves, self._inputs[self._index, rows], keep)
         target = self._targets[self._index, rows]  # (M, B, positions)
         losses = self._loss.per_token(logits.flatten(0, 2), target.flatten(), self.protocol)
         counts = valid.unsqueeze(-1) & (target != IGNORED)  # padded rows do not
         weights = counts.to(losses.dtype) / counts.sum((1, 2), keepdim=True).clamp(min=1)
         loss = (losses.view(target.shape) * weights).sum()
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        trained = torch.autograd.grad(
+            loss, [leaf for leaf in leaves.values() if leaf.requires_grad]
+        )
+        own = iter(trained)
+        gradients = [
+            next(own) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves.values()
+        ]
         padding = gradients[0].new_zeros(self._lanes, self._sizes[-1])
         return torch.cat([*(g.flatten(1) for g in gradients), padding], dim=1)
 

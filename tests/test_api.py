@@ -161,6 +161,21 @@ def test_in_a_thread():
     assert found[0].threshold.tolist() == [2]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("mlp", None, None, {"layers": []}), "layers has no value"),
+        (("mlp", None, None, {"layers": 1, "params": 900, "max_size": True}), "max_size"),
+        ((3, None, None, {}), "a model is an architecture"),
+        (("mlp", None, {"workers": 1}, {"layers": 1}), "options must be"),
+    ],
+)
+def test_what_no_search_takes_is_said_in_one_line(arguments, reason):
+    *positional, names = arguments
+    with pytest.raises(UserError, match=reason):
+        find_threshold(*positional, **names)
+
+
 def test_the_protocol_says_the_task():
     found = find_threshold(SMALL, SPEC.protocol(vocab_size=4), repeats=1, max_size=1).iloc[0]
     assert (found.vocab_size, found.num_parameters) == (4, 4 * 40 + 4 + 4 * 40 + 40)

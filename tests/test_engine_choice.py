@@ -10,6 +10,7 @@ from engines.choice import choose_engine, fallback_note
 from engines.engine import LinearProgramEngine, NativeEngine, ReferenceEngine, StackedEngine
 from engines.native.load import Unavailable, load_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
+from training.errors import UserError
 from training.spec import Architecture, ModelSpec, NativeForm, StackedForm
 from transformer_experiments.transformer_utils import TransformerArchitecture
 
@@ -124,6 +125,9 @@ def test_other_devices(with_compiled_code):
     for architecture in (MLP, TRANSFORMER, toy(10), toy(10, vmap=False, stacked=stacked(0))):
         assert choose("fast", "cuda", architecture) == StackedEngine("cuda")
         assert choose("fast", "mps", architecture) == ReferenceEngine("mps")
+        for requested, changes in (("stacked", {}), ("fast", {"dtype": "float64"})):
+            with pytest.raises(UserError, match="float64, which --device mps lacks"):
+                choose(requested, "mps", architecture, **changes)
     for forms in ({}, {"native": NativeForm("toy", ())}):
         architecture = toy(10, vmap=False, **forms)
         assert choose("fast", "cuda", architecture) == ReferenceEngine("cuda")

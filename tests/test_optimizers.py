@@ -31,7 +31,8 @@ HIDDEN = {
     ),
     **{
         architecture: ("layers.0.attention", "layers.0.linear1", "layers.0.linear2")
-        for architecture in (DECODER_ONLY, UNTIED)  # the tied head is an embedding
+        # The tied head is an embedding, whatever the width: a row per logit is no sign of a head.
+        for architecture in (DECODER_ONLY, UNTIED, DecoderOnlyArchitecture(10, 20, 2, 1))
     },
 }
 

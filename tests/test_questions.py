@@ -49,6 +49,7 @@ class HalfState(State):
     def _next_round(self):
         half, step = self.question, (self.high - self.low) // 4
         sizes = [self.low + step * i for i in (1, 2, 3)] if step * 4 >= half.width else []
+        sizes += sizes[:1]  # a round may want a probe twice
         return [half.probe(n, repeat) for n in sizes for repeat in range(half.repeats)]
 
     def wanted(self):

@@ -137,10 +137,43 @@ def test_vectors_and_fixed_weights():
         architecture = spec.solve_for(protocol.make_task(), None, features=features)
         probe = Probe(architecture, protocol, 0, 0, n)
         before = start_probe(probe).module.state_dict()["fixed"]
-        [(outcome, weights)] = choose_engine("fast", "cpu", *probe.kind).train([probe])
-        assert torch.equal(weights()["fixed"], before)
-        verdicts[features, n] = outcome.memorized
+        for engine in (ReferenceEngine(), StackedEngine()):
+            [(outcome, weights)] = engine.train([probe])
+            assert torch.equal(weights()["fixed"], before)
+            assert verdicts.setdefault((features, n), outcome.memorized) == outcome.memorized
     assert verdicts == {(8, 6): True, (8, 60): False, (64, 6): True, (64, 60): True}
+
+
+class Strict(toy_vectors.Vectors):
+    """Has no vocabulary of 10."""
+
+    def __post_init__(self):
+        if self.vocab_size == 10:
+            raise ValueError("vocab_size must not be 10")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("test_tasks:Strict", "vocab_size must not be 10"),
+        ("dataset.task:Task", "abstract"),
+        ("dataset.task:TASKS", "TASKS"),
+        ("dataset.encoding:IGNORED", "IGNORED"),
+    ],
+)
+def test_what_is_no_task_is_refused_in_one_line(name, reason, tmp_path):
+    flags = ("--num-sequences", 3, "--task", name)
+    ended = run_script(GENERATOR, *flags, cwd=tmp_path, PYTHONPATH=str(Path(__file__).parent))
+    assert ended.returncode == 2 and reason in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_vectors_are_saved_to_the_last_digit(tmp_path):
+    flags = ("--num-sequences", 5, "--task", "toy_vectors:Vectors", "--save", "out.csv")
+    ended = run_script(GENERATOR, *flags, cwd=tmp_path, PYTHONPATH=str(Path(__file__).parent))
+    assert ended.returncode == 0, ended.stderr
+    made, saved = toy_vectors.Vectors().generate(5, 0), pd.read_csv(tmp_path / "out.csv")
+    assert (saved.filter(like="input").to_numpy(np.float32) == made.inputs).all()
+    assert (saved.filter(like="label").to_numpy() == made.labels).all()
 
 
 def test_a_search_and_its_rows_for_a_task_of_ones_own(tmp_path):

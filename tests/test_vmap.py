@@ -185,14 +185,20 @@ def starts_with(module):
     return starts_of(Toy(), 0.0)
 
 
-def test_a_plain_module_trains():
-    starts = starts_with(Plain)
-    assert len(train_stack(StackedModels(starts), starts)) == len(starts)
+@pytest.mark.parametrize("module", [Plain, PartlyFrozen])
+def test_a_plain_module_trains_but_for_what_is_frozen(module):
+    starts = starts_with(module)
+    before = [dict(start.module.named_parameters()) for start in starts]
+    stack = StackedModels(starts)
+    assert len(train_stack(stack, starts)) == len(starts)
+    for index, parameters in enumerate(before):
+        for name, trained in stack.state_dict(index).items():
+            assert torch.equal(trained, parameters[name]) != parameters[name].requires_grad
 
 
 @pytest.mark.parametrize(
     "module",
-    [Branching, LooksAtABuffer, OwnDropout, CountsItsCalls, PartlyFrozen, Unused, OtherBuffers],
+    [Branching, LooksAtABuffer, OwnDropout, CountsItsCalls, Unused, OtherBuffers],
 )
 def test_one_line_says_what_to_do_instead(module):
     with pytest.raises(UserError) as raised:

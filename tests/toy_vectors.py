@@ -78,5 +78,4 @@ SPEC = ModelSpec(
     flags=(Flag("features", "fixed random features", default=64),),
     encode=lambda mappings: (mappings.inputs, mappings.labels),
     reads_vectors=True,
-    vmap=False,
 )

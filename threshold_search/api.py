@@ -65,6 +65,8 @@ def find_threshold(
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker is importing the caller's script. Its driver says so; two would be too many.
         os._exit(CALLED_DURING_IMPORT)
+    if not isinstance(options or Options(), Options):
+        raise UserError(f"options must be an Options value, got {options!r}")
     own = {name: names.pop(name) for name in _OPTIONS if name in names}
     options = dataclasses.replace(options or Options(), **own)
     wanted = _configurations(model, protocol, names)
@@ -128,11 +130,15 @@ def _configurations(
         probe = Probe(model, protocol or model.spec.paper, 0, 0, 1)
         return [(*probe.kind, probe.architecture.num_parameters)]
     spec = find_spec(model) if isinstance(model, str) else model
+    if not isinstance(spec, ModelSpec):
+        raise UserError(f"a model is an architecture, a ModelSpec or a name, got {model!r}")
     flags = {flag.name: flag for flag in spec.flags}
     if taken := flags.keys() & {*_ARGUMENTS, *_OPTIONS, "params"}:
         raise UserError(f"{min(taken)} of the model {spec.name} is an option of find_threshold")
     _require_names(sizes, {"params": None, **flags}, f"the model {spec.name}")
     given = {n: v if isinstance(v, list | tuple) else [v] for n, v in sizes.items()}
+    if empty := [name for name, values in given.items() if not values]:
+        raise UserError(f"{empty[0]} has no value")
     budgets = given.pop("params", [None])
     for budget in budgets:
         if budget is not None:

@@ -118,6 +118,7 @@ class _Driver:
             self._folder.results[question.architecture.spec.name].put(row)
 
     def _ask(self, state: State, missing: Sequence[Probe]) -> None:
+        missing = list(dict.fromkeys(missing))  # a round may want a probe twice
         size, reason = self._too_large.get(state.question.kind, (math.inf, ""))
         if any(probe.n >= size for probe in missing):
             state.failure = reason

@@ -58,5 +58,5 @@ class Options:
 
 def require_whole(name: str, value: object, smallest: int) -> None:
     """Raise :class:`UserError` unless ``value`` is a whole number from ``smallest`` on."""
-    if not isinstance(value, numbers.Integral) or value < smallest:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < smallest:
         raise UserError(f"{name} must be a whole number, at least {smallest}, got {value!r}")

@@ -61,13 +61,15 @@ class Optimizer:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[Group]:
-    """Return groups of parameters: decay for everything except biases and LayerNorm parameters."""
+    """Return groups of what is trained: decay for all but biases and LayerNorm parameters."""
     from torch import nn
 
     norms = {p for m in module.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         exempt = parameter in norms or name.endswith("bias")
         (plain if exempt else decayed).append(parameter)
     groups: list[Group] = [
@@ -164,18 +166,22 @@ def hidden_matrices(module: nn.Module, protocol: Protocol) -> list[nn.Parameter]
     An embedding is the matrix of an ``nn.Embedding``, of which a token looks up one row. The first
     layer of an MLP is none: it is a map of V*T features, of which T are on, and counts as hidden.
     The output layer is the last matrix, if it has a row per logit, of one token or of the whole
-    label. Where the head is the token embedding, the last matrix is a hidden one, and has rows
-    of another number.
+    label, and nothing but a bias comes after it. Where the head is the token embedding the last
+    matrix is a hidden one: a norm follows, or it has another number of rows.
     """
     from torch import nn
 
     tables = {m.weight for m in module.modules() if isinstance(m, nn.Embedding)}
-    matrices = [p for p in module.parameters() if p.ndim == 2 and p not in tables]
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    matrices = {name: p for name, p in named.items() if p.ndim == 2 and p not in tables}
     task = protocol.make_task()
     logits = task.label_vocab_size, task.label_vocab_size * task.label_len
-    if matrices and len(matrices[-1]) in logits:
-        matrices.pop()
-    return matrices
+    if matrices:
+        *_, last = matrices
+        after = [*named][[*named].index(last) + 1 :]
+        if len(matrices[last]) in logits and after in ([], [last.replace("weight", "bias")]):
+            del matrices[last]
+    return [*matrices.values()]
 
 
 def _start_muon(module: nn.Module, protocol: Protocol) -> Updates:

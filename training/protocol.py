@@ -69,8 +69,8 @@ def resolve(table: Mapping[str, Entry], name: str, what: str, kind: type[Entry])
         sys.path.append(os.getcwd())  # worker processes start with the same path
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, TypeError, ValueError) as error:  # TypeError: a relative name
-        raise UserError(f"--{what} {name}: {error}") from None
+    except Exception as error:  # whatever is wrong in the user's file
+        raise UserError(f"--{what} {name}: {type(error).__name__}: {error}") from None
     entry = getattr(module, attribute, None)
     if not isinstance(entry, kind):
         raise UserError(f"--{what} {name}: {module_name} has no {kind.__name__} {attribute}")
@@ -213,7 +213,10 @@ class Protocol:
         kind = resolve(TASKS, self.task, "task", type)
         if not issubclass(kind, Task):
             raise UserError(f"--task {self.task} is no Task (dataset/task.py)")
-        return kind(self.vocab_size, self.seq_len)
+        try:
+            return kind(self.vocab_size, self.seq_len)
+        except (TypeError, ValueError) as error:  # of sizes that it does not have
+            raise UserError(f"--task {self.task}: {error}") from None
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:

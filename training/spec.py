@@ -7,6 +7,7 @@ import time: counting parameters and reading ``--help`` should not wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 from dataset.encoding import Encoding, sequence_to_sequence
-from dataset.task import Bijection, Task
+from dataset.task import Task
 from training.errors import UserError
 from training.protocol import PRESETS, Protocol
 
@@ -85,12 +86,13 @@ class Architecture(ABC):
         """
         self.spec.require(task)
         own = {name: getattr(self, name) for name in self.spec.task_fields}
-        wanted, published = self.spec.shape_of(task), self.spec.shape_of(Bijection())
+        wanted = self.spec.shape_of(task)
         if own == wanted:
             return self
-        if own == published:
-            assert dataclasses.is_dataclass(self)
-            return dataclasses.replace(self, **wanted)
+        sizes = {name: getattr(self, name) for name in self.spec.sizes}
+        with contextlib.suppress(TypeError):  # where the task's fields have no defaults
+            if self == type(self)(**sizes):
+                return type(self)(**sizes, **wanted)
         name, value = next((n, v) for n, v in own.items() if v != wanted[n])
         raise UserError(
             f"{self.spec.name} {self.name} has {name}={value}, the protocol's task "
