@@ -191,8 +191,9 @@ def add_engine_flags(parser: Parser) -> None:
         "--engine",
         choices=REQUESTS,
         default="fast",
-        help="fast code, or the plain reference loop it is tested against; linear-program: no "
-        "training, but whether any weights of a linear model memorize",
+        help="fast: the fastest that there is for model and settings; reference: the plain loop "
+        "that the others are tested against; stacked: several models at once in torch; "
+        "linear-program: no training, but whether any weights of a linear model memorize",
     )
 
 

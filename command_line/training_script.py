@@ -138,7 +138,7 @@ def _parse(spec: ModelSpec, names: Sequence[str], description: str | None) -> ar
         type=positive_int,
         metavar="N",
         default=spec.default_sequences,
-        help="mappings to memorize",
+        help="examples to memorize",
     )
     add_probe_flags(parser)
     parser.add_argument(
@@ -192,7 +192,7 @@ def _require_size(probe: Probe) -> None:
     task = probe.protocol.make_task()
     if probe.n > task.largest:
         raise UserError(
-            f"--num-sequences {probe.n} is beyond the {task.largest} mappings that "
+            f"--num-sequences {probe.n} is beyond the {task.largest} examples that "
             f"{task.vocab_size} tokens and length {task.seq_len} allow"
         )
 

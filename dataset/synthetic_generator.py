@@ -90,7 +90,7 @@ def require_size(n: int, vocab_size: int, seq_len: int, limit: int) -> None:
         raise ValueError(f"num_sequences must be from 1 to {limit}, got {n}")
     if n > limit:
         raise ValueError(
-            f"num_sequences {n} is beyond the {limit} mappings that "
+            f"num_sequences {n} is beyond the {limit} examples that "
             f"{vocab_size} tokens and length {seq_len} allow"
         )
 
@@ -191,7 +191,7 @@ def main() -> None:
 
     parser = Parser(__doc__)
     parser.add_argument(
-        "--num-sequences", type=positive_int, metavar="N", required=True, help="mappings to make"
+        "--num-sequences", type=positive_int, metavar="N", required=True, help="examples to make"
     )
     parser.add_argument(
         "--vocab-size", type=positive_int, metavar="V", default=10, help="different tokens"
@@ -222,7 +222,7 @@ def main() -> None:
             protocol = Protocol(task=args.task, vocab_size=args.vocab_size, seq_len=args.seq_len)
             _make(args.num_sequences, protocol.make_task(), args.seed, args.save)
     except MemoryError:
-        what = f"{args.num_sequences} mappings of {args.seq_len} tokens"
+        what = f"{args.num_sequences} examples of {args.seq_len} tokens"
         raise OutOfMemory(f"{what} do not fit in this machine's memory") from None
 
 
@@ -239,7 +239,7 @@ def _make(n: int, task: Task, seed: int, save: Path | None) -> None:
     else:
         write = WRITERS[save.suffix.lower()]
         write_whole(save, lambda file: write(file, mappings))
-        print(f"wrote {n} mappings to {save}")
+        print(f"wrote {n} examples to {save}")
 
 
 if __name__ == "__main__":

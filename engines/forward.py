@@ -20,7 +20,8 @@ from training.start import ProbeStart
 # dropout; None in evaluation.
 Keep = Sequence[Tensor] | None
 # (parameters by their module's names (M, ...), inputs (M, B, S), masks) -> logits
-# (M, B, positions, V). No model's logits depend on another's parameters or tokens.
+# (M, B, positions, label vocabulary). Inputs are tokens or, for a task with vectors, real numbers.
+# No model's logits depend on another's parameters or inputs.
 Forward = Callable[[dict[str, Tensor], Tensor, Keep], Tensor]
 
 
@@ -61,7 +62,7 @@ class VmapForward:
         self._layers = [layer for layer, _ in self._module.dropout_sites()]
 
     def __call__(self, parameters: dict[str, Tensor], tokens: Tensor, keep: Keep) -> Tensor:
-        """Return logits (M, B, S, V) for tokens (M, B, S); see ``Forward``."""
+        """Return logits for inputs (M, B, S); see ``Forward``."""
         module, layers = self._module, self._layers
         if module.training != (keep is not None):
             module.train(keep is not None)

@@ -44,7 +44,8 @@ class ReferenceStack:
 
     def _train_epoch(self, index: int, epoch: Epoch) -> None:
         model, optimizer, start = self._models[index], self._optimizers[index], self._starts[index]
-        (inputs, targets), weights = self._data[index], self._weights[index]  # (N, S) each
+        # (N, S); targets and weights (N, positions)
+        (inputs, targets), weights = self._data[index], self._weights[index]
         protocol = start.probe.protocol
         order, rates = epoch
         batches = torch.from_numpy(order).to(inputs.device).split(protocol.batch_size)
@@ -55,16 +56,16 @@ class ReferenceStack:
             if protocol.dropout > 0:
                 sites = model.dropout_sites()
                 draw_step_masks(sites, start.masks, protocol.batch_size, inputs.device)
-            logits = model(inputs[rows])  # (rows, S, V)
+            logits = model(inputs[rows])  # (rows, positions, label vocabulary)
             target, weight = targets[rows].flatten(), weights[rows].flatten()
-            losses = self._loss.per_token(logits.flatten(0, 1), target, protocol)  # (rows * S,)
+            losses = self._loss.per_token(logits.flatten(0, 1), target, protocol)  # per target
             model.zero_grad()
             ((losses * weight).sum() / (target != IGNORED).sum()).backward()
             if protocol.grad_clip > 0:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.grad_clip)
             optimizer.step()
         if self._loss.reweight is not None:
-            logits = torch.cat(list(logits_in_blocks(model, inputs)))  # (N, S, V)
+            logits = torch.cat(list(logits_in_blocks(model, inputs)))  # (N, positions, ...)
             self._weights[index] = self._loss.reweight(weights, logits, targets, protocol)
 
     def evaluate(self) -> list[tuple[float, float]]:

@@ -32,7 +32,7 @@ LARGE_BATCH = 256  # rows; committed probes of this engine have no larger ones
 
 
 def stack_rows(protocol: Protocol, n: int) -> int:
-    """Return how many rows a step computes of every model that trains on ``n`` mappings.
+    """Return how many rows a step computes of every model that trains on ``n`` examples.
 
     A batch that is larger than LARGE_BATCH and than N has N rows, rounded up to a power of two
     from there on. With dropout it has all its rows, because their masks are drawn. The number
@@ -102,7 +102,7 @@ class StackedModels:
         targets = np.full((self._lanes, padded, first.targets.shape[1]), IGNORED)
         for row, start in enumerate(starts):
             inputs[row, : n[row]], targets[row, : n[row]] = start.inputs, start.targets
-        self._inputs = torch.from_numpy(inputs).to(self.device)  # (M, N, S)
+        self._inputs = torch.from_numpy(inputs).to(self.device)  # (M, N, S), tokens or real numbers
         self._targets = torch.from_numpy(targets).to(self.device)  # (M, N, positions)
         self._index = torch.arange(self._lanes, device=self.device).unsqueeze(1)
         # One epoch's order, padded to whole batches of every model; -1 is padding.

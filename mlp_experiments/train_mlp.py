@@ -1,4 +1,4 @@
-"""Train one MLP on random sequence mappings and say whether it memorized all of them.
+"""Train one MLP on random examples and say whether it memorized all of them.
 
     python mlp_experiments/train_mlp.py --params 10000 --layers 1
     python mlp_experiments/train_mlp.py --params 30000 --layers 2 --num-sequences 900 --json

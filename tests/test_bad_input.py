@@ -45,7 +45,7 @@ CASES = [
     (TRAIN_MLP, "--params 200", "smallest possible budget is 301"),
     (TRAIN_MLP, "--params 10000 --layers -1", "at least 0"),
     (TRAIN_MLP, "--params 10000 --num-sequences 5000000001", "5000000000"),
-    (TRAIN_MLP, "--params 10000 --vocab-size 2 --seq-len 3 --num-sequences 5", "4 mappings"),
+    (TRAIN_MLP, "--params 10000 --vocab-size 2 --seq-len 3 --num-sequences 5", "4 examples"),
     (TRAIN_MLP, "--params 10000 --learning-rate nan", "above 0"),
     (TRAIN_MLP, "--params 10000 --dropout 1", "--dropout"),
     (TRAIN_MLP, "--params 10000 --batch-size 0", "--batch-size"),

@@ -114,7 +114,7 @@ def test_standard_output_by_name(tmp_path):
     (tmp_path / "m.csv").symlink_to("/dev/stdout")
     ended = run_script(GENERATOR, "--num-sequences", 3, "--save", "m.csv", cwd=tmp_path)
     assert ended.stdout.startswith("input_0,") and ended.stdout.count("\n") == 5
-    assert ended.stdout.endswith("wrote 3 mappings to m.csv\n")
+    assert ended.stdout.endswith("wrote 3 examples to m.csv\n")
 
 
 def test_results_as_a_link(tmp_path):

@@ -143,8 +143,8 @@ def test_a_million_mappings_in_seconds(n, seq_len):
     [
         (0, 10, 10, "num_sequences must be from 1 to 5000000000, got 0"),
         (-3, 2, 3, "num_sequences must be from 1 to 4, got -3"),
-        (5, 2, 3, "num_sequences 5 is beyond the 4 mappings"),
-        (5 * 10**9 + 1, 10, 10, "beyond the 5000000000 mappings"),
+        (5, 2, 3, "num_sequences 5 is beyond the 4 examples"),
+        (5 * 10**9 + 1, 10, 10, "beyond the 5000000000 examples"),
         (10**20, 100, 64, "memory"),
         (1, 1, 10, "vocab_size"),
         (1, 2**63, 10, "vocab_size"),
@@ -192,7 +192,7 @@ def test_script_saves(name, tmp_path):
     [
         ("", "--num-sequences"),
         ("--num-sequences few --save a.csv", "whole number"),
-        ("--num-sequences 5 --vocab-size 2 --seq-len 3 --save a.csv", "the 4 mappings"),
+        ("--num-sequences 5 --vocab-size 2 --seq-len 3 --save a.csv", "the 4 examples"),
         ("--num-sequences 5 --vocab-size 1 --save a.npz", "--vocab-size"),
         ("--num-sequences 5 --seq-len 0 --save a.npz", "--seq-len"),
         ("--num-sequences 5 --seed -1 --save a.npz", "at least 0"),

@@ -53,7 +53,7 @@ def _add_flags(parser: Parser) -> None:
         metavar="N",
         nargs="+",
         required=True,
-        help="mappings to memorize",
+        help="examples to memorize",
     )
 
 

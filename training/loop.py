@@ -46,7 +46,10 @@ class TrainingResult:
 
 @torch.no_grad()
 def logits_in_blocks(model: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
-    """Yield the logits (rows, S, V) of a block of ``inputs`` after the other, dropout off."""
+    """Yield logits (rows, positions, label vocabulary) of ``inputs``, block by block, dropout off.
+
+    ``inputs`` are (N, S) of int64, or real numbers.
+    """
     model.eval()
     for rows in inputs.split(EVALUATION_ROWS):
         yield model(rows)
@@ -56,8 +59,8 @@ def logits_in_blocks(model: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
 def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
     """Return (mean cross-entropy in nats per token, share of correct tokens), dropout off.
 
-    ``inputs`` and ``targets`` are (N, S) of int64; targets that are IGNORED count nowhere. NaN
-    logits count as wrong tokens.
+    ``inputs`` are (N, S) of int64, or real numbers, ``targets`` (N, positions) of int64; those that
+    are IGNORED count nowhere. NaN logits count as wrong tokens.
     """
     loss, correct = 0.0, 0
     for logits, target in zip(
@@ -81,18 +84,19 @@ def train(
 ) -> TrainingResult:
     """Train ``model`` in place until the protocol stops it; leave it with its best weights.
 
-    ``inputs`` and ``targets`` are (N, S) of int64 on the model's device (see dataset/encoding.py);
-    ``batch_orders`` yields one permutation of range(N) per epoch. ``masks`` are needed when the
-    protocol has dropout.
+    ``inputs`` are (N, S) of int64, or real numbers of the protocol's dtype, ``targets`` (N,
+    positions) of int64, both on the model's device (see dataset/encoding.py). ``batch_orders``
+    yields one permutation of range(N) per epoch. ``masks`` are needed when the protocol has
+    dropout. Raises :class:`~training.errors.UserError` for a loss or optimiser that is not there.
     """
     n, batch_size = len(inputs), protocol.batch_size
     loss, optimizer = protocol.find_loss(), protocol.find_optimizer().start(model, protocol)
-    weights = torch.ones_like(targets, dtype=getattr(torch, protocol.dtype))  # (N, S)
+    weights = torch.ones_like(targets, dtype=getattr(torch, protocol.dtype))  # (N, positions)
     stopping = Stopping(protocol, n)
     best_weights = None
     stop_reason = None
     while stop_reason is None:
-        # One epoch: every mapping once, in a new order, the short last batch included. There are
+        # One epoch: every example once, in a new order, the short last batch included. There are
         # fewer learning rates than batches where max_steps ends the run.
         model.train()
         order = torch.from_numpy(next(batch_orders)).to(inputs.device)
@@ -102,16 +106,16 @@ def train(
                 group["lr"] = learning_rate
             if protocol.dropout > 0 and masks is not None:
                 draw_step_masks(model.dropout_sites(), masks, batch_size, inputs.device)
-            logits = model(inputs[rows])  # (rows, S, V)
+            logits = model(inputs[rows])  # (rows, positions, label vocabulary)
             target, weight = targets[rows].flatten(), weights[rows].flatten()
-            losses = loss.per_token(logits.flatten(0, 1), target, protocol)  # (rows * S,)
+            losses = loss.per_token(logits.flatten(0, 1), target, protocol)  # (rows * positions,)
             model.zero_grad()
             ((losses * weight).sum() / (target != IGNORED).sum()).backward()
             if protocol.grad_clip > 0:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.grad_clip)
             optimizer.step()
         if loss.reweight is not None:
-            logits = torch.cat(list(logits_in_blocks(model, inputs)))  # (N, S, V)
+            logits = torch.cat(list(logits_in_blocks(model, inputs)))  # (N, positions, ...)
             weights = loss.reweight(weights, logits, targets, protocol)
 
         # The whole set, in eval mode; then decide.

@@ -23,10 +23,11 @@ class Loss:
     """A loss: of a batch, the mean of ``per_token`` times weights over the targets that count.
 
     ``per_token(logits (R, C), targets (R,), protocol)`` returns (R,), 0 where a target is IGNORED.
-    The weights are 1, unless ``reweight(weights (N, S), logits (N, S, C), targets (N, S),
-    protocol)`` returns others (N, S): it is asked after every epoch, for the next one, with the
-    logits of the whole set, dropout off. The mean divides by how many targets count, not by their
-    weights. ``settings`` are the fields of the protocol that other losses do not read.
+    The weights are 1, unless ``reweight(weights (N, L), logits (N, L, C), targets (N, L),
+    protocol)`` returns others (N, L), where L are the positions that the model answers at: it is
+    asked after every epoch, for the next one, with the logits of the whole set, dropout off. The
+    mean divides by how many targets count, not by their weights. ``settings`` are the fields of the
+    protocol that other losses do not read.
     """
 
     per_token: Callable[[Tensor, Tensor, Protocol], Tensor]

@@ -47,7 +47,11 @@ def draw_step_masks(
 
 
 class SequenceModel(nn.Module):
-    """A module whose forward maps tokens (B, S) of int64 to logits (B, S, V)."""
+    """A module whose forward maps inputs (B, S) to logits (B, positions, label vocabulary).
+
+    Inputs are tokens, int64, or for a task with vectors real numbers of the protocol's dtype.
+    Inputs and positions are as the spec's encoding makes them (dataset/encoding.py).
+    """
 
     def draw_weights(self, stream: RandomStream) -> None:
         """Draw every parameter anew from ``stream``, in the order of ``named_parameters``.

@@ -53,11 +53,11 @@ def learning_rates(protocol: Protocol, n: int, epoch: int) -> np.ndarray:
 
 
 def total_steps(protocol: Protocol, n: int) -> int:
-    """Return how many optimiser steps a run on ``n`` mappings has, if nothing stops it earlier."""
+    """Return how many optimiser steps a run on ``n`` examples has, if nothing stops it earlier."""
     steps = protocol.max_epochs * math.ceil(n / protocol.batch_size)
     return min(steps, protocol.max_steps) if protocol.max_steps > 0 else steps
 
 
 def last_epoch(protocol: Protocol, n: int) -> int:
-    """Return how many epochs a run on ``n`` mappings has, if nothing stops it earlier."""
+    """Return how many epochs a run on ``n`` examples has, if nothing stops it earlier."""
     return math.ceil(total_steps(protocol, n) / math.ceil(n / protocol.batch_size))

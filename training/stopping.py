@@ -12,7 +12,7 @@ STOP_REASONS = ("perfect", "plateau", "max_epochs", "max_steps", "diverged", "in
 
 
 class Stopping:
-    """The state of the stopping rules of one training run on ``n`` mappings.
+    """The state of the stopping rules of one training run on ``n`` examples.
 
     After every epoch call :meth:`is_due`, and where it says so evaluate and call :meth:`after`.
     """

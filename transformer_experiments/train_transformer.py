@@ -1,4 +1,4 @@
-"""Train one transformer on random sequence mappings and say whether it memorized all of them.
+"""Train one transformer on random examples and say whether it memorized all of them.
 
     python transformer_experiments/train_transformer.py --params 64000 --heads 32 --layers 2
     python transformer_experiments/train_transformer.py --params 64000 --heads 4 --exact-params
