@@ -79,7 +79,7 @@ class Engine(ABC):
 
     @classmethod
     def why_not(cls, architecture: Architecture, protocol: Protocol) -> str | None:
-        """Return why it cannot train this, as what follows its name, or None if it can."""
+        """Return why it cannot train this, such as "has no --loss margin", or None if it can."""
         return None
 
     def check(self, probe: Probe) -> None:

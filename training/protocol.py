@@ -22,7 +22,7 @@ from training.schedule import SCHEDULES
 
 # The smallest normal number of each dtype, named as torch names it.
 PRECISIONS = {"float32": 2.0**-126, "float64": 2.0**-1022}
-# What an entry's ``settings`` are of: by field, the tables whose choice says which others are read.
+# By field, the tables whose entries name, in ``settings``, fields that they alone read.
 TABLES: Mapping[str, Mapping[str, Loss | Optimizer]] = {"loss": LOSSES, "optimizer": OPTIMIZERS}
 
 Entry = TypeVar("Entry")

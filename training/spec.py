@@ -163,7 +163,7 @@ def _no_note(budget: int, architecture: Any) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class ModelSpec:
-    """One model. Equal to itself alone.
+    """One model.
 
     ``name`` stands in the CSVs and begins their file names. ``paper`` is the published protocol.
     ``solve(budget, vocab_size=, seq_len=, **flags)`` returns the architecture that a parameter
