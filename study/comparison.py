@@ -15,7 +15,6 @@ from training.spec import ModelSpec
 from visualizations.summary import OURS, PUBLISHED, beside_published, bits_per_parameter, summarize
 
 PUBLISHED_TABLES = Path(__file__).parent / "published_tables.csv"
-SEQUENCE_BITS = 10 * math.log2(10)  # of a label of the published task
 TOLERANCE = 0.01  # of a budget: how far the true number of parameters may be from it
 
 LINEAR_PROGRAM = "paper engine=linear-program"  # in the protocol column
@@ -36,14 +35,15 @@ _KEYS = ["model", "budget", "num_parameters", *SIZES]
 def published() -> pd.DataFrame:
     """Return the published rows, models and sizes named as in study/published_tables.csv.
 
-    Columns: ``table``, its number in the paper; ``model``; ``budget``, the label of the row;
-    ``num_parameters``, the true count; the sizes, NA (of Int64) where a model lacks one;
+    Columns: ``table``, its number in the paper; ``model``; the task; ``budget``, the label of the
+    row; ``num_parameters``, the true count; the sizes, NA (of Int64) where a model lacks one;
     ``published_mean``, ``published_median`` and ``published_std`` of the first failing size over
     five repeats, in sequences.
     """
     types = dict.fromkeys(["table", *_KEYS], "Int64") | {"model": "str"}
     table = pd.read_csv(PUBLISHED_TABLES).rename(columns=_NAMES)
-    return table[["table", *_KEYS, *PUBLISHED]].astype(types | dict.fromkeys(PUBLISHED, "float"))
+    table = table[["table", *_KEYS, *PUBLISHED]].astype(types | dict.fromkeys(PUBLISHED, "float"))
+    return table.assign(**task_columns(Protocol()))
 
 
 def with_published(searches: pd.DataFrame) -> pd.DataFrame:
@@ -68,17 +68,16 @@ def every_published_row(searches: pd.DataFrame) -> pd.DataFrame:
     and repeats of different base seeds are pooled. Columns: those of :func:`published`;
     ``repeats``, 0 where nothing was measured; ``ours_*`` and ``capped`` as in
     :func:`~visualizations.summary.beside_published`; ``threshold_mean``, the mean of the largest
-    sizes memorized, in sequences; ``bits_per_parameter``, threshold_mean * T*log2(V) /
-    num_parameters; ``ratio``, ours_mean / published_mean. What was not measured is NaN. Where
-    ``capped`` is not 0 our mean is a lower bound.
+    sizes memorized, in sequences; ``bits_per_parameter`` of it; ``ratio``, ours_mean /
+    published_mean. What was not measured is NaN. Where ``capped`` is not 0 our mean is a lower
+    bound.
     """
     ours = summarize(searches).rename(columns=OURS)
     table = _join(published(), ours, list(OURS.values()))
     for count in ("repeats", "capped"):
         table[count] = table[count].fillna(0).astype("int64")
     table["threshold_mean"] = table["ours_mean"] - 1  # of every search first_failure is one more
-    parameters = table["num_parameters"].astype("float64")
-    table["bits_per_parameter"] = table["threshold_mean"] * SEQUENCE_BITS / parameters
+    table["bits_per_parameter"] = bits_per_parameter(table["threshold_mean"], table)
     table["ratio"] = table["ours_mean"] / table["published_mean"]
     return table
 

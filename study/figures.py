@@ -1,7 +1,8 @@
 """The study's figures of a results folder, our measurements beside the published ones.
 
 Points are mean +- sample std over repeats, in the published convention (first_failure), of the
-current bits version. What has not been measured is marked, not guessed.
+current bits version. What has not been measured is marked, not guessed. A figure is None where the
+folder has no searches for it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from mlp_experiments.mlp_utils import SPEC as MLP
 from study.architectures import architectures_figure
 from study.comparison import LINEAR_PROGRAM, label_of, with_published
 from study.folder import StudyFolder
+from threshold_search.models import MODELS
 from training.errors import UserError
-from training.protocol import PRESETS
+from training.probe import BITS_VERSION
+from training.protocol import PRESETS, Protocol
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
 from visualizations.drawing import (
     GREY,
@@ -40,6 +43,7 @@ from visualizations.drawing import (
 )
 from visualizations.figure_files import save
 from visualizations.results import DEFAULT_FOLDER, PAPER_PROTOCOL, configuration_columns
+from visualizations.search_figure import search_figures
 from visualizations.summary import beside_published
 from visualizations.threshold_lines import THRESHOLD_LABEL, line_figure
 
@@ -53,9 +57,11 @@ def _published_rows(results_dir: Path | str, model: str) -> pd.DataFrame:
 
 
 @own_style()
-def mlp_depth_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure:
+def mlp_depth_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure | None:
     """Published Figure 3: MLP threshold against depth, one line per budget."""
     table = _published_rows(results_dir, MLP.name)
+    if not table["repeats"].any():
+        return None
     labels = {budget: f"budget {budget:,}" for budget in table["budget"]}
     title = "MLP: threshold against depth"
     return line_figure(table, "num_layers", "budget", title, "depth (hidden layers)", labels)
@@ -64,7 +70,7 @@ def mlp_depth_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure:
 @own_style()
 def transformer_heads_figure(
     results_dir: Path | str = DEFAULT_FOLDER, num_layers: int = 1
-) -> Figure:
+) -> Figure | None:
     """Published Figure 4: transformer threshold against heads, one line per width (budget).
 
     Raises :class:`UserError` for a depth that was not published.
@@ -74,6 +80,8 @@ def transformer_heads_figure(
     if num_layers not in depths:
         raise UserError(f"num_layers must be a published depth ({depths[0]} to {depths[-1]})")
     table = table[table["num_layers"] == num_layers]
+    if not table["repeats"].any():
+        return None
     layers = "layer" if num_layers == 1 else "layers"
     title = f"Transformer, {num_layers} {layers}: threshold against attention heads"
     labels = {width: f"d = {width}" for width in table["hidden_size"]}
@@ -85,9 +93,11 @@ def transformer_heads_figure(
 
 
 @own_style()
-def ours_against_published_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure:
+def ours_against_published_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure | None:
     """Scatter of our mean against the published mean, one point per measured row."""
     table = StudyFolder(results_dir).published_rows
+    if not table["repeats"].any():
+        return None
     figure, axes = new_figure("Ours against published", size=(5.2, 5.6))
     bottom, top = log_limits(table)
     axes.set(xscale="log", yscale="log", xlim=(bottom, top), ylim=(bottom, top), aspect="equal")
@@ -128,9 +138,11 @@ def ours_against_published_figure(results_dir: Path | str = DEFAULT_FOLDER) -> F
 
 
 @own_style()
-def heads_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure:
+def heads_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure | None:
     """Transformer threshold against heads, a panel per depth, a line per width."""
     table = _published_rows(results_dir, TRANSFORMER.name)
+    if not table["repeats"].any():
+        return None
     depths, widths = sorted(set(table["num_layers"])), sorted(set(table["hidden_size"]))
     figure = drawable_figure((3.2 * len(depths) + 0.8, 4.6))
     axes = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
@@ -201,26 +213,43 @@ def _protocol_labels() -> Mapping[str, str]:
 
 
 def other_figures(results_dir: Path | str = DEFAULT_FOLDER) -> dict[str, Figure]:
-    """Return the figures beyond the published ones that the folder has searches for, by name."""
+    """Return the figures beyond the published ones that the folder has searches for, by name.
+
+    Of every model and task there is one of all its searches, by
+    :func:`~visualizations.search_figure.search_figures`. A folder with every published row has more
+    protocols than one figure shows: there the registered models, on the published task, have the
+    study's figures alone.
+    """
+    folder = StudyFolder(results_dir)
     figures = {
         "heads": heads_figure(results_dir),
-        "architectures": architectures_figure(StudyFolder(results_dir).paper),
+        "architectures": architectures_figure(folder.paper),
         "protocols": protocols_figure(results_dir),
     }
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    searches = folder.searches
+    if folder.published_rows["repeats"].all():
+        is_of_study = searches["model"].isin(MODELS) & (searches["task"] == Protocol().task)
+        searches = searches[~is_of_study]
+    return _not_none(figures) | search_figures(with_published(searches))
 
 
 def save_all(results_dir: Path | str = DEFAULT_FOLDER) -> list[Path]:
     """Draw every figure that ``results_dir`` allows into its figures/; return the paths.
 
-    Raises :class:`UserError` for a folder that does not exist, and as
-    :func:`~visualizations.figure_files.save` does.
+    Raises :class:`UserError` for a folder that does not exist or has no searches of the current
+    bits version, and as :func:`~visualizations.figure_files.save` does.
     """
-    figures = {
+    published = {
         "figure3_mlp_depth": mlp_depth_figure(results_dir),
         "figure4_transformer_heads": transformer_heads_figure(results_dir),
         "ours_against_published": ours_against_published_figure(results_dir),
-        **other_figures(results_dir),
     }
+    figures = _not_none(published) | other_figures(results_dir)
+    if not figures:
+        raise UserError(f"no finished searches of bits version {BITS_VERSION} in {results_dir}")
     folder = Path(results_dir) / "figures"
     return [path for name, figure in figures.items() for path in save(figure, name, folder)]
+
+
+def _not_none(figures: Mapping[str, Figure | None]) -> dict[str, Figure]:
+    return {name: figure for name, figure in figures.items() if figure is not None}

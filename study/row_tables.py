@@ -11,7 +11,6 @@ from study.architectures import at_true_budgets, side_by_side
 from study.claims import heads_text
 from study.comparison import (
     LINEAR_PROGRAM,
-    SEQUENCE_BITS,
     Row,
     every_configuration,
     label_of,
@@ -21,6 +20,7 @@ from study.comparison import (
 )
 from study.folder import StudyFolder
 from visualizations.markdown import interval_text, markdown, number
+from visualizations.summary import bits_per_parameter
 
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
 HEADINGS = (
@@ -116,12 +116,12 @@ def bits_table(folder: StudyFolder) -> str:
     """Bits per parameter of the best published row of each budget, ours and published."""
     table = folder.published_rows.dropna(subset=["ours_mean"])
     best = table.loc[table.groupby(["model", "budget"])["ours_mean"].idxmax()]
+    ends = [
+        bits_per_parameter(best[name] - 1, best)
+        for name in ("ours_low", "ours_high", "published_mean")
+    ]
     rows = []
-    for row in rows_of(best):
-        low, high, theirs = (
-            np.nan if row[name] is None else (row[name] - 1) * SEQUENCE_BITS / row["num_parameters"]
-            for name in ("ours_low", "ours_high", "published_mean")
-        )
+    for row, low, high, theirs in zip(rows_of(best), *ends, strict=True):
         bits = f"{number(row['bits_per_parameter'])}{interval_text(low, high)}"
         heads = "" if row["num_heads"] is None else f", {heads_text(row)}"
         name = f"{row['model']} {row['hidden_size']} x {row['num_layers']}{heads}"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from drawn import crosses, drawn, legend_labels, only_axes
 from made_results import (
+    HEADS_2,
     MLP_1,
     MLP_4,
     row_of,
@@ -22,6 +23,7 @@ from nbclient import NotebookClient
 from scripts import ROOT, run_script
 
 from study import figures
+from study.comparison import published
 from study.folder import StudyFolder
 from training.errors import UserError
 from training.probe import BITS_VERSION
@@ -37,6 +39,8 @@ NAMES = (
     "ours_against_published",
     "heads",
     "architectures",
+    "thresholds_mlp_bijection",
+    "thresholds_transformer_bijection",
 )
 
 
@@ -90,10 +94,14 @@ def test_transformer_figure(partial):
 
 
 def test_transformer_figure_of_another_depth(partial):
+    assert figures.transformer_heads_figure(partial, num_layers=3) is None
+    deep = row_of(published(), {"hidden_size": 32, "num_layers": 3, "num_heads": 2})
+    sizes = {name: deep[name] for name in HEADS_2}
+    write_results(partial, "transformer", [(sizes, [11])])
     axes = only_axes(figures.transformer_heads_figure(partial, num_layers=3))
     _, mean, _ = drawn(axes, "d = 32", "published")
     assert mean.tolist() == [9.2, 12.4, 16.8, 17.2]
-    assert np.isnan(drawn(axes, "d = 32", "ours")[1]).all()
+    np.testing.assert_array_equal(drawn(axes, "d = 32", "ours")[1], [math.nan, 11, *[math.nan] * 2])
     with pytest.raises(UserError, match="1 to 3"):
         figures.transformer_heads_figure(partial, num_layers=4)
 
@@ -122,14 +130,10 @@ def test_ours_and_published_differ_without_colour(partial, half):
         assert hollow == (half == "published")
 
 
-def test_an_empty_folder_draws_the_published_lines_alone(tmp_path):
-    for draw in (figures.mlp_depth_figure, figures.transformer_heads_figure):
-        figure = draw(tmp_path)
-        ours = [label for label in legend_labels(figure) if "ours" in label]
-        assert len(ours) == 3
-        assert all("not measured" in label for label in ours)
-    figure = figures.ours_against_published_figure(tmp_path)
-    assert len(crosses(only_axes(figure))) == 69
+def test_an_empty_folder_has_nothing_to_draw(tmp_path):
+    with pytest.raises(UserError, match="no finished searches of bits version"):
+        figures.save_all(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def published_row(folder, architecture):
@@ -212,9 +216,9 @@ def test_the_notebook_runs_from_any_folder(partial, tmp_path_factory):
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     kinds = [output.output_type for output in outputs]
-    assert kinds.count("execute_result") == 9
-    assert kinds.count("display_data") == len(kinds) - 9 == 2
-    assert sum("image/png" in output.data for output in outputs) == 6
+    assert kinds.count("execute_result") == 8
+    assert kinds.count("display_data") == len(kinds) - 8 == 4
+    assert sum("image/png" in output.data for output in outputs) == 7
     tables = [output.data["text/html"] for output in outputs if "text/html" in output.data]
     assert len(tables) == 1 and "<th>low</th>" in tables[0]
     texts = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.data]

@@ -1,10 +1,11 @@
-"""The study's figures beyond the published ones, from result CSVs made up for the tests."""
+"""The figures beyond the published ones, from result CSVs made up for the tests."""
 
+import shutil
 import statistics
 
 import pytest
 from drawn import crosses, drawn, legend_labels, only_axes
-from made_results import HEADS_2, HEADS_8, MLP_1, MLP_4, write_partial, write_results
+from made_results import HEADS_2, HEADS_8, MLP_1, MLP_4, write_partial, write_results, write_widths
 
 import training.spec
 from mlp_experiments.mlp_utils import SPEC as MLP
@@ -14,7 +15,9 @@ from study.figures import heads_figure, other_figures, protocols_figure, save_al
 from threshold_search.log.layout import result_layout
 from training.errors import UserError
 from training.spec import PRESETS
+from visualizations.results import DEFAULT_FOLDER
 
+STUDY = {"heads", "architectures", "protocols"}
 CONVERGED = MLP.protocol("converged").label(MLP.protocol())
 
 
@@ -60,7 +63,7 @@ def test_a_new_preset_breaks_no_figure(tmp_path, monkeypatch):
     write_results(tmp_path, "mlp", [(MLP_1, [600])], protocol="paper patience=9")
     axes = only_axes(protocols_figure(tmp_path))
     assert drawn(axes, "patient", "ours")[1].tolist() == [600]  # alone, and by its own name
-    assert len(save_all(tmp_path)) == 10
+    assert {path.stem for path in save_all(tmp_path)} == {"protocols", "thresholds_mlp_bijection"}
 
 
 def test_no_hidden_layer_may_be_in_a_folder_of_its_own(tmp_path):
@@ -91,6 +94,50 @@ def test_architectures_of_the_models_that_are_there(tmp_path, capsys):
     titles = [panel.get_title() for panel in other_figures(tmp_path)["architectures"].axes]
     assert titles == ["mlp\n(n = 1)", ""]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes", "names"),
+    [
+        ("mlp", MLP_1, {"figure3_mlp_depth", "ours_against_published", "architectures"}),
+        ("transformer", HEADS_2, {"figure4_transformer_heads", "ours_against_published", "heads"}),
+        ("mlp", {**MLP_1, "hidden_size": 48}, {"architectures"}),
+    ],
+)
+def test_only_what_the_folder_has_searches_for_is_drawn(model, sizes, names, tmp_path):
+    write_results(tmp_path, model, [(sizes, [20])])
+    found = {path.stem for path in save_all(tmp_path)}
+    assert found == {*names, f"thresholds_{model}_bijection"}
+
+
+def test_a_model_of_ones_own_has_a_figure(tmp_path):
+    write_widths(tmp_path, {(8, "relu"): [90, 100], (16, "relu"): [200], (8, "tanh"): [50]})
+    ((name, figure),) = other_figures(tmp_path).items()
+    assert name == "thresholds_toy_bijection"
+    assert only_axes(figure).get_title() == "toy: threshold against width"
+    assert drawn(only_axes(figure), "relu")[1].tolist() == [95, 200]
+    assert drawn(only_axes(figure), "tanh")[1].tolist() == [50]
+
+
+def test_facts_have_a_figure_of_their_own(tmp_path):
+    path = write_results(tmp_path, "mlp", [(MLP_1, [700]), (MLP_4, [600])], "paper task=facts")
+    rows = path.read_text().partition("\n")[2]
+    write_results(tmp_path, "mlp", [(MLP_1, [400]), (MLP_4, [7])], extra=rows)
+    found = other_figures(tmp_path)
+    axes = only_axes(found["thresholds_mlp_facts"])
+    assert drawn(axes, "ours")[1].tolist() == [700, 600]
+    assert "task=facts" in axes.get_title()
+    assert drawn(only_axes(found["thresholds_mlp_bijection"]), "ours")[1].tolist() == [400, 7]
+    with pytest.raises(ValueError):  # the published numbers are of the other task
+        drawn(axes, "published")
+
+
+def test_a_whole_replication_has_the_figures_of_the_study_and_of_models_of_ones_own(tmp_path):
+    for path in DEFAULT_FOLDER.glob("*_results.csv"):
+        shutil.copy(path, tmp_path)
+    assert set(other_figures(tmp_path)) == STUDY
+    write_widths(tmp_path, {(8, "relu"): [90]})
+    assert set(other_figures(tmp_path)) == {*STUDY, "thresholds_toy_bijection"}
 
 
 def test_an_error_of_a_figure_is_an_error(tmp_path, monkeypatch):

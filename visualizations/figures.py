@@ -1,11 +1,13 @@
-"""Draw thresholds from the results CSVs, our measurements beside the published ones.
+"""Draw thresholds from the results CSVs of any models.
 
     python visualizations/figures.py
     python visualizations/figures.py --results-dir runs/first-search
     python visualizations/figures.py history history.csv  # of train_*.py --history history.csv
 
-Writes the figures of study/figures.py that the folder has the searches for, as PNG and PDF into
-DIR/figures/; for a history the two beside it. One figure of what a search has found:
+Writes PNG and PDF into DIR/figures/: thresholds_MODEL_TASK of every model and task, thresholds
+against what was varied; and the figures of study/figures.py that the folder has searches for, ours
+beside the published ones. Where every published row is measured, these stand for the study's
+models. The figure of a history is written beside it. One figure of what a search has found:
 binary_search.py --figure FILE. Any other set of configurations: visualizations/threshold_lines.py.
 """
 

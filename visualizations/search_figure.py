@@ -1,4 +1,4 @@
-"""The figure of what one command has searched: thresholds against whatever it varied."""
+"""Figures of whatever was searched: thresholds against what was varied."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from visualizations.results import configuration_columns
-from visualizations.threshold_lines import threshold_figure
+from visualizations.threshold_lines import X_LABELS, threshold_figure
 
 LOG_FROM = 4  # an axis of positive numbers is logarithmic if the largest is so many times the least
+
+
+def search_figures(searches: pd.DataFrame) -> dict[str, Figure]:
+    """Return the :func:`search_figure` of every model and task, by a name for its file."""
+    return {
+        f"thresholds_{model}_{task}".replace(":", "."): search_figure(group)
+        for (model, task), group in searches.groupby(["model", "task"])
+    }
 
 
 def search_figure(searches: pd.DataFrame) -> Figure:
@@ -21,7 +29,8 @@ def search_figure(searches: pd.DataFrame) -> Figure:
     x, series = axes_of(searches)
     values = searches[x]
     is_log = values.min() > 0 and values.max() >= LOG_FROM * values.min()
-    return threshold_figure(searches, x, series, log_x=bool(is_log))
+    title = f"{', '.join(searches['model'].unique())}: threshold against {X_LABELS.get(x, x)}"
+    return threshold_figure(searches, x, series, title=title, log_x=bool(is_log))
 
 
 def axes_of(searches: pd.DataFrame) -> tuple[str, str]:
