@@ -18,12 +18,12 @@ import sys
 from collections import defaultdict
 
 import torch
-from machine import report
+from machine import has_wide_registers, report
 from step_times import CONFIGURATIONS, native, probes_of
 
 from command_line.parser import Parser, positive_int, run
 from engines.native.build import LIBRARY, SOURCES, WIDE_LIBRARY
-from engines.native.load import LIBRARY_VARIABLE, has_wide_registers
+from engines.native.load import LIBRARY_VARIABLE
 from training.errors import UserError
 
 EPOCHS = 25  # of each configuration; the fastest counts

@@ -15,11 +15,10 @@ from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import torch
-from machine import FOLDER, report
+from machine import FOLDER, report, start_native
 from tqdm import tqdm
 
 from command_line.parser import Parser, run
-from engines.engine import start_native
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import Probe
 from training.spec import Architecture

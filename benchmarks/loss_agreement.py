@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from machine import report
+from machine import report, start_native
 from tqdm import tqdm
 
 from command_line.parser import Parser, positive_int, run
 from engines.choice import choose_engine, fallback_note
-from engines.engine import start_native
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.errors import UserError
 from training.loop import train

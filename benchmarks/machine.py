@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,13 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
 from engines.cpu import cpu_name
-from engines.native.load import engine_compiler
+from engines.native.build import WIDE_LIBRARY
+from engines.native.load import engine_compiler, load_engine
+from engines.native.model import NativeModel
+from engines.native.stack import NativeStack
+from training.probe import Probe
+from training.session import Epoch
+from training.start import start_probe
 
 FOLDER = CHECKOUT / "results" / "benchmarks"
 
@@ -36,6 +42,18 @@ def hardware() -> dict[str, str | int]:
         "numpy": np.__version__,
         "compiler": engine_compiler() or "none",
     }
+
+
+def has_wide_registers() -> bool:
+    """Return whether the engine is there, and is the library for wider registers."""
+    library = load_engine()
+    return library is not None and Path(library._name).name == WIDE_LIBRARY
+
+
+def start_native(probe: Probe) -> tuple[NativeModel, Iterator[Epoch]]:
+    """Return the probe's compiled model before its first step, and its epochs."""
+    start = start_probe(probe)
+    return NativeStack([start]).models[0], start.epochs()
 
 
 def sgemm_rate(size: int = 1024, trials: int = 5) -> float:

@@ -27,12 +27,10 @@ from typing import Any
 
 import jax_step
 import torch
-from machine import report, sgemm_rate
+from machine import has_wide_registers, report, sgemm_rate, start_native
 
 from command_line.parser import Parser, positive_int, run
 from engines.choice import choose_engine, fallback_note
-from engines.engine import start_native
-from engines.native.load import has_wide_registers
 from engines.stacked import StackedModels
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import train

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from command_line.files import require_writable, write_whole
 from command_line.flags import (
@@ -41,21 +41,6 @@ if TYPE_CHECKING:
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "learning_rate")
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one run of a training script is to do."""
-
-    probe: Probe
-    budget: int
-    requested_engine: str
-    device: str
-    threads: int
-    as_json: bool
-    dry_run: bool
-    history: Path | None
-    save: Path | None
-
-
 def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | None) -> None:
     """Read the flags of a training script, train, report.
 
@@ -63,55 +48,48 @@ def train_script(specs: ModelSpec | Mapping[str, ModelSpec], description: str | 
     """
     by_name = {specs.name: specs} if isinstance(specs, ModelSpec) else specs
     spec = by_name[_asked_for(by_name)]
-    job = _job(_parse(spec, list(by_name), description), spec)
-    probe = job.probe
-    _require_size(probe)
-    for file in (job.history, job.save):
-        if file is not None:
-            require_writable(file)
-    device = resolve_device(job.device)
-    engine = choose_engine(job.requested_engine, device, *probe.kind)
-    if note := spec.label_note(job.budget, probe.architecture):
+    args = _parse(spec, list(by_name), description)
+    probe = _probe(args, spec)
+    for file in filter(None, (args.history, args.save)):
+        require_writable(file)
+    device = resolve_device(args.device)
+    engine = choose_engine(args.engine, device, *probe.kind)
+    budget = args.params or probe.architecture.num_parameters
+    if note := spec.label_note(budget, probe.architecture):
         print(note, file=sys.stderr)
-    configuration = _configuration(job, engine)
-    if job.dry_run:
+    configuration = _configuration(probe, budget, engine)
+    if args.dry_run:
         details = {**configuration, **asdict(probe.protocol)}
-        print(json.dumps(details) if job.as_json else _aligned(details))
+        print(json.dumps(details) if args.json else _aligned(details))
         return
     import_torch()
-    if note := fallback_note(job.requested_engine, device, {probe.kind: engine}):
+    if note := fallback_note(args.engine, device, {probe.kind: engine}):
         print(note, file=sys.stderr)
-    outcome, history, weights = _train(job, engine)
-    files: list[tuple[Path, Callable[[BinaryIO], object]]] = []
-    if job.save:
-        content = _weights_file(weights())
-        files.append((job.save, lambda file: file.write(content)))
-    if job.history:
-        files.append((job.history, lambda file: file.write(_history_csv(history).encode())))
+    outcome, history, weights = _train(probe, engine, args.threads)
+    contents: dict[Path, bytes] = {}
+    if args.save:
+        contents[args.save] = _weights_file(weights())
+    if args.history:
+        contents[args.history] = _history_csv(history)
     not_written = []
-    for path, writer in files:
+    for path, content in contents.items():
         try:
-            write_whole(path, writer)
+            write_whole(path, methodcaller("write", content))
         except UserError as error:  # the rest of what was trained is not lost with it
             not_written.append(str(error))
     report = _report(probe, weights())
-    memorized_bits = bits_per_parameter(probe) if outcome.memorized else 0.0
-    summary = {
-        **configuration,
-        **{k: None if _is_not_finite(v) else v for k, v in asdict(outcome).items()},
-        "bits_per_parameter": memorized_bits,
-        **{k: None if _is_not_finite(v) else v for k, v in report.items()},
+    bits = probe.n * probe.protocol.make_task().bits_per_label if outcome.memorized else 0.0
+    measured = {
+        **asdict(outcome),
+        "bits_per_parameter": bits / probe.architecture.num_parameters,
+        **report,
     }
+    finite = {k: None if _is_not_finite(v) else v for k, v in measured.items()}
+    summary = {**configuration, **finite}
     lines = {**_summary(summary, probe.architecture), **_shown(report)}
-    print(json.dumps(summary) if job.as_json else _aligned(lines))
+    print(json.dumps(summary) if args.json else _aligned(lines))
     if not_written:
         raise UserError("; ".join(not_written))
-
-
-def bits_per_parameter(probe: Probe) -> float:
-    """Return the bits of n random labels per parameter: n * T * log2(V) / parameters."""
-    task = probe.protocol.make_task()
-    return probe.n * task.bits_per_label / probe.architecture.num_parameters
 
 
 def _asked_for(names: Mapping[str, ModelSpec]) -> str:
@@ -172,39 +150,24 @@ def _parse(spec: ModelSpec, names: Sequence[str], description: str | None) -> ar
     return parser.parse_args()
 
 
-def _job(args: argparse.Namespace, spec: ModelSpec) -> Job:
+def _probe(args: argparse.Namespace, spec: ModelSpec) -> Probe:
     protocol = protocol_from(args, spec)
-    architecture = spec.solve_for(protocol.make_task(), args.params, **flag_values(args, spec))
-    return Job(
-        Probe(architecture, protocol, args.seed, args.repeat, args.num_sequences, args.attempt),
-        args.params or architecture.num_parameters,
-        args.engine,
-        args.device,
-        args.threads,
-        args.json,
-        args.dry_run,
-        args.history,
-        args.save,
-    )
-
-
-def _require_size(probe: Probe) -> None:
-    task = probe.protocol.make_task()
-    if probe.n > task.largest:
+    task, n = protocol.make_task(), args.num_sequences
+    architecture = spec.solve_for(task, args.params, **flag_values(args, spec))
+    if n > task.largest:
         raise UserError(
-            f"--num-sequences {probe.n} is beyond the {task.largest} examples that "
+            f"--num-sequences {n} is beyond the {task.largest} examples that "
             f"{task.vocab_size} tokens and length {task.seq_len} allow"
         )
+    return Probe(architecture, protocol, args.seed, args.repeat, n, args.attempt)
 
 
-def _configuration(job: Job, engine: Engine) -> dict[str, Any]:
-    probe = job.probe
-    spec = probe.architecture.spec
+def _configuration(probe: Probe, budget: int, engine: Engine) -> dict[str, Any]:
     return {
-        "model": spec.name,
+        "model": probe.architecture.spec.name,
         "protocol": probe.label + engine.label,
         "bits": BITS_VERSION,
-        "budget": job.budget,
+        "budget": budget,
         **probe.architecture.columns(),
         "repeat": probe.repeat,
         "seed": probe.seed,
@@ -215,15 +178,15 @@ def _configuration(job: Job, engine: Engine) -> dict[str, Any]:
 
 
 def _train(
-    job: Job, engine: Engine
+    probe: Probe, engine: Engine, threads: int
 ) -> tuple[Outcome, Sequence[EpochRecord], Callable[[], Mapping[str, Tensor]]]:
     """Train, with a bar; return the outcome, every evaluation, and what returns the weights."""
     import torch
     from tqdm import tqdm
 
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(threads)
     history: list[EpochRecord] = []
-    epochs = last_epoch(job.probe.protocol, job.probe.n)
+    epochs = last_epoch(probe.protocol, probe.n)
     with tqdm(total=epochs, unit="epoch", disable=None, leave=False) as bar:
 
         def on_epoch(record: EpochRecord) -> None:
@@ -231,7 +194,7 @@ def _train(
             bar.set_postfix(loss=f"{record.loss:.4f}", accuracy=f"{record.accuracy:.4f}")
             bar.update(record.epoch - bar.n)
 
-        [(outcome, weights)] = engine.train([job.probe], on_epoch)
+        [(outcome, weights)] = engine.train([probe], on_epoch)
     return outcome, history, weights
 
 
@@ -258,12 +221,9 @@ def _report(probe: Probe, weights: Mapping[str, Tensor]) -> Report:
     return spec.report(module, probe_mappings(probe))
 
 
-def _history_csv(history: Sequence[EpochRecord]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HISTORY_COLUMNS)
-    writer.writerows([r.epoch, r.loss, r.accuracy, r.learning_rate] for r in history)
-    return text.getvalue()
+def _history_csv(history: Sequence[EpochRecord]) -> bytes:
+    rows = [HISTORY_COLUMNS, *((r.epoch, r.loss, r.accuracy, r.learning_rate) for r in history)]
+    return "".join(",".join(map(str, row)) + "\n" for row in rows).encode()
 
 
 def _is_not_finite(value: object) -> bool:

@@ -16,7 +16,7 @@ import contextlib
 import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,12 +30,11 @@ from training.spec import Architecture
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engines.native.model import NativeModel
     from engines.native.stack import NativeStack
     from engines.reference import ReferenceStack
     from engines.stacked import StackedModels
     from training.loop import EpochRecord
-    from training.session import Epoch, Stack
+    from training.session import Stack
     from training.start import ProbeStart
 
 # Places for models in every stack on CUDA. Fixed, because the bits of a product depend on how many
@@ -62,7 +61,6 @@ class Engine(ABC):
     device: str = "cpu"
 
     name: ClassVar[str]
-    trains: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -84,15 +82,7 @@ class Engine(ABC):
 
     def check(self, probe: Probe) -> None:
         """Raise :class:`UserError` for settings of a training where there is none."""
-        own = probe.protocol
-        published = probe.architecture.spec.protocol(
-            task=own.task, vocab_size=own.vocab_size, seq_len=own.seq_len
-        )
-        if not self.trains and (probe.attempt or probe.protocol != published):
-            raise UserError(
-                f"--engine {self.name} trains nothing: it takes no setting of the training, "
-                "nor --attempt"
-            )
+        return None
 
     def train(
         self, probes: Sequence[Probe], on_epoch: OnEpoch = lambda record: None
@@ -272,7 +262,6 @@ class LinearProgramEngine(Engine):
     """
 
     name: ClassVar[str] = "linear-program"
-    trains: ClassVar[bool] = False
 
     @classmethod
     def why_not(cls, architecture: Architecture, protocol: Protocol) -> str | None:
@@ -280,6 +269,18 @@ class LinearProgramEngine(Engine):
         spec = architecture.spec
         is_none = not spec.is_linear(architecture)
         return f"needs a linear model: {spec.name} {architecture.name} is none" if is_none else None
+
+    def check(self, probe: Probe) -> None:
+        """See :class:`Engine`."""
+        own = probe.protocol
+        published = probe.architecture.spec.protocol(
+            task=own.task, vocab_size=own.vocab_size, seq_len=own.seq_len
+        )
+        if probe.attempt or own != published:
+            raise UserError(
+                f"--engine {self.name} trains nothing: it takes no setting of the training, "
+                "nor --attempt"
+            )
 
     @property
     def label(self) -> str:
@@ -305,15 +306,3 @@ class LinearProgramEngine(Engine):
             seconds=time.perf_counter() - begin,
         )
         return [(outcome, module.state_dict)]
-
-
-def start_native(probe: Probe) -> tuple[NativeModel, Iterator[Epoch]]:
-    """Return the probe's compiled model before its first step, and its epochs.
-
-    ``model.train_epoch(*next(epochs))`` trains one.
-    """
-    from engines.native.stack import NativeStack
-    from training.start import start_probe
-
-    start = start_probe(probe)
-    return NativeStack([start]).models[0], start.epochs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,28 +13,23 @@ from dataset.random_stream import RandomStream
 from training.initial_weights import draw_linear
 from training.module import Dropout, SequenceModel
 
+if TYPE_CHECKING:
+    from mlp_experiments.mlp_utils import MLPArchitecture
+
 
 class MLP(SequenceModel):
     """Flattened one-hot input, ``num_layers`` hidden ReLU layers, one linear output layer."""
 
-    def __init__(
-        self,
-        vocab_size: int,
-        seq_len: int,
-        hidden_size: int,
-        num_layers: int,
-        dropout: float = 0.0,
-        label_vocab_size: int = 0,  # 0: as the input's
-        label_len: int = 0,  # likewise
-    ) -> None:
+    def __init__(self, architecture: MLPArchitecture, dropout: float) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
-        self.answer = (label_len or seq_len, label_vocab_size or vocab_size)
-        widths = [vocab_size * seq_len] + [hidden_size] * num_layers + [math.prod(self.answer)]
+        a = architecture
+        self.vocab_size, self.answer = a.vocab_size, (a.label_len, a.label_vocab_size)
+        hidden = [a.hidden_size] * a.num_layers
+        widths = [a.vocab_size * a.seq_len, *hidden, math.prod(self.answer)]
         self.linears = nn.ModuleList(
             nn.Linear(wide, narrow) for wide, narrow in itertools.pairwise(widths)
         )
-        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(num_layers))
+        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in hidden)
 
     def draw_weights(self, stream: RandomStream) -> None:
         """Draw every parameter anew, in the order of ``named_parameters``."""

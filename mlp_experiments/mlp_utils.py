@@ -63,55 +63,40 @@ class MLPArchitecture(Architecture):
         return f"{self.hidden_size}x{self.num_layers}"
 
 
-def architecture_for_budget(
-    params: int,
-    num_layers: int,
+def solve(
+    budget: int | None,
+    layers: int,
     vocab_size: int = 10,
     seq_len: int = 10,
     label_vocab_size: int = 0,
     label_len: int = 0,
+    hidden_size: int | None = None,
 ) -> MLPArchitecture:
-    """Return the MLP of ``num_layers`` hidden layers whose size is nearest to ``params``.
+    """Return the MLP of ``layers`` hidden layers: of a fixed width, or nearest to ``budget``.
 
     The width is the positive root of the parameter count (see
     :attr:`MLPArchitecture.num_parameters`), rounded to the nearest integer. Depth 0 has one size
     whatever the budget. Raises :class:`UserError` when not even width 1 fits.
     """
     task = vocab_size, seq_len, label_vocab_size, label_len
-    if num_layers <= 0:
-        return MLPArchitecture(0, num_layers, *task)
-    smallest = MLPArchitecture(1, num_layers, *task)
-    if params < smallest.num_parameters:
+    if hidden_size is not None or layers <= 0:
+        return MLPArchitecture(hidden_size or 0, layers, *task)
+    if budget is None:
+        raise UserError("give --params or --hidden-size")
+    smallest = MLPArchitecture(1, layers, *task)
+    if budget < smallest.num_parameters:
         raise UserError(
-            f"{params} parameters are too few for {num_layers} hidden layers: "
+            f"{budget} parameters are too few for {layers} hidden layers: "
             f"the smallest possible budget is {smallest.num_parameters}"
         )
     features, outputs = vocab_size * seq_len, smallest.label_vocab_size * smallest.label_len
-    linear = features + outputs + num_layers
-    quadratic, constant = num_layers - 1, outputs - params
+    linear = features + outputs + layers
+    quadratic, constant = layers - 1, outputs - budget
     if quadratic == 0:
         root = -constant / linear
     else:
         root = (math.sqrt(linear**2 - 4 * quadratic * constant) - linear) / (2 * quadratic)
-    return MLPArchitecture(round(root), num_layers, *task)
-
-
-def solve(
-    budget: int | None,
-    vocab_size: int,
-    seq_len: int,
-    layers: int,
-    hidden_size: int | None = None,
-    label_vocab_size: int = 0,
-    label_len: int = 0,
-) -> MLPArchitecture:
-    """Return the MLP that the flags mean: of a fixed width, or solved for ``budget``."""
-    task = vocab_size, seq_len, label_vocab_size, label_len
-    if hidden_size is not None:
-        return MLPArchitecture(hidden_size, layers, *task)
-    if budget is None and layers > 0:
-        raise UserError("give --params or --hidden-size")
-    return architecture_for_budget(budget or 1, layers, *task)
+    return MLPArchitecture(round(root), layers, *task)
 
 
 def grid(budget: int | None) -> Mapping[str, Sequence[int]]:
@@ -122,9 +107,7 @@ def grid(budget: int | None) -> Mapping[str, Sequence[int]]:
 def _build(architecture: MLPArchitecture, dropout: float) -> MLP:
     from mlp_experiments.mlp import MLP  # brings torch
 
-    a = architecture
-    sizes = (a.vocab_size, a.seq_len, a.hidden_size, a.num_layers)
-    return MLP(*sizes, dropout, a.label_vocab_size, a.label_len)
+    return MLP(architecture, dropout)
 
 
 def _load_stacked() -> Callable[..., Tensor]:

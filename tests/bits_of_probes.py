@@ -6,7 +6,8 @@ A program of its own, because a process loads one engine: test_bits.py runs it w
 import hashlib
 import itertools
 
-from engines.engine import start_native
+from native_runs import start_native
+
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.probe import Probe

@@ -5,10 +5,17 @@ import copy
 import torch
 
 from engines.native.model import NativeModel
+from engines.native.stack import NativeStack
 from training.loop import train
 from training.probe import Probe
 from training.schedule import learning_rates
 from training.start import start_probe
+
+
+def start_native(probe):
+    """Return the probe's compiled model before its first step, and its epochs."""
+    start = start_probe(probe)
+    return NativeStack([start]).models[0], start.epochs()
 
 
 class Run:

@@ -11,8 +11,8 @@ import subprocess
 import numpy as np
 import pytest
 from bits_of_probes import EPOCHS, probes
+from native_runs import start_native
 
-from engines.engine import start_native
 from engines.native.build import FLAGS, OPTIMISATION, SOURCES
 from engines.native.load import load_engine
 from engines.native.model import engine_settings

@@ -29,7 +29,7 @@ def logged(longest_seconds=float("inf")):
 
 def assert_equal_when_trained_again(row):
     spec = MODELS[row["model"]]
-    architecture = spec.architecture.from_columns(row, spec.paper)
+    architecture = spec.architecture(**{name: row[name] for name in spec.sizes})
     assert architecture.num_parameters == row["num_parameters"]
     probe = Probe(architecture, spec.paper, row["seed"], row["repeat"], row["n"])
     [(outcome, _)] = NativeEngine().train([probe])

@@ -13,7 +13,7 @@ import pytest
 
 from command_line.interrupts import interrupts_held_back
 from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
-from mlp_experiments.mlp_utils import MLPArchitecture, architecture_for_budget
+from mlp_experiments.mlp_utils import MLPArchitecture, solve
 from threshold_search.driver import drive
 from threshold_search.log.layout import probe_layout, result_layout
 from threshold_search.log.results_folder import ResultsFolder
@@ -74,9 +74,7 @@ def outcome_of(probe):
 
 def searches(repeats=3, max_size=None, depths=(0, 1, 2)):
     return [
-        Bisection(
-            architecture_for_budget(budget, depth), PAPER, budget, repeat=r, max_size=max_size
-        )
+        Bisection(solve(budget, depth), PAPER, budget, repeat=r, max_size=max_size)
         for budget in (10_000, 30_000)
         for depth in depths
         for r in range(repeats)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from flat_loop import train_flat
+from native_runs import start_native
 from protocols import ARCHITECTURES, DECODER_ONLY, SETTINGS, SIZES, perfect_but_not_lowest, probe_of
 from scripts import BINARY_SEARCH, TRAIN_MLP, run_script
 
 from engines.choice import choose_engine
-from engines.engine import Engine, NativeEngine, ReferenceEngine, StackedEngine, start_native
+from engines.engine import Engine, NativeEngine, ReferenceEngine, StackedEngine
 from engines.native.load import load_engine
 from mlp_experiments.mlp_utils import MLPArchitecture
 from threshold_search.executors.local import Workers

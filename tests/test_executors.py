@@ -12,7 +12,7 @@ from faulty_engine import FaultyEngine, outcome_of, serve_with_little_memory
 from scripts import results_without_seconds
 
 from engines.choice import choose_engine
-from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, architecture_for_budget
+from mlp_experiments.mlp_utils import SPEC, MLPArchitecture, solve
 from threshold_search.driver import drive
 from threshold_search.executors import local as workers
 from threshold_search.executors.local import Workers
@@ -197,7 +197,7 @@ def test_a_size_that_kills_is_the_one_that_is_given_up(executor_of, faulty, tmp_
 
 def quick_search(executor_of, folder):
     """Run a search of some hundred probes of milliseconds to a second; return its CSV."""
-    architectures = [architecture_for_budget(10_000, depth) for depth in (2, 3)]
+    architectures = [solve(10_000, depth) for depth in (2, 3)]
     wanted = searches([(a, PAPER, 10_000) for a in architectures], repeats=3)
     engines = {(a, PAPER): choose_engine("fast", "cpu", a, PAPER) for a in architectures}
     with ResultsFolder(folder, [SPEC]) as results, executor_of(engines) as executor:

@@ -221,8 +221,9 @@ def test_another_runtime_error_is_none_of_memory(monkeypatch):
 
 SIXTEEN = """
 import resource
-from engines.engine import StackedEngine, start_native
+from engines.engine import NativeEngine, StackedEngine
 from training.probe import Probe
+from training.start import start_probe
 from transformer_experiments.transformer_utils import SPEC, TransformerArchitecture
 
 architecture = TransformerArchitecture(128, 175, 64, 3)  # 537,751 parameters
@@ -231,8 +232,8 @@ probes = [Probe(architecture, SPEC.protocol(max_epochs=1), 0, r, 64) for r in ra
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 NATIVE = """
-for model, epochs in [start_native(probe) for probe in probes]:
-    model.train_epoch(*next(epochs))
+starts = [start_probe(probe) for probe in probes]
+NativeEngine().start(starts).train_epoch([next(start.epochs()) for start in starts])
 """
 
 

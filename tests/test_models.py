@@ -181,8 +181,8 @@ def built_size(architecture) -> int:
 def published_architecture(row: dict[str, str]):
     budget, layers = int(row["budget_label"]), int(row["num_layers"])
     if row["model"] == "mlp":
-        return mlp_utils.architecture_for_budget(budget, layers)
-    return budgets.architecture_for_budget(budget, int(row["num_heads"]), layers)
+        return mlp_utils.solve(budget, layers)
+    return budgets.solve(budget, int(row["num_heads"]), layers)
 
 
 def row_name(row: dict[str, str]) -> str:
@@ -217,7 +217,7 @@ def test_the_grids_are_the_published_rows():
 @pytest.mark.parametrize("num_layers", [1, 2, 5])
 @pytest.mark.parametrize("params", [2_000, 123_456])
 def test_mlp_width_is_the_nearest(params, num_layers, vocab_size, seq_len):
-    best = mlp_utils.architecture_for_budget(params, num_layers, vocab_size, seq_len)
+    best = mlp_utils.solve(params, num_layers, vocab_size, seq_len)
     error = abs(best.num_parameters - params)
     for step in (-1, 1):
         if best.hidden_size + step >= 1:
@@ -236,19 +236,19 @@ def smallest_budget(error: pytest.ExceptionInfo[UserError]) -> int:
 @pytest.mark.parametrize("num_layers", [1, 2, 5])
 def test_mlp_budget_too_small(num_layers):
     with pytest.raises(UserError) as error:
-        mlp_utils.architecture_for_budget(200, num_layers)
+        mlp_utils.solve(200, num_layers)
     smallest = smallest_budget(error)
-    architecture = mlp_utils.architecture_for_budget(smallest, num_layers)
+    architecture = mlp_utils.solve(smallest, num_layers)
     assert built_size(architecture) == architecture.num_parameters == smallest
     with pytest.raises(UserError):
-        mlp_utils.architecture_for_budget(smallest - 1, num_layers)
+        mlp_utils.solve(smallest - 1, num_layers)
 
 
 @pytest.mark.parametrize("params", [10_000, 64_000, 1_000_000])
 @pytest.mark.parametrize("num_layers", [1, 3, 6])
 @pytest.mark.parametrize("num_heads", [1, 3, 8])
 def test_exact_budget_within_one_percent(params, num_heads, num_layers):
-    shape = budgets.architecture_for_budget(params, num_heads, num_layers, exact=True)
+    shape = budgets.solve(params, num_heads, num_layers, exact_params=True)
     assert (shape.num_heads, shape.num_layers) == (num_heads, num_layers)
     assert shape.hidden_size % num_heads == 0
     assert abs(built_size(shape) - params) <= 0.01 * params
@@ -267,7 +267,7 @@ def test_exact_budget_within_one_percent(params, num_heads, num_layers):
     ],
 )
 def test_budget_with_one_dimension_fixed(params, num_heads, num_layers, fixed):
-    shape = budgets.architecture_for_budget(params, num_heads, num_layers, **fixed)
+    shape = budgets.solve(params, num_heads, num_layers, **fixed)
     assert all(getattr(shape, name) == value for name, value in fixed.items())
     assert abs(built_size(shape) - params) <= 0.01 * params
 
@@ -275,9 +275,9 @@ def test_budget_with_one_dimension_fixed(params, num_heads, num_layers, fixed):
 def test_budget_between_two_sizes_names_the_nearest():
     # With d_ff fixed only d_model is free, and it moves in steps of the heads.
     with pytest.raises(UserError, match=r"the nearest has [0-9]+$") as error:
-        budgets.architecture_for_budget(60_000, 4, 3, d_ff=64)
+        budgets.solve(60_000, 4, 3, d_ff=64)
     nearest = int(str(error.value).rsplit(" ", 1)[1])
-    shape = budgets.architecture_for_budget(nearest, 4, 3, d_ff=64)
+    shape = budgets.solve(nearest, 4, 3, d_ff=64)
     assert built_size(shape) == nearest
     for size in (shape.hidden_size - 4, shape.hidden_size + 4):
         other = TransformerArchitecture(size, 64, 4, 3)
@@ -285,7 +285,7 @@ def test_budget_between_two_sizes_names_the_nearest():
 
 
 def test_budget_with_both_dimensions_fixed():
-    shape = budgets.architecture_for_budget(None, 4, 2, hidden_size=20, d_ff=7)
+    shape = budgets.solve(None, 4, 2, hidden_size=20, d_ff=7)
     assert shape == TransformerArchitecture(20, d_ff=7, num_heads=4, num_layers=2)
 
 
@@ -293,33 +293,33 @@ def test_budget_with_both_dimensions_fixed():
 @pytest.mark.parametrize("fixed", [{}, {"hidden_size": 64}, {"d_ff": 5}])
 def test_transformer_budget_too_small(num_heads, num_layers, fixed):
     with pytest.raises(UserError) as error:
-        budgets.architecture_for_budget(60, num_heads, num_layers, **fixed)
+        budgets.solve(60, num_heads, num_layers, **fixed)
     smallest = smallest_budget(error)
-    shape = budgets.architecture_for_budget(smallest, num_heads, num_layers, exact=True, **fixed)
+    shape = budgets.solve(smallest, num_heads, num_layers, exact_params=True, **fixed)
     assert built_size(shape) == shape.num_parameters == smallest
     assert all(getattr(shape, name) == value for name, value in fixed.items())
     with pytest.raises(UserError, match=f"smallest possible budget is {smallest}"):
         too_small = int(0.98 * smallest)
-        budgets.architecture_for_budget(too_small, num_heads, num_layers, exact=True, **fixed)
+        budgets.solve(too_small, num_heads, num_layers, exact_params=True, **fixed)
 
 
 @pytest.mark.parametrize(
     "params, arguments",
     [
-        (32_000, {"num_heads": 0, "num_layers": 1}),
-        (32_000, {"num_heads": 1, "num_layers": 0}),
-        (32_000, {"num_heads": 1, "num_layers": 4}),  # no such published configuration
-        (32_000, {"num_heads": 3, "num_layers": 1}),  # 3 does not divide 32
-        (40_000, {"num_heads": 3, "num_layers": 1, "hidden_size": 32}),
-        (40_000, {"num_heads": 1, "num_layers": 1, "d_ff": 0}),
-        (40_000, {"num_heads": 1, "num_layers": 1, "d_ff": 4000}),  # steps of d too coarse
-        (0, {"num_heads": 1, "num_layers": 1}),
-        (None, {"num_heads": 1, "num_layers": 1, "d_ff": 8}),
+        (32_000, {"heads": 0, "layers": 1}),
+        (32_000, {"heads": 1, "layers": 0}),
+        (32_000, {"heads": 1, "layers": 4}),  # no such published configuration
+        (32_000, {"heads": 3, "layers": 1}),  # 3 does not divide 32
+        (40_000, {"heads": 3, "layers": 1, "hidden_size": 32}),
+        (40_000, {"heads": 1, "layers": 1, "d_ff": 0}),
+        (40_000, {"heads": 1, "layers": 1, "d_ff": 4000}),  # steps of d too coarse
+        (0, {"heads": 1, "layers": 1}),
+        (None, {"heads": 1, "layers": 1, "d_ff": 8}),
     ],
 )
 def test_bad_budget_is_a_user_error(params, arguments):
     with pytest.raises(UserError):
-        budgets.architecture_for_budget(params, **arguments)
+        budgets.solve(params, **arguments)
 
 
 # --- Weight decay ----------------------------------------------------------------------------

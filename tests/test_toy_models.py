@@ -133,7 +133,7 @@ def test_specs_and_their_counts_need_no_torch():
     program = (
         "import sys; from threshold_search.models import MODELS, find_spec; "
         "specs = [*MODELS.values(), find_spec('toy_lookup:SPEC')]; "
-        "print([s.solve(90_000, 10, 10, **{f.name: f.default for f in s.flags "
+        "print([s.solve(90_000, vocab_size=10, seq_len=10, **{f.name: f.default for f in s.flags "
         "if f.default is not None}).num_parameters for s in specs], 'torch' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": HERE}

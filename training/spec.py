@@ -72,12 +72,6 @@ class Architecture(ABC):
         """Return the CSV columns that identify the architecture."""
         return {name: getattr(self, name) for name in self.spec.columns}
 
-    @classmethod
-    def from_columns(cls, row: Mapping[str, Any], protocol: Protocol) -> Self:
-        """Return the architecture of a CSV row: the inverse of :meth:`columns`."""
-        task = cls.spec.shape_of(protocol.make_task())
-        return cls(**{name: row[name] for name in cls.spec.sizes}, **task)
-
     def for_task(self, task: Task) -> Self:
         """Return the architecture with the shape of ``task``, which replaces the default one.
 
@@ -149,18 +143,6 @@ class StackedForm:
 Report = Mapping[str, float | list[float]]
 
 
-def _no_grid(budget: int | None) -> Mapping[str, Sequence[FlagValue]]:
-    return {}
-
-
-def _is_not_linear(architecture: Any) -> bool:
-    return False
-
-
-def _no_note(budget: int, architecture: Any) -> str | None:
-    return None
-
-
 @dataclass(frozen=True, eq=False)
 class ModelSpec:
     """One model.
@@ -189,15 +171,15 @@ class ModelSpec:
     paper: Protocol = field(default_factory=Protocol)
     flags: tuple[Flag, ...] = ()
     budget_help: str = "parameter budget"
-    grid: Callable[[int | None], Mapping[str, Sequence[FlagValue]]] = _no_grid
+    grid: Callable[[int | None], Mapping[str, Sequence[FlagValue]]] = lambda budget: {}
     published_budgets: tuple[int, ...] = ()
     default_sequences: int = 64
     encode: Encoding = sequence_to_sequence
-    label_note: Callable[[int, Any], str | None] = _no_note
+    label_note: Callable[[int, Any], str | None] = lambda budget, architecture: None
     vmap: bool = True
     stacked: StackedForm | None = None
     native: NativeForm | None = None
-    is_linear: Callable[[Any], bool] = _is_not_linear
+    is_linear: Callable[[Any], bool] = lambda architecture: False
     report: Callable[[SequenceModel, Mappings], Report] | None = None
     reads_vectors: bool = False
 

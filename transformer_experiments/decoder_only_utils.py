@@ -109,16 +109,8 @@ def solve(
         task = (vocab_size, seq_len, label_len)
         return DecoderOnlyArchitecture(size, width, heads, layers, *options, *task)
 
-    return nearest_shape(
-        budget,
-        heads,
-        layers,
-        make,
-        hidden_size=hidden_size,
-        d_ff=d_ff,
-        matrices=4,
-        step=2 * heads if position == "rope" else heads,
-    )
+    step = 2 * heads if position == "rope" else heads
+    return nearest_shape(budget, heads, layers, make, hidden_size, d_ff, matrices=4, step=step)
 
 
 def grid(budget: int | None) -> Mapping[str, Sequence[int]]:

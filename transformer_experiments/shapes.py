@@ -54,7 +54,6 @@ def nearest_shape(
     num_heads: int,
     num_layers: int,
     make: Callable[[int, int], Shape],
-    *,
     hidden_size: int | None,
     d_ff: int | None,
     matrices: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from training.initial_weights import (
     reset_layer_norm,
 )
 from training.module import Dropout, SequenceModel
+
+if TYPE_CHECKING:
+    from transformer_experiments.transformer_utils import TransformerArchitecture
 
 
 class MultiHeadAttention(nn.Module):
@@ -109,23 +112,15 @@ class Transformer(SequenceModel):
 
     causal_mask: Tensor
 
-    def __init__(
-        self,
-        vocab_size: int,
-        seq_len: int,
-        hidden_size: int,
-        d_ff: int,
-        num_heads: int,
-        num_layers: int,
-        dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, architecture: TransformerArchitecture, dropout: float) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(vocab_size, hidden_size)
-        self.position_embedding = nn.Embedding(seq_len, hidden_size)
-        first = DecoderLayer(hidden_size, d_ff, num_heads, dropout)
-        self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(num_layers))
-        self.head = nn.Linear(hidden_size, vocab_size)
-        mask = torch.full((seq_len, seq_len), float("-inf")).triu(1)
+        a = architecture
+        self.token_embedding = nn.Embedding(a.vocab_size, a.hidden_size)
+        self.position_embedding = nn.Embedding(a.seq_len, a.hidden_size)
+        first = DecoderLayer(a.hidden_size, a.d_ff, a.num_heads, dropout)
+        self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(a.num_layers))
+        self.head = nn.Linear(a.hidden_size, a.vocab_size)
+        mask = torch.full((a.seq_len, a.seq_len), float("-inf")).triu(1)
         self.register_buffer("causal_mask", mask, persistent=False)
 
     def draw_weights(self, stream: RandomStream) -> None:

@@ -51,70 +51,38 @@ class TransformerArchitecture(TransformerShape):
         return embeddings + self.num_layers * layer + d * self.vocab_size + self.vocab_size
 
 
-def architecture_for_budget(
-    params: int | None,
-    num_heads: int,
-    num_layers: int,
-    *,
-    hidden_size: int | None = None,
-    d_ff: int | None = None,
-    exact: bool = False,
-    vocab_size: int = 10,
-    seq_len: int = 10,
-) -> TransformerArchitecture:
-    """Return the transformer that the budget ``params`` means.
-
-    A published label means the published configuration. Any other number, or ``exact``, or one
-    fixed dimension, is solved for the true parameter count within 1 %, with ``d_ff`` as near to
-    4 * ``hidden_size`` as that allows. With both dimensions fixed ``params`` is only a label.
-    Raises :class:`UserError` for an impossible budget.
-    """
-    require_layers(num_heads, num_layers)
-
-    def make(size: int, width: int) -> TransformerArchitecture:
-        return TransformerArchitecture(size, width, num_heads, num_layers, vocab_size, seq_len)
-
-    if params in PAPER_CONFIGURATIONS and not exact and hidden_size is None and d_ff is None:
-        published_size, feed_forward = PAPER_CONFIGURATIONS[params]
-        if num_layers not in feed_forward:
-            raise UserError(
-                f"no published configuration of {params} has {num_layers} layers; "
-                "add --exact-params to solve for the true count"
-            )
-        return make(published_size, feed_forward[num_layers])
-    return nearest_shape(
-        params,
-        num_heads,
-        num_layers,
-        make,
-        hidden_size=hidden_size,
-        d_ff=d_ff,
-        matrices=8,  # of two attention blocks
-        step=num_heads,
-    )
-
-
 def solve(
     budget: int | None,
-    vocab_size: int,
-    seq_len: int,
-    layers: int,
     heads: int,
+    layers: int,
     hidden_size: int | None = None,
     d_ff: int | None = None,
     exact_params: bool = False,
+    vocab_size: int = 10,
+    seq_len: int = 10,
 ) -> TransformerArchitecture:
-    """Return the transformer that the flags mean; see :func:`architecture_for_budget`."""
-    return architecture_for_budget(
-        budget,
-        heads,
-        layers,
-        hidden_size=hidden_size,
-        d_ff=d_ff,
-        exact=exact_params,
-        vocab_size=vocab_size,
-        seq_len=seq_len,
-    )
+    """Return the transformer that ``budget`` means.
+
+    A published label means the published configuration. Any other number, or ``exact_params``, or
+    one fixed dimension, is solved for the true parameter count within 1 %, with ``d_ff`` as near to
+    4 * ``hidden_size`` as that allows. With both dimensions fixed ``budget`` is only a label.
+    Raises :class:`UserError` for an impossible budget.
+    """
+    require_layers(heads, layers)
+
+    def make(size: int, width: int) -> TransformerArchitecture:
+        return TransformerArchitecture(size, width, heads, layers, vocab_size, seq_len)
+
+    if budget in PAPER_CONFIGURATIONS and not exact_params and hidden_size is None and d_ff is None:
+        published_size, feed_forward = PAPER_CONFIGURATIONS[budget]
+        if layers not in feed_forward:
+            raise UserError(
+                f"no published configuration of {budget} has {layers} layers; "
+                "add --exact-params to solve for the true count"
+            )
+        return make(published_size, feed_forward[layers])
+    matrices = 8  # of two attention blocks
+    return nearest_shape(budget, heads, layers, make, hidden_size, d_ff, matrices, step=heads)
 
 
 def grid(budget: int | None) -> Mapping[str, Sequence[int]]:
@@ -126,10 +94,7 @@ def grid(budget: int | None) -> Mapping[str, Sequence[int]]:
 def _build(architecture: TransformerArchitecture, dropout: float) -> Transformer:
     from transformer_experiments.transformer import Transformer  # brings torch
 
-    a = architecture
-    return Transformer(
-        a.vocab_size, a.seq_len, a.hidden_size, a.d_ff, a.num_heads, a.num_layers, dropout
-    )
+    return Transformer(architecture, dropout)
 
 
 SPEC = ModelSpec(

@@ -10,14 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.native.build import (
-    FAILURE,
-    OFF_VARIABLE,
-    SOURCES,
-    WIDE_LIBRARY,
-    libraries,
-    source_hash,
-)
+from engines.native.build import FAILURE, OFF_VARIABLE, SOURCES, libraries, source_hash
 
 # This interpreter: another one's installation may be of another checkout.
 REBUILD = f"build it with: {shlex.join([sys.executable, str(SOURCES / 'build.py')])}"
@@ -84,12 +77,6 @@ def engine_compiler() -> str | None:
         return None
     library.engine_compiler.restype = ctypes.c_char_p
     return library.engine_compiler().decode()
-
-
-def has_wide_registers() -> bool:
-    """Return whether the engine is there, and is the library for wider registers."""
-    library = load_engine()
-    return library is not None and Path(library._name).name == WIDE_LIBRARY
 
 
 def _why_not_built() -> str:
