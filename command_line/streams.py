@@ -12,14 +12,18 @@ class OutputLost(Exception):
     """Standard output cannot be written; its text is the reason, empty if its reader has left."""
 
 
-class _Output:
-    """Standard output that raises :class:`OutputLost` where it cannot be written."""
+class _Stream:
+    """A stream that does itself what its subclass does not."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Output(_Stream):
+    """Standard output that raises :class:`OutputLost` where it cannot be written."""
 
     def write(self, text: str) -> int:
         """Write ``text`` or raise OutputLost."""
@@ -38,18 +42,12 @@ class _Output:
             raise OutputLost(f"cannot write to standard output: {error.strerror}") from None
 
 
-class _Notes:
+class _Notes(_Stream):
     """Standard error that drops what it cannot write: there is nobody to tell.
 
     Its terminal may have been closed, or its disk be full, while a search still has a place to
     write to.
     """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Write ``text`` if possible."""

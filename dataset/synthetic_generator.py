@@ -16,7 +16,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 if __name__ == "__main__":  # this checkout's code, whichever one the environment has installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,9 +27,6 @@ if __name__ == "__main__":  # this checkout's code, whichever one the environmen
 import numpy as np
 
 from dataset.random_stream import RandomStream
-
-if TYPE_CHECKING:
-    from dataset.task import Task
 
 FIRST_DRAW = 1024  # sequences; a constant, because nothing drawn may depend on n
 LARGEST_INT64 = 2**63 - 1
@@ -183,7 +180,7 @@ WRITERS = {".csv": _write_csv, ".npz": _write_npz}
 def main() -> None:
     """Read the flags, generate, print or save."""
     # Here, so that the module itself needs NumPy alone.
-    from command_line.files import require_writable
+    from command_line.files import require_writable, write_whole
     from command_line.parser import Parser, non_negative_int, positive_int, user_path
     from engines.memory import within_memory
     from training.errors import OutOfMemory, UserError
@@ -217,29 +214,23 @@ def main() -> None:
         if args.save.suffix.lower() not in WRITERS:
             raise UserError(f"--save must name a file ending in .csv or .npz, got {args.save}")
         require_writable(args.save)
+    protocol = Protocol(task=args.task, vocab_size=args.vocab_size, seq_len=args.seq_len)
+    task = protocol.make_task()
     try:
         with within_memory():
-            protocol = Protocol(task=args.task, vocab_size=args.vocab_size, seq_len=args.seq_len)
-            _make(args.num_sequences, protocol.make_task(), args.seed, args.save)
+            try:
+                mappings = task.generate(args.num_sequences, args.seed)
+            except ValueError as error:  # it begins with the name of a parameter
+                raise UserError("--" + str(error).replace("_", "-")) from None
+            if args.save:
+                write = WRITERS[args.save.suffix.lower()]
+                write_whole(args.save, lambda file: write(file, mappings))
+                print(f"wrote {args.num_sequences} examples to {args.save}")
+            else:
+                _print(mappings, args.vocab_size)
     except MemoryError:
         what = f"{args.num_sequences} examples of {args.seq_len} tokens"
         raise OutOfMemory(f"{what} do not fit in this machine's memory") from None
-
-
-def _make(n: int, task: Task, seed: int, save: Path | None) -> None:
-    from command_line.files import write_whole
-    from training.errors import UserError
-
-    try:
-        mappings = task.generate(n, seed)
-    except ValueError as error:  # it begins with the name of a parameter
-        raise UserError("--" + str(error).replace("_", "-")) from None
-    if save is None:
-        _print(mappings, task.vocab_size)
-    else:
-        write = WRITERS[save.suffix.lower()]
-        write_whole(save, lambda file: write(file, mappings))
-        print(f"wrote {n} examples to {save}")
 
 
 if __name__ == "__main__":

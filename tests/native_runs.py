@@ -1,6 +1,7 @@
 """What a test needs to train one probe by compiled code and by the reference loop."""
 
 import copy
+import dataclasses
 
 import torch
 
@@ -52,8 +53,8 @@ class Run:
         return torch.from_numpy(self.inputs), torch.from_numpy(self.targets)
 
     def native(self):
-        data = self.inputs, self.targets
-        return NativeModel(self.architecture, self.module, *data, self.protocol, self.masks())
+        own = {name: getattr(self, name) for name in ("inputs", "targets", "module")}
+        return NativeModel(dataclasses.replace(self.start(), **own))
 
     def reference(self):
         """Train a copy of the module by the reference loop; return it and its epoch records."""

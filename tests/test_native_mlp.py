@@ -1,6 +1,7 @@
 """The compiled MLP against the reference loop, from the same weights and streams."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from native_runs import Run
 from dataset.encoding import IGNORED
 from engines.native.load import load_engine
 from engines.native.model import NativeModel
-from mlp_experiments.mlp_utils import SPEC as MLP_SPEC
 from mlp_experiments.mlp_utils import MLPArchitecture
 from training.loop import evaluate
 from transformer_experiments.transformer_utils import TransformerArchitecture
@@ -127,10 +127,7 @@ def test_what_does_not_fit_is_refused():
         (run.inputs, np.full_like(run.targets, IGNORED)),
     ):
         with pytest.raises(ValueError):
-            NativeModel(run.architecture, run.module, inputs, targets, run.protocol)
-    with pytest.raises(ValueError, match="mask stream"):
-        protocol = MLP_SPEC.protocol(dropout=0.1)
-        NativeModel(run.architecture, run.module, run.inputs, run.targets, protocol)
+            NativeModel(dataclasses.replace(run.start(), inputs=inputs, targets=targets))
 
 
 @pytest.mark.parametrize(

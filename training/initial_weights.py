@@ -39,11 +39,6 @@ def draw_xavier_uniform(weight: Tensor, stream: RandomStream) -> None:
     _draw_uniform(weight, stream, math.sqrt(6 / (fan_in + fan_out)))
 
 
-def draw_embedding(embedding: nn.Embedding, stream: RandomStream) -> None:
-    """Draw every component standard normal."""
-    draw_normal(embedding.weight, stream, 1.0)
-
-
 def draw_normal(weight: Tensor, stream: RandomStream, deviation: float) -> None:
     """Draw every number normal with mean 0 and standard deviation ``deviation``."""
     _assign(weight, deviation * stream.normal(weight.numel()))

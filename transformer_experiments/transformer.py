@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from dataset.random_stream import RandomStream
 from training.initial_weights import (
-    draw_embedding,
     draw_linear,
+    draw_normal,
     draw_xavier_uniform,
     reset_layer_norm,
 )
@@ -128,8 +128,8 @@ class Transformer(SequenceModel):
 
         Layers after the first take nothing from the stream: they become copies of it again.
         """
-        draw_embedding(self.token_embedding, stream)
-        draw_embedding(self.position_embedding, stream)
+        draw_normal(self.token_embedding.weight, stream, 1.0)
+        draw_normal(self.position_embedding.weight, stream, 1.0)
         first, *others = self._decoder_layers()
         first.draw_weights(stream)
         for layer in others:

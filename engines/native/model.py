@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset.encoding import IGNORED
 from engines.native.load import Unavailable, find_engine
 from training.protocol import Protocol
-from training.spec import Architecture, NativeForm
+from training.spec import NativeForm
+from training.start import ProbeStart
 from training.streams import MaskStream
 
 
@@ -98,26 +99,22 @@ class NativeModel:
     but one object must not be used by two threads at once.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        module: nn.Module,
-        inputs: np.ndarray,
-        targets: np.ndarray,
-        protocol: Protocol,
-        masks: MaskStream | None = None,
-    ) -> None:
-        """Start from ``module``'s weights; ``inputs`` (n, S), ``targets`` (n, positions), int64.
+    def __init__(self, start: ProbeStart) -> None:
+        """Start from the module's weights; the engine has a form of the architecture.
 
-        Raises RuntimeError if the engine is unavailable or has no such model, MemoryError if memory
-        is short and ValueError if the data do not fit the module, no target counts or a needed mask
-        stream is missing.
+        Raises RuntimeError if the engine is unavailable, MemoryError if memory is short and
+        ValueError if the data do not fit the module or no target counts.
         """
         self._library = library = declared_engine()
+        architecture, protocol, module = (
+            start.probe.architecture,
+            start.probe.protocol,
+            start.module,
+        )
         form = architecture.native_form
-        if form is None:
-            raise RuntimeError(f"the compiled engine has no model {architecture.spec.name}")
-        inputs, targets = (np.ascontiguousarray(x, dtype=np.int64) for x in (inputs, targets))
+        assert form is not None
+        data = start.inputs, start.targets
+        inputs, targets = (np.ascontiguousarray(x, dtype=np.int64) for x in data)
         if len(inputs) != len(targets) or inputs.ndim != 2 or inputs.size == 0:
             raise ValueError(f"inputs {inputs.shape} and targets {targets.shape} do not match")
         is_counted = targets != IGNORED
@@ -127,7 +124,7 @@ class NativeModel:
         self._n, self._counted = len(inputs), int(is_counted.sum())
         self._batch_size = protocol.batch_size
         self._model = _creator(form)(
-            engine_settings(inputs.shape, targets.shape[1], protocol, masks),
+            engine_settings(inputs.shape, targets.shape[1], protocol, start.masks),
             [getattr(architecture, name) for name in form.shape],
             inputs,
             targets,
@@ -144,8 +141,8 @@ class NativeModel:
                 f"a model of sequences of {inputs.shape[1]} tokens has {own_count} parameters, "
                 f"the module {count}"
             )
-        start = [p.detach().to("cpu", torch.float32).flatten() for p in module.parameters()]
-        library.model_import(self._model, torch.cat(start).numpy())
+        weights = [p.detach().to("cpu", torch.float32).flatten() for p in module.parameters()]
+        library.model_import(self._model, torch.cat(weights).numpy())
         self._weights = np.ctypeslib.as_array(
             library.model_weights(self._model), (library.model_weight_count(self._model),)
         )
@@ -208,7 +205,7 @@ def _check_tokens(tokens: np.ndarray, vocab_size: int) -> None:
 
 
 def engine_settings(
-    data_shape: tuple[int, int], positions: int, protocol: Protocol, masks: MaskStream | None
+    data_shape: tuple[int, int], positions: int, protocol: Protocol, masks: MaskStream
 ) -> Settings:
     """Return what the engine has to know besides a model's shape, data and weights.
 
@@ -231,8 +228,6 @@ def engine_settings(
         },
     )
     if protocol.dropout > 0:
-        if masks is None:
-            raise ValueError("a protocol with dropout needs a mask stream")
         settings.has_dropout = 1
         settings.dropped, settings.mask_scale = masks.dropped, masks.scale
         settings.mask_state[:] = masks.state()

@@ -16,17 +16,7 @@ class NativeStack:
     """A :class:`training.session.Stack` of :class:`NativeModel`."""
 
     def __init__(self, starts: Sequence[ProbeStart]) -> None:
-        self.models = [
-            NativeModel(
-                start.probe.architecture,
-                start.module,
-                start.inputs,
-                start.targets,
-                start.probe.protocol,
-                start.masks,
-            )
-            for start in starts
-        ]
+        self.models = [NativeModel(start) for start in starts]
         self._kept: dict[int, np.ndarray] = {}
 
     def train_epoch(self, epochs: Sequence[Epoch | None]) -> None:
