@@ -7,25 +7,23 @@ combination of some factors; its effects are told within the combinations of the
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
-from scipy.stats import gmean
+from scipy.stats import gmean, ttest_1samp
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from study.claims import heads_text
-from study.comparison import label_of, published
+from study.comparison import label_of, name_of, published
+from study.effects import Effect
 from study.folder import StudyFolder
 from threshold_search.models import MODELS
 from training.protocol import parse_label
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.markdown import interval_text, markdown, number
+from visualizations.markdown import markdown, number
 from visualizations.results import PAPER_PROTOCOL
 from visualizations.summary import summarize
 
@@ -47,9 +45,7 @@ class Ablated:
     @property
     def name(self) -> str:
         """The configuration in a few words."""
-        size, depth = self.where["hidden_size"], self.where["num_layers"]
-        end = f", {heads_text(self.where)}" if "num_heads" in self.where else ""
-        return f"{self.spec.name} {size} x {depth}{end}"
+        return name_of({"model": self.spec.name, **self.where})
 
     def label(self, changed: Settings) -> str:
         """Return what the protocol column says of the published protocol with these changes."""
@@ -134,55 +130,39 @@ def factorial_table(folder: StudyFolder) -> str:
             continue
         count = len(cells) * len(repeats)  # those that are paired
         for name, value in ablated.factors.items():
-            effect = Ratios.of(cells, (name, value), sorted(repeats))
-            rows.append([ablated.name, flag(name, value), *effect.texts(), count])
+            ratios = _ratios(cells, (name, value), sorted(repeats))
+            ranges = [gmean(ratios, axis=0), gmean(ratios, axis=1)]  # by repeat, by combination
+            texts = [f"{number(min(values))} to {number(max(values))}" for values in ranges]
+            known = [ablated.name, flag(name, value), _mean_with_interval(ranges[0])]
+            rows.append([*known, *texts, count])
     headings = ["configuration", "changed", "ratio of thresholds (95 % interval)"]
     by = ["in single repeats", "in single combinations of the others"]
     return markdown([*headings, *by, "searches"], rows)
 
 
-@dataclass(frozen=True)
-class Ratios:
-    """By what a change multiplies the threshold: geometric means of ratios of paired searches.
+def _ratios(
+    cells: Mapping[frozenset, pd.Series], change: tuple[str, Any], repeats: Sequence[int]
+) -> np.ndarray:
+    """Return by what ``change`` multiplies the threshold, of shape (combinations, repeats).
+
+    ``cells`` are first failing sizes by repeat, of every combination; their searches are paired.
+    """
+    logs = [
+        np.log(cells[without | {change}].loc[list(repeats)] / cells[without].loc[list(repeats)])
+        for without in cells
+        if change not in without
+    ]
+    return np.exp(np.array(logs, dtype=float))
+
+
+def _mean_with_interval(by_repeat: Sequence[float]) -> str:
+    """Return the geometric mean over repeats with its 95 % interval, Student's t of logarithms.
 
     The searches of one repeat share data and initial weights over all cells of a design, so the
-    repeats are what is independent: ``by_repeat`` are the means over all other combinations.
+    repeats are what is independent: each counts once, as the mean over all other combinations.
     """
-
-    by_repeat: tuple[float, ...]
-    by_combination: tuple[float, ...]
-
-    @classmethod
-    def of(
-        cls,
-        cells: Mapping[frozenset, pd.Series],
-        change: tuple[str, Any],
-        repeats: Sequence[int],
-    ) -> Ratios:
-        """Return those of ``change``; ``cells`` are first failing sizes by repeat."""
-        logs = [
-            np.log(cells[without | {change}].loc[list(repeats)] / cells[without].loc[list(repeats)])
-            for without in cells
-            if change not in without
-        ]
-        table = np.exp(np.array(logs, dtype=float))  # (combinations, repeats)
-        return cls(tuple(gmean(table, axis=0)), tuple(gmean(table, axis=1)))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the mean over repeats, by Student's t of logarithms."""
-        logs = np.log(self.by_repeat)
-        if len(logs) < 2:
-            return math.nan, math.nan
-        half = stdtrit(len(logs) - 1, 0.975) * np.std(logs, ddof=1) / math.sqrt(len(logs))
-        return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
-
-    def texts(self) -> list[str]:
-        """Return the mean with its interval, and both ranges."""
-        ranges = [
-            f"{number(min(r))} to {number(max(r))}" for r in (self.by_repeat, self.by_combination)
-        ]
-        return [f"{number(float(gmean(self.by_repeat)))}{interval_text(*self.interval)}", *ranges]
+    low, high = np.exp(ttest_1samp(np.log(by_repeat), 0).confidence_interval())
+    return Effect(float(gmean(by_repeat)), float(low), float(high)).text
 
 
 def combinations(ablated: Ablated) -> Iterator[dict[str, Any]]:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from mlp_experiments.mlp_utils import SPEC as MLP
 from study.assessment import LEAST_REPEATS, Assessment
-from study.claims import DEPTHS, Part, heads_text
-from study.comparison import Row, matching, published, rows_of
+from study.claims import DEPTHS, Part, where_of
+from study.comparison import Row, matching, name_of, published, rows_of
 from study.effects import Array, block_correlation, mean_test, median_ratio, slope
 from study.folder import StudyFolder
 from visualizations.markdown import interval_text, markdown, number, p_text
@@ -36,24 +36,18 @@ def medians_table(folder: StudyFolder) -> str:
     for budget in dict.fromkeys(row["budget"] for row in mlps):
         of_depth = {row["num_layers"]: row for row in mlps if row["budget"] == budget}
         sizes = {
-            depth: np.array([float(r["first_failure"]) for r in matching(folder.rows, _where(row))])
+            depth: np.array([r["first_failure"] for r in matching(folder.rows, where_of(row))])
             for depth, row in of_depth.items()
         }
         for depth in DEPTHS[1:]:
             theirs = of_depth[depth]["published_median"] / of_depth[1]["published_median"]
             above, below = sizes[depth], sizes[1]
-            text = "not measured"
-            if min(len(above), len(below)) >= LEAST_REPEATS:
-                ratio = median_ratio(above, below)
-                text = f"{number(ratio.value)}{interval_text(ratio.low, ratio.high)}"
+            is_enough = min(len(above), len(below)) >= LEAST_REPEATS
+            text = median_ratio(above, below).text if is_enough else "not measured"
             part = f"{budget:,}: {depth} layers / 1"
             rows.append([part, number(theirs), text, len(above) + len(below)])
     ours = "ours: ratio of medians (95 % interval, bootstrap)"
     return markdown(["part", "published", ours, "searches"], rows)
-
-
-def _where(row: Row) -> dict[str, object]:
-    return {name: row[name] for name in ("model", "budget", "num_parameters", "num_layers")}
 
 
 def independence_table(folder: StudyFolder) -> str:
@@ -149,8 +143,7 @@ def unlucky_table(folder: StudyFolder) -> str:
         (row, *_) = (r for r in rows_of(known) if all(r[k] == v for k, v in shape.items()))
         where = {**shape, "num_parameters": row["num_parameters"]}
         found = [r for r in matching(rates, where) if r["n"] in asked]
-        name = f"{model} {width} x {layers}" if layers else f"{model}, no hidden layer"
-        name += "" if heads is None else f", {heads_text(row)}"
+        name = name_of(row) if layers else f"{model}, no hidden layer"
         for rate in sorted(found, key=lambda rate: rate["n"]):
             share = f"{rate['share']:.3f}{interval_text(rate['low'], rate['high'])}"
             done = f"{rate['memorized']} of {rate['probes']}"

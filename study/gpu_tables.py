@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from study.assessment import LEAST_REPEATS, evidence_of
-from study.claims import Part, every_claim, heads_text, where_of
-from study.comparison import Row, matching, published, rows_of
+from study.claims import Part, every_claim, where_of
+from study.comparison import Row, matching, name_of, published, rows_of
 from study.effects import slope
 from study.folder import StudyFolder
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.markdown import interval_text, markdown, number, p_text
+from visualizations.markdown import markdown, p_text
 from visualizations.results import select
 
 GPU_PROTOCOL = "paper device=cuda"
@@ -54,13 +54,11 @@ def machines_table(folder: StudyFolder) -> str:
             values.append(np.log(sizes))
             devices += [float(device)] * len(sizes)
             strata += [len(rows)] * len(sizes)
-        name = f"{row['model']} {row['hidden_size']} x {row['num_layers']}, {heads_text(row)}"
-        rows.append([name, *map(_mean, both), f"{row['published_mean']:g}"])
+        rows.append([name_of(row), *map(_mean, both), f"{row['published_mean']:g}"])
     if rows:
         ratio = slope(np.array(devices), np.concatenate(values), np.array(strata))
-        value, *ends = np.exp([ratio.value, ratio.low, ratio.high])
-        text = f"{number(value)}{interval_text(*ends)}"
-        rows.append(["GPU / compiled engine, within configurations", "-", text, "-"])
+        name = "GPU / compiled engine, within configurations"
+        rows.append([name, "-", ratio.factor.text, "-"])
     ours = ["compiled engine, mean ± std (searches)", "GPU, mean ± std (searches)"]
     return markdown(["configuration", *ours, "published mean"], rows)
 

@@ -25,9 +25,6 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatt
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
-from training.probe import BITS_VERSION
-from visualizations.results import PAPER_PROTOCOL
-
 GREY = "0.5"
 CROSS_HEIGHT = 0.03  # of the axes
 MOST_TICKS = 10  # an axis of so many values has one tick at each
@@ -100,10 +97,15 @@ def new_figure(title: str, size: tuple[float, float] = (6.8, 5.0)) -> tuple[Figu
     figure = drawable_figure(size)
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11)
+    light_grid(axes)
+    return figure, axes
+
+
+def light_grid(axes: Axes) -> None:
+    """Put a light grid behind what is drawn, and no frame above or on the right."""
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def floats(column: pd.Series) -> Values:
@@ -280,10 +282,3 @@ def whole_legend(figure: Figure, handles: Sequence[Handle], columns: int | None 
 
 def _widest(handles: Sequence[Handle]) -> int:
     return max((len(str(handle.get_label())) for handle in handles), default=0)
-
-
-def unusual(protocol: str, bits: int) -> str:
-    """Return the protocol and bits version in words, nothing of what is usual."""
-    words = [protocol] * (protocol != PAPER_PROTOCOL)
-    words += [f"bits version {bits}"] * (bits != BITS_VERSION)
-    return ", ".join(words)

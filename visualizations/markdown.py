@@ -25,6 +25,11 @@ def number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def counted(count: int, word: str) -> str:
+    """Return "1 head" or "4 heads"."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 def interval_text(low: float, high: float) -> str:
     """Return what follows an estimate: its interval in brackets, nothing for NaN."""
     return "" if math.isnan(low) else f" ({number(low)} to {number(high)})"
