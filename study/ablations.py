@@ -23,7 +23,7 @@ from threshold_search.models import MODELS
 from training.protocol import parse_label
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.markdown import markdown, number
+from visualizations.markdown import markdown, mean_text, number
 from visualizations.results import PAPER_PROTOCOL
 from visualizations.summary import summarize
 
@@ -109,10 +109,12 @@ def alone_table(folder: StudyFolder) -> str:
             published_protocol = by_label[PAPER_PROTOCOL]
             pairs = changed[["seed", "repeat"]].drop_duplicates()
             by_label[PAPER_PROTOCOL] = published_protocol.merge(pairs)
+        row = _row(ablated)
         for words, label in changes:
-            found = by_label[label]
-            theirs = _published(ablated) if label == PAPER_PROTOCOL else "-"
-            if len(found) or label == PAPER_PROTOCOL:
+            theirs = "-"
+            if label == PAPER_PROTOCOL:
+                theirs = f"{row['published_mean']:g} ± {row['published_std']:g}"
+            if len(found := by_label[label]) or label == PAPER_PROTOCOL:
                 rows.append([ablated.name, words, *numbers(found), theirs])
     headings = ["configuration", "changed", "ours, mean ± std (searches)", "95 % interval"]
     return markdown([*headings, "published"], rows)
@@ -161,8 +163,9 @@ def _mean_with_interval(by_repeat: Sequence[float]) -> str:
     The searches of one repeat share data and initial weights over all cells of a design, so the
     repeats are what is independent: each counts once, as the mean over all other combinations.
     """
-    low, high = np.exp(ttest_1samp(np.log(by_repeat), 0).confidence_interval())
-    return Effect(float(gmean(by_repeat)), float(low), float(high)).text
+    logs = np.log(by_repeat)
+    interval = ttest_1samp(logs, 0).confidence_interval()
+    return Effect(float(logs.mean()), float(interval.low), float(interval.high)).factor.text
 
 
 def combinations(ablated: Ablated) -> Iterator[dict[str, Any]]:
@@ -179,11 +182,16 @@ def flag(name: str, value: Any) -> str:
 
 
 def _of(searches: pd.DataFrame, ablated: Ablated) -> pd.DataFrame:
-    own = searches[searches["model"] == ablated.spec.name]
-    shape = _row(ablated)
-    for name in ("num_parameters", *ablated.where):
-        own = own[own[name] == shape[name]]
+    where = {"num_parameters": _row(ablated)["num_parameters"], **ablated.where}
+    own = _with(searches, {"model": ablated.spec.name, **where})
     return own.drop_duplicates(["protocol", "seed", "repeat"])
+
+
+def _with(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
+    """Return the rows that have the values in ``where``."""
+    for name, value in where.items():
+        table = table[table[name] == value]
+    return table
 
 
 def searched_with(own: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -202,16 +210,7 @@ def searched_with(own: pd.DataFrame, label: str) -> pd.DataFrame:
 
 def _row(ablated: Ablated) -> pd.Series:
     """Return the published row of the configuration."""
-    table = published()
-    table = table[table["model"] == ablated.spec.name]
-    for name, value in ablated.where.items():
-        table = table[table[name] == value]
-    return table.iloc[0]
-
-
-def _published(ablated: Ablated) -> str:
-    row = _row(ablated)
-    return f"{row['published_mean']:g} ± {row['published_std']:g}"
+    return _with(published(), {"model": ablated.spec.name, **ablated.where}).iloc[0]
 
 
 def _sizes(searches: pd.DataFrame, ablated: Ablated, changed: Settings) -> pd.Series:
@@ -231,9 +230,8 @@ def numbers(found: pd.DataFrame) -> list[str]:
     (row,) = summarize(found, ["model"]).itertuples(index=False)
     if row.capped:
         return [f"at least {row.mean:,.0f} ({row.n})", "-"]
-    if row.n == 1:
-        return [f"{row.mean:,.0f} (1)", "-"]
-    return [f"{row.mean:,.1f} ± {row.std:,.1f} ({row.n})", f"{row.low:,.1f} to {row.high:,.1f}"]
+    interval = f"{row.low:,.1f} to {row.high:,.1f}" if row.n > 1 else "-"
+    return [mean_text(row.mean, row.std, row.n, digits=1), interval]
 
 
 ABLATION_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {

@@ -77,6 +77,12 @@ class Evidence:
         return self.effect.low > self.claim.edge
 
     @property
+    def margin(self) -> float:
+        """How far the effect is beyond the bound, on the claimed side."""
+        sign = 1 if self.claim.side == "greater" else -1
+        return sign * (self.effect.value - self.claim.edge)
+
+    @property
     def effect_text(self) -> str:
         """Our effect and its interval in the claim's unit, or that there is none yet."""
         if math.isnan(self.effect.value):
@@ -129,8 +135,7 @@ class Assessment:
     @property
     def as_claimed(self) -> list[Evidence]:
         """The parts whose effect is beyond the bound on the claimed side, significant or not."""
-        sign = 1 if self.claim.side == "greater" else -1
-        return [e for e in self.evidence if sign * (e.effect.value - self.claim.edge) > 0]
+        return [e for e in self.evidence if e.margin > 0]
 
     @property
     def searches(self) -> int:
@@ -155,11 +160,7 @@ class Assessment:
     @property
     def weakest(self) -> Evidence:
         """The part whose effect supports the claim least; one without an effect before any."""
-        sign = 1 if self.claim.side == "greater" else -1
-        return min(
-            self.evidence,
-            key=lambda e: -math.inf if math.isnan(e.effect.value) else sign * e.effect.value,
-        )
+        return min(self.evidence, key=lambda e: -math.inf if math.isnan(e.margin) else e.margin)
 
     @property
     def verdict(self) -> str:

@@ -14,7 +14,7 @@ from study.claims import DEPTHS, Part, where_of
 from study.comparison import Row, matching, name_of, published, rows_of
 from study.effects import Array, block_correlation, mean_test, median_ratio, slope
 from study.folder import StudyFolder
-from visualizations.markdown import interval_text, markdown, number, p_text
+from visualizations.markdown import interval_text, markdown, mean_text, number, p_text
 from visualizations.results import configuration_columns
 from visualizations.success import success_rates
 
@@ -117,8 +117,8 @@ def reseeded_table(folder: StudyFolder) -> str:
     for name, own in searches.groupby("configuration", sort=False):
         row, sizes = known[str(name)], own["first_failure"]
         theirs = f"{row['published_mean']:g} ± {row['published_std']:g}"
-        reseeded = f"{sizes.mean():,.1f} ± {sizes.std():,.1f} ({len(sizes)})"
-        ours = f"{row['ours_mean']:,.1f} ± {row['ours_std']:,.1f} ({row['repeats']})"
+        reseeded = mean_text(sizes.mean(), sizes.std(), len(sizes), digits=1)
+        ours = mean_text(row["ours_mean"], row["ours_std"], row["repeats"], digits=1)
         rows.append([name, theirs, reseeded, sizes.nunique(), ours])
     headings = ["configuration", "published", "re-seeded, mean ± std (searches)"]
     return markdown([*headings, "different results among them", "independent, ours"], rows)

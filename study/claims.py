@@ -12,7 +12,7 @@ published ones are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,14 +105,20 @@ def every_claim(published: Sequence[Row]) -> list[Claim]:
     """
     mlp = [row for row in published if row["model"] == MLP.name]
     transformer = [row for row in published if row["model"] == TRANSFORMER.name]
+    decoder_only = [
+        {"model": DECODER_ONLY.name, "budget": budget, "num_layers": depth, "num_heads": heads}
+        for budget, (depths, all_heads) in DECODER_ONLY_GRID.items()
+        for depth in depths
+        for heads in all_heads
+    ]
     return [
         *_mlp_claims(mlp),
-        *_heads_and_depth(TRANSFORMER.name, transformer, _label),
+        *_heads_and_depth(TRANSFORMER.name, transformer),
         _larger_budget(TRANSFORMER.name, transformer, SMALLER_LABEL, LARGER_LABEL),
-        *_heads_and_depth(DECODER_ONLY.name, _decoder_only_rows(), _budget),
-        _larger_budget(DECODER_ONLY.name, _decoder_only_rows(), SMALLER, LARGER),
-        *_spreads(MLP.name, [row for row in mlp if row["num_layers"] in DEPTHS], _budget),
-        *_spreads(TRANSFORMER.name, transformer, _label),
+        *_heads_and_depth(DECODER_ONLY.name, decoder_only),
+        _larger_budget(DECODER_ONLY.name, decoder_only, SMALLER, LARGER),
+        *_spreads(MLP.name, [row for row in mlp if row["num_layers"] in DEPTHS]),
+        *_spreads(TRANSFORMER.name, transformer),
         _published_sizes(mlp, transformer),
         _equal_parameters(mlp, TRANSFORMER.name),
         _equal_parameters(mlp, DECODER_ONLY.name),
@@ -120,7 +126,7 @@ def every_claim(published: Sequence[Row]) -> list[Claim]:
 
 
 def _mlp_claims(rows: Sequence[Row]) -> Iterator[Claim]:
-    by_budget = list(_by_budget(rows, _budget))
+    by_budget = list(_by_budget(rows))
     one_best = [
         Part(f"{name}: 1 layer / {other}", (*_cells(own, 1, x=1), *_cells(own, other, x=0)))
         for name, own in by_budget
@@ -146,9 +152,7 @@ def _mlp_claims(rows: Sequence[Row]) -> Iterator[Claim]:
     )
 
 
-def _heads_and_depth(
-    model: str, rows: Sequence[Row], name_of: Callable[[Row], str]
-) -> Iterator[Claim]:
+def _heads_and_depth(model: str, rows: Sequence[Row]) -> Iterator[Claim]:
     """C4, heads at equal budget and depth, and both sides of C5, depth at equal budget and heads.
 
     C5 is an equivalence: "little" is shown if both sides hold, which are two one-sided tests.
@@ -157,7 +161,7 @@ def _heads_and_depth(
         Part(
             name, tuple(Cell(where_of(r), math.log2(r["num_heads"]), r["num_layers"]) for r in own)
         )
-        for name, own in _by_budget(rows, name_of)
+        for name, own in _by_budget(rows)
     ]
     statement = "more heads raise the threshold"
     yield Claim("C4", model, statement, "factor per doubling", tuple(heads), trend=True)
@@ -170,7 +174,7 @@ def _heads_and_depth(
                 if r["num_layers"] in (1, deep)
             ),
         )
-        for name, own in _by_budget(rows, name_of)
+        for name, own in _by_budget(rows)
         for deep in PAPER_DEPTHS[1:]
         if any(r["num_layers"] == deep for r in own)
     )
@@ -200,11 +204,11 @@ def _larger_budget(model: str, rows: Sequence[Row], smaller: int, larger: int) -
     return Claim("C6", model, statement, "ratio", tuple(parts), side="less", bound=LITTLE[1])
 
 
-def _spreads(model: str, rows: Sequence[Row], name_of: Callable[[Row], str]) -> Iterator[Claim]:
+def _spreads(model: str, rows: Sequence[Row]) -> Iterator[Claim]:
     """C7, as a trend of absolute deviations from the median of each cell (Brown-Forsythe)."""
     parts = tuple(
         Part(name, tuple(Cell(where_of(r), r["num_layers"], r["num_heads"] or 0) for r in own))
-        for name, own in _by_budget(rows, name_of)
+        for name, own in _by_budget(rows)
     )
     statement, unit = "scatter grows with depth, in logarithms", "log units per layer"
     yield Claim(
@@ -217,7 +221,7 @@ def _spreads(model: str, rows: Sequence[Row], name_of: Callable[[Row], str]) -> 
 def _published_sizes(mlp: Sequence[Row], transformer: Sequence[Row]) -> Claim:
     """C8 on published rows of one layer: the transformer has more parameters than the MLP."""
     others = [
-        (f"mlp {budget:,} / {_label(other)}, {counted(other['num_heads'], 'head')}", budget, other)
+        (f"mlp {budget:,} / {_budget(other)}, {counted(other['num_heads'], 'head')}", budget, other)
         for budget, label in ((30_000, 32_000), (90_000, 64_000))
         for other in transformer
         if other["budget"] == label and other["num_layers"] == 1
@@ -228,10 +232,13 @@ def _published_sizes(mlp: Sequence[Row], transformer: Sequence[Row]) -> Claim:
 def _equal_parameters(mlp: Sequence[Row], model: str) -> Claim:
     """C8 at equal true parameters: one hidden layer against one layer of any number of heads."""
     others = [
-        (f"{budget:,}: mlp / {counted(other['num_heads'], 'head')}", budget, other)
+        (
+            f"{budget:,}: mlp / {counted(heads, 'head')}",
+            budget,
+            {"model": model, "budget": budget, "num_layers": 1, "num_heads": heads},
+        )
         for budget in TRUE_BUDGETS
         for heads in HEADS
-        for other in [{"model": model, "budget": budget, "num_layers": 1, "num_heads": heads}]
     ]
     return _far_more("equal parameters", "at equal parameters", mlp, others)
 
@@ -255,15 +262,6 @@ def _far_more(
     return Claim(f"C8 {label}", model, statement, "ratio", tuple(parts), bound=FAR_MORE)
 
 
-def _decoder_only_rows() -> list[Row]:
-    return [
-        {"model": DECODER_ONLY.name, "budget": budget, "num_layers": depth, "num_heads": heads}
-        for budget, (depths, all_heads) in DECODER_ONLY_GRID.items()
-        for depth in depths
-        for heads in all_heads
-    ]
-
-
 def where_of(row: Row) -> dict[str, object]:
     """Return what tells the searches of a row: for a published one, its shape by its true size."""
     keys = ["model", "budget", "num_parameters", "num_layers", "num_heads"]
@@ -278,17 +276,14 @@ def _cells(rows: Sequence[Row], depth: int, x: float) -> Iterator[Cell]:
     return (Cell(where_of(row), x) for row in rows if row["num_layers"] == depth)
 
 
-def _by_budget(
-    rows: Sequence[Row], name_of: Callable[[Row], str]
-) -> Iterator[tuple[str, list[Row]]]:
+def _by_budget(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the rows of every budget with its name."""
     for budget in dict.fromkeys(row["budget"] for row in rows):
         own = [row for row in rows if row["budget"] == budget]
-        yield name_of(own[0]), own
+        yield _budget(own[0]), own
 
 
 def _budget(row: Row) -> str:
+    if row["model"] == TRANSFORMER.name:  # a label, not the number of parameters
+        return f"d = {PAPER_CONFIGURATIONS[row['budget']][0]}"
     return f"{row['budget']:,}"
-
-
-def _label(row: Row) -> str:
-    return f"d = {PAPER_CONFIGURATIONS[row['budget']][0]}"

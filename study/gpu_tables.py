@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from study.assessment import LEAST_REPEATS, evidence_of
 from study.claims import Part, every_claim, where_of
@@ -17,7 +18,7 @@ from study.comparison import Row, matching, name_of, published, rows_of
 from study.effects import slope
 from study.folder import StudyFolder
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.markdown import markdown, p_text
+from visualizations.markdown import markdown, mean_text, p_text
 from visualizations.results import select
 
 GPU_PROTOCOL = "paper device=cuda"
@@ -64,9 +65,9 @@ def machines_table(folder: StudyFolder) -> str:
 
 
 def _mean(sizes: np.ndarray) -> str:
-    if len(sizes) < LEAST_REPEATS:
-        return f"{sizes.mean():,.0f} (1)" if len(sizes) else "not measured"
-    return f"{sizes.mean():,.0f} ± {sizes.std(ddof=1):,.0f} ({len(sizes)})"
+    if not len(sizes):
+        return "not measured"
+    return mean_text(sizes.mean(), pd.Series(sizes).std(), len(sizes))
 
 
 def effects_table(folder: StudyFolder) -> str:

@@ -11,8 +11,8 @@ tables.md instead. summary.csv has one row per configuration and protocol.
 
 from __future__ import annotations
 
-import functools
 import io
+import operator
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -155,13 +155,9 @@ def main() -> None:
     for path, text in changed:
         print(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
         if not args.check:
-            write_whole(path, functools.partial(_write, text))
+            write_whole(path, operator.methodcaller("write", text.encode()))
     if args.check and changed:
         sys.exit(1)
-
-
-def _write(text: str, file: io.BytesIO) -> None:
-    file.write(text.encode())
 
 
 if __name__ == "__main__":

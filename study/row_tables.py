@@ -20,7 +20,7 @@ from study.comparison import (
     rows_of,
 )
 from study.folder import StudyFolder
-from visualizations.markdown import counted, interval_text, markdown, number
+from visualizations.markdown import counted, interval_text, markdown, mean_text, number
 from visualizations.summary import bits_per_parameter
 
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
@@ -144,10 +144,9 @@ def _row(row: Row) -> list[str]:
     bits, interval = f"{row['bits_per_parameter']:#.3g}", "-"
     if row["capped"]:
         ours, bits = f"at least {row['ours_mean']:,.0f} ({row['repeats']})", f"at least {bits}"
-    elif row["repeats"] == 1:
-        ours = f"{row['ours_mean']:,.0f} (1)"
     else:
-        ours = f"{row['ours_mean']:,.0f} ± {row['ours_std']:,.0f} ({row['repeats']})"
+        ours = mean_text(row["ours_mean"], row["ours_std"], row["repeats"])
+    if not row["capped"] and row["repeats"] > 1:
         interval = f"{round(row['ours_low']):,} to {round(row['ours_high']):,}"
     return [name, parameters, ours, interval, published, bits]
 
