@@ -7,7 +7,7 @@ combination of some factors; its effects are told within the combinations of the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -227,14 +227,8 @@ def numbers(found: pd.DataFrame) -> list[str]:
     """
     if not len(found):
         return ["not measured", "-"]
-    (row,) = summarize(found, ["model"]).itertuples(index=False)
-    if row.capped:
-        return [f"at least {row.mean:,.0f} ({row.n})", "-"]
-    interval = f"{row.low:,.1f} to {row.high:,.1f}" if row.n > 1 else "-"
-    return [mean_text(row.mean, row.std, row.n, digits=1), interval]
-
-
-ABLATION_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "ablation-alone": alone_table,
-    "ablation-factorial": factorial_table,
-}
+    (row,) = summarize(found, ["model"]).to_dict("records")
+    if row["capped"]:
+        return [f"at least {row['mean']:,.0f} ({row['n']})", "-"]
+    interval = f"{row['low']:,.1f} to {row['high']:,.1f}" if row["n"] > 1 else "-"
+    return [mean_text(row["mean"], row["std"], row["n"], digits=1), interval]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -152,12 +152,3 @@ def unlucky_table(folder: StudyFolder) -> str:
     headings = ["configuration", "published first failing size", "size", "memorized all of it"]
     ours = "ours, mean first failing size (searches)"
     return markdown([*headings, "share (95 % interval)", ours], rows)
-
-
-CHANCE_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "c2-medians": medians_table,
-    "independence": independence_table,
-    "blocked": blocked_table,
-    "reseeded": reseeded_table,
-    "unlucky": unlucky_table,
-}

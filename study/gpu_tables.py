@@ -6,7 +6,7 @@ They are counted apart, so no verdict rests on them: masks and rounding are othe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -83,9 +83,3 @@ def effects_table(folder: StudyFolder) -> str:
                 rows.append([*said, e.effect_text, sum(e.counts), *map(p_text, (e.p, e.p_against))])
     headings = ["claim", "part", "published, same rows", "GPU: effect (95 % interval)"]
     return markdown([*headings, "searches", "p", "p of the opposite"], rows)
-
-
-GPU_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "gpu-rows": machines_table,
-    "gpu-effects": effects_table,
-}

@@ -162,9 +162,3 @@ def _mean_and_bits(own: pd.DataFrame) -> str:
     mean, _ = numbers(own)
     bits = float(bits_per_parameter(own["threshold"].astype(float), own).mean())
     return f"{mean}, {'at least ' if own['capped'].any() else ''}{number(bits)}"
-
-
-PROTOCOL_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "converged": converged_table,
-    "other-protocols": sizes_table,
-}

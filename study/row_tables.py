@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
 from mlp_experiments.mlp_utils import SPEC as MLP
@@ -149,15 +147,3 @@ def _row(row: Row) -> list[str]:
     if not row["capped"] and row["repeats"] > 1:
         interval = f"{round(row['ours_low']):,} to {round(row['ours_high']):,}"
     return [name, parameters, ours, interval, published, bits]
-
-
-ROW_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "headline": headline_table,
-    "published-rows": published_table,
-    "architectures": architectures_table,
-    "c3": same_network_table,
-    "labels": labels_table,
-    "bits": bits_table,
-    "depth-0": depth_0_table,
-    "most-bits": most_bits_table,
-}
