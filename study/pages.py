@@ -29,14 +29,7 @@ import pandas as pd
 
 from command_line.files import write_whole
 from command_line.parser import Parser, run, user_path
-from study import (
-    ablations,
-    chance_tables,
-    claim_tables,
-    gpu_tables,
-    other_protocols,
-    row_tables,
-)
+from study import ablations, chance_tables, claim_tables, gpu_tables, other_protocols, row_tables
 from study.comparison import every_configuration
 from study.folder import StudyFolder
 from training.errors import UserError

@@ -26,6 +26,7 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 GREY = "0.5"
+PLAIN = "{x:,.10g}"  # a tick's number such as 1,000
 CROSS_HEIGHT = 0.03  # of the axes
 MOST_TICKS = 10  # an axis of so many values has one tick at each
 CLOSEST_TICKS = 0.04  # of the axis
@@ -209,23 +210,19 @@ def plain_log_ticks(axis: Axis, bottom: float, top: float) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 300 else (1.0, 2.0, 5.0)))
     axis.set_minor_locator(LogLocator(subs=range(2, 10)))
     axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(_plain)
+    axis.set_major_formatter(PLAIN)
 
 
 def finish_x_axis(axes: Axes, values: Values, is_log: bool) -> None:
     """Put a tick at every one of the ``values`` where they are few and apart; call it last."""
     if is_log:
         plain_log_ticks(axes.xaxis, *axes.get_xlim())
-    axes.xaxis.set_major_formatter(_plain)
+    axes.xaxis.set_major_formatter(PLAIN)
     span = np.ptp(np.log2(values) if is_log else values)
     are_few = len(np.unique(values)) <= MOST_TICKS
     if are_few and smallest_gap(values, is_log) >= CLOSEST_TICKS * span:
         axes.xaxis.set_major_locator(FixedLocator(np.unique(values).tolist()))
         axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _plain(value: float, _: float) -> str:
-    return f"{value:,.10g}"
 
 
 def smallest_gap(values: Values, is_log: bool) -> float:
