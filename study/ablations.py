@@ -7,25 +7,23 @@ combination of some factors; its effects are told within the combinations of the
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
-from scipy.stats import gmean
+from scipy.stats import gmean, ttest_1samp
 
 from mlp_experiments.mlp_utils import SPEC as MLP
-from study.claims import heads_text
-from study.comparison import label_of, published
+from study.comparison import label_of, name_of, published
+from study.effects import Effect
 from study.folder import StudyFolder
 from threshold_search.models import MODELS
 from training.protocol import parse_label
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.markdown import interval_text, markdown, number
+from visualizations.markdown import markdown, mean_text, number
 from visualizations.results import PAPER_PROTOCOL
 from visualizations.summary import summarize
 
@@ -47,9 +45,7 @@ class Ablated:
     @property
     def name(self) -> str:
         """The configuration in a few words."""
-        size, depth = self.where["hidden_size"], self.where["num_layers"]
-        end = f", {heads_text(self.where)}" if "num_heads" in self.where else ""
-        return f"{self.spec.name} {size} x {depth}{end}"
+        return name_of({"model": self.spec.name, **self.where})
 
     def label(self, changed: Settings) -> str:
         """Return what the protocol column says of the published protocol with these changes."""
@@ -113,10 +109,12 @@ def alone_table(folder: StudyFolder) -> str:
             published_protocol = by_label[PAPER_PROTOCOL]
             pairs = changed[["seed", "repeat"]].drop_duplicates()
             by_label[PAPER_PROTOCOL] = published_protocol.merge(pairs)
+        row = _row(ablated)
         for words, label in changes:
-            found = by_label[label]
-            theirs = _published(ablated) if label == PAPER_PROTOCOL else "-"
-            if len(found) or label == PAPER_PROTOCOL:
+            theirs = "-"
+            if label == PAPER_PROTOCOL:
+                theirs = f"{row['published_mean']:g} ± {row['published_std']:g}"
+            if len(found := by_label[label]) or label == PAPER_PROTOCOL:
                 rows.append([ablated.name, words, *numbers(found), theirs])
     headings = ["configuration", "changed", "ours, mean ± std (searches)", "95 % interval"]
     return markdown([*headings, "published"], rows)
@@ -134,55 +132,40 @@ def factorial_table(folder: StudyFolder) -> str:
             continue
         count = len(cells) * len(repeats)  # those that are paired
         for name, value in ablated.factors.items():
-            effect = Ratios.of(cells, (name, value), sorted(repeats))
-            rows.append([ablated.name, flag(name, value), *effect.texts(), count])
+            ratios = _ratios(cells, (name, value), sorted(repeats))
+            ranges = [gmean(ratios, axis=0), gmean(ratios, axis=1)]  # by repeat, by combination
+            texts = [f"{number(min(values))} to {number(max(values))}" for values in ranges]
+            known = [ablated.name, flag(name, value), _mean_with_interval(ranges[0])]
+            rows.append([*known, *texts, count])
     headings = ["configuration", "changed", "ratio of thresholds (95 % interval)"]
     by = ["in single repeats", "in single combinations of the others"]
     return markdown([*headings, *by, "searches"], rows)
 
 
-@dataclass(frozen=True)
-class Ratios:
-    """By what a change multiplies the threshold: geometric means of ratios of paired searches.
+def _ratios(
+    cells: Mapping[frozenset, pd.Series], change: tuple[str, Any], repeats: Sequence[int]
+) -> np.ndarray:
+    """Return by what ``change`` multiplies the threshold, of shape (combinations, repeats).
+
+    ``cells`` are first failing sizes by repeat, of every combination; their searches are paired.
+    """
+    logs = [
+        np.log(cells[without | {change}].loc[list(repeats)] / cells[without].loc[list(repeats)])
+        for without in cells
+        if change not in without
+    ]
+    return np.exp(np.array(logs, dtype=float))
+
+
+def _mean_with_interval(by_repeat: Sequence[float]) -> str:
+    """Return the geometric mean over repeats with its 95 % interval, Student's t of logarithms.
 
     The searches of one repeat share data and initial weights over all cells of a design, so the
-    repeats are what is independent: ``by_repeat`` are the means over all other combinations.
+    repeats are what is independent: each counts once, as the mean over all other combinations.
     """
-
-    by_repeat: tuple[float, ...]
-    by_combination: tuple[float, ...]
-
-    @classmethod
-    def of(
-        cls,
-        cells: Mapping[frozenset, pd.Series],
-        change: tuple[str, Any],
-        repeats: Sequence[int],
-    ) -> Ratios:
-        """Return those of ``change``; ``cells`` are first failing sizes by repeat."""
-        logs = [
-            np.log(cells[without | {change}].loc[list(repeats)] / cells[without].loc[list(repeats)])
-            for without in cells
-            if change not in without
-        ]
-        table = np.exp(np.array(logs, dtype=float))  # (combinations, repeats)
-        return cls(tuple(gmean(table, axis=0)), tuple(gmean(table, axis=1)))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the mean over repeats, by Student's t of logarithms."""
-        logs = np.log(self.by_repeat)
-        if len(logs) < 2:
-            return math.nan, math.nan
-        half = stdtrit(len(logs) - 1, 0.975) * np.std(logs, ddof=1) / math.sqrt(len(logs))
-        return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
-
-    def texts(self) -> list[str]:
-        """Return the mean with its interval, and both ranges."""
-        ranges = [
-            f"{number(min(r))} to {number(max(r))}" for r in (self.by_repeat, self.by_combination)
-        ]
-        return [f"{number(float(gmean(self.by_repeat)))}{interval_text(*self.interval)}", *ranges]
+    logs = np.log(by_repeat)
+    interval = ttest_1samp(logs, 0).confidence_interval()
+    return Effect(float(logs.mean()), float(interval.low), float(interval.high)).factor.text
 
 
 def combinations(ablated: Ablated) -> Iterator[dict[str, Any]]:
@@ -199,11 +182,16 @@ def flag(name: str, value: Any) -> str:
 
 
 def _of(searches: pd.DataFrame, ablated: Ablated) -> pd.DataFrame:
-    own = searches[searches["model"] == ablated.spec.name]
-    shape = _row(ablated)
-    for name in ("num_parameters", *ablated.where):
-        own = own[own[name] == shape[name]]
+    where = {"num_parameters": _row(ablated)["num_parameters"], **ablated.where}
+    own = _with(searches, {"model": ablated.spec.name, **where})
     return own.drop_duplicates(["protocol", "seed", "repeat"])
+
+
+def _with(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
+    """Return the rows that have the values in ``where``."""
+    for name, value in where.items():
+        table = table[table[name] == value]
+    return table
 
 
 def searched_with(own: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -222,16 +210,7 @@ def searched_with(own: pd.DataFrame, label: str) -> pd.DataFrame:
 
 def _row(ablated: Ablated) -> pd.Series:
     """Return the published row of the configuration."""
-    table = published()
-    table = table[table["model"] == ablated.spec.name]
-    for name, value in ablated.where.items():
-        table = table[table[name] == value]
-    return table.iloc[0]
-
-
-def _published(ablated: Ablated) -> str:
-    row = _row(ablated)
-    return f"{row['published_mean']:g} ± {row['published_std']:g}"
+    return _with(published(), {"model": ablated.spec.name, **ablated.where}).iloc[0]
 
 
 def _sizes(searches: pd.DataFrame, ablated: Ablated, changed: Settings) -> pd.Series:
@@ -248,15 +227,8 @@ def numbers(found: pd.DataFrame) -> list[str]:
     """
     if not len(found):
         return ["not measured", "-"]
-    (row,) = summarize(found, ["model"]).itertuples(index=False)
-    if row.capped:
-        return [f"at least {row.mean:,.0f} ({row.n})", "-"]
-    if row.n == 1:
-        return [f"{row.mean:,.0f} (1)", "-"]
-    return [f"{row.mean:,.1f} ± {row.std:,.1f} ({row.n})", f"{row.low:,.1f} to {row.high:,.1f}"]
-
-
-ABLATION_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "ablation-alone": alone_table,
-    "ablation-factorial": factorial_table,
-}
+    (row,) = summarize(found, ["model"]).to_dict("records")
+    if row["capped"]:
+        return [f"at least {row['mean']:,.0f} ({row['n']})", "-"]
+    interval = f"{row['low']:,.1f} to {row['high']:,.1f}" if row["n"] > 1 else "-"
+    return [mean_text(row["mean"], row["std"], row["n"], digits=1), interval]

@@ -23,12 +23,14 @@ from visualizations.drawing import (
     Style,
     drawable_figure,
     floats,
+    light_grid,
     own_style,
     plain_log_ticks,
     repeats_text,
     style_of,
     whole_legend,
 )
+from visualizations.markdown import counted
 from visualizations.summary import bits_per_parameter, summarize
 
 SIZE_COLUMNS = ("num_layers", "num_heads")
@@ -138,8 +140,8 @@ def architectures_figure(searches: pd.DataFrame, num_layers: int = 1) -> Figure 
                 handles[label] = _draw(axes[:, column], rows, label, style_of(index))
         axes[0, column].set_title(f"{model}\n({repeats_text(own)})", fontsize=10)
     _finish(axes, table)
-    layers = "layer" if num_layers == 1 else "layers"
-    figure.suptitle(f"Architectures of {num_layers} {layers} at equal parameters", fontsize=11)
+    layers = counted(num_layers, "layer")
+    figure.suptitle(f"Architectures of {layers} at equal parameters", fontsize=11)
     whole_legend(figure, list(handles.values()))
     return figure
 
@@ -171,9 +173,7 @@ def _finish(axes: np.ndarray, table: pd.DataFrame) -> None:
     """Scales, ticks and names of all panels."""
     for panel in axes.flat:
         panel.set(xscale="log", yscale="log")
-        panel.grid(color="0.9", linewidth=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+        light_grid(panel)
     axes[0, 0].set_ylabel("memorization threshold\n(first failing size, sequences)")
     axes[1, 0].set_ylabel("bits stored per parameter")
     for row in axes[:, 0]:

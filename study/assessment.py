@@ -33,7 +33,7 @@ from study.effects import (
     slope,
     somers_d,
 )
-from visualizations.markdown import interval_text, number
+from visualizations.markdown import number
 from visualizations.results import select
 
 LEVEL = 0.05
@@ -77,26 +77,28 @@ class Evidence:
         return self.effect.low > self.claim.edge
 
     @property
+    def margin(self) -> float:
+        """How far the effect is beyond the bound, on the claimed side."""
+        sign = 1 if self.claim.side == "greater" else -1
+        return sign * (self.effect.value - self.claim.edge)
+
+    @property
     def effect_text(self) -> str:
         """Our effect and its interval in the claim's unit, or that there is none yet."""
         if math.isnan(self.effect.value):
             return "too few searches" if any(self.counts) else "not measured"
-        value, *ends = map(self._in_unit, (self.effect.value, self.effect.low, self.effect.high))
-        missing = "" if all(self.counts) else ", of a part of the configurations"
-        return f"{number(value)}{interval_text(*ends)}{missing}"
+        effect = self.effect.factor if self.claim.quantity == "log" else self.effect
+        return effect.text + ("" if all(self.counts) else ", of a part of the configurations")
 
     @property
     def published_text(self) -> str:
         """The effect and Somers' D of the published means, as far as there are such."""
         texts = []
         if self.claim.quantity == "log":
-            texts.append(number(self._in_unit(self.published_effect)))
+            texts.append(number(math.exp(self.published_effect)))
         if self.claim.trend and not math.isnan(self.published_d):
             texts.append(f"D {number(self.published_d)}")
         return ", ".join(texts) or "-"
-
-    def _in_unit(self, value: float) -> float:
-        return math.exp(value) if self.claim.quantity == "log" else value
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,7 @@ class Assessment:
     @property
     def as_claimed(self) -> list[Evidence]:
         """The parts whose effect is beyond the bound on the claimed side, significant or not."""
-        sign = 1 if self.claim.side == "greater" else -1
-        return [e for e in self.evidence if sign * (e.effect.value - self.claim.edge) > 0]
+        return [e for e in self.evidence if e.margin > 0]
 
     @property
     def searches(self) -> int:
@@ -159,11 +160,7 @@ class Assessment:
     @property
     def weakest(self) -> Evidence:
         """The part whose effect supports the claim least; one without an effect before any."""
-        sign = 1 if self.claim.side == "greater" else -1
-        return min(
-            self.evidence,
-            key=lambda e: -math.inf if math.isnan(e.effect.value) else sign * e.effect.value,
-        )
+        return min(self.evidence, key=lambda e: -math.inf if math.isnan(e.margin) else e.margin)
 
     @property
     def verdict(self) -> str:
@@ -227,17 +224,15 @@ def evidence_of(claim: Claim, part: Part, ours: Sequence[Row], theirs: Sequence[
         robust = robust_test(x, y, strata, claim.edge)
         p = OneSided(max(ordered.greater, robust.greater), max(ordered.less, robust.less))
     published_effect, published_d = _published(claim, part, theirs)
-    is_greater = claim.side == "greater"
+    has_d = claim.trend and not math.isnan(effect.value)
     return Evidence(
         claim=claim,
         part=part,
         counts=tuple(len(own) for own in sizes),
         effect=effect,
-        somers_d=somers_d(x, y, strata)
-        if claim.trend and not math.isnan(effect.value)
-        else math.nan,
-        p=p.greater if is_greater else p.less,
-        p_against=p.less if is_greater else p.greater,
+        somers_d=somers_d(x, y, strata) if has_d else math.nan,
+        p=getattr(p, claim.side),
+        p_against=p.less if claim.side == "greater" else p.greater,
         least_p=ordered.least,
         orders=ordered.orders,
         published_effect=published_effect,

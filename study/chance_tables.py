@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +10,11 @@ import pandas as pd
 
 from mlp_experiments.mlp_utils import SPEC as MLP
 from study.assessment import LEAST_REPEATS, Assessment
-from study.claims import DEPTHS, Part, heads_text
-from study.comparison import Row, matching, published, rows_of
+from study.claims import DEPTHS, Part, where_of
+from study.comparison import Row, matching, name_of, published, rows_of
 from study.effects import Array, block_correlation, mean_test, median_ratio, slope
 from study.folder import StudyFolder
-from visualizations.markdown import interval_text, markdown, number, p_text
+from visualizations.markdown import interval_text, markdown, mean_text, number, p_text
 from visualizations.results import configuration_columns
 from visualizations.success import success_rates
 
@@ -36,24 +36,18 @@ def medians_table(folder: StudyFolder) -> str:
     for budget in dict.fromkeys(row["budget"] for row in mlps):
         of_depth = {row["num_layers"]: row for row in mlps if row["budget"] == budget}
         sizes = {
-            depth: np.array([float(r["first_failure"]) for r in matching(folder.rows, _where(row))])
+            depth: np.array([r["first_failure"] for r in matching(folder.rows, where_of(row))])
             for depth, row in of_depth.items()
         }
         for depth in DEPTHS[1:]:
             theirs = of_depth[depth]["published_median"] / of_depth[1]["published_median"]
             above, below = sizes[depth], sizes[1]
-            text = "not measured"
-            if min(len(above), len(below)) >= LEAST_REPEATS:
-                ratio = median_ratio(above, below)
-                text = f"{number(ratio.value)}{interval_text(ratio.low, ratio.high)}"
+            is_enough = min(len(above), len(below)) >= LEAST_REPEATS
+            text = median_ratio(above, below).text if is_enough else "not measured"
             part = f"{budget:,}: {depth} layers / 1"
             rows.append([part, number(theirs), text, len(above) + len(below)])
     ours = "ours: ratio of medians (95 % interval, bootstrap)"
     return markdown(["part", "published", ours, "searches"], rows)
-
-
-def _where(row: Row) -> dict[str, object]:
-    return {name: row[name] for name in ("model", "budget", "num_parameters", "num_layers")}
 
 
 def independence_table(folder: StudyFolder) -> str:
@@ -123,8 +117,8 @@ def reseeded_table(folder: StudyFolder) -> str:
     for name, own in searches.groupby("configuration", sort=False):
         row, sizes = known[str(name)], own["first_failure"]
         theirs = f"{row['published_mean']:g} ± {row['published_std']:g}"
-        reseeded = f"{sizes.mean():,.1f} ± {sizes.std():,.1f} ({len(sizes)})"
-        ours = f"{row['ours_mean']:,.1f} ± {row['ours_std']:,.1f} ({row['repeats']})"
+        reseeded = mean_text(sizes.mean(), sizes.std(), len(sizes), digits=1)
+        ours = mean_text(row["ours_mean"], row["ours_std"], row["repeats"], digits=1)
         rows.append([name, theirs, reseeded, sizes.nunique(), ours])
     headings = ["configuration", "published", "re-seeded, mean ± std (searches)"]
     return markdown([*headings, "different results among them", "independent, ours"], rows)
@@ -149,8 +143,7 @@ def unlucky_table(folder: StudyFolder) -> str:
         (row, *_) = (r for r in rows_of(known) if all(r[k] == v for k, v in shape.items()))
         where = {**shape, "num_parameters": row["num_parameters"]}
         found = [r for r in matching(rates, where) if r["n"] in asked]
-        name = f"{model} {width} x {layers}" if layers else f"{model}, no hidden layer"
-        name += "" if heads is None else f", {heads_text(row)}"
+        name = name_of(row) if layers else f"{model}, no hidden layer"
         for rate in sorted(found, key=lambda rate: rate["n"]):
             share = f"{rate['share']:.3f}{interval_text(rate['low'], rate['high'])}"
             done = f"{rate['memorized']} of {rate['probes']}"
@@ -159,12 +152,3 @@ def unlucky_table(folder: StudyFolder) -> str:
     headings = ["configuration", "published first failing size", "size", "memorized all of it"]
     ours = "ours, mean first failing size (searches)"
     return markdown([*headings, "share (95 % interval)", ours], rows)
-
-
-CHANCE_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "c2-medians": medians_table,
-    "independence": independence_table,
-    "blocked": blocked_table,
-    "reseeded": reseeded_table,
-    "unlucky": unlucky_table,
-}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mlp_experiments.mlp_utils import SPEC as MLP
 from study.assessment import (
@@ -148,7 +147,8 @@ def _verdict_row(assessed: Assessment, folder: StudyFolder) -> list[object]:
     ]
 
 
-_PARTS: Mapping[str, Sequence[str]] = {
+# The tables of parts, each of the claims of these labels.
+PARTS: Mapping[str, Sequence[str]] = {
     "c1": ["C1"],
     "c2-trend": ["C2 trend"],
     "c2-collapse": ["C2 collapse"],
@@ -159,10 +159,4 @@ _PARTS: Mapping[str, Sequence[str]] = {
     "c7-sequences": ["C7 sequences"],
     "c8-published-sizes": ["C8 published sizes"],
     "c8-equal-parameters": ["C8 equal parameters"],
-}
-
-CLAIM_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "verdicts": verdicts_table,
-    "in-short": in_short,
-    **{name: functools.partial(parts_table, labels=labels) for name, labels in _PARTS.items()},
 }

@@ -12,7 +12,7 @@ published ones are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,7 @@ from transformer_experiments.transformer_utils import (
     PAPER_DEPTHS,
 )
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
+from visualizations.markdown import counted
 
 # The bounds of what words mean, written down before the first test was run, though not blind: five
 # repeats of Tables 1 to 4 and single searches of other rows had been seen.
@@ -104,14 +105,20 @@ def every_claim(published: Sequence[Row]) -> list[Claim]:
     """
     mlp = [row for row in published if row["model"] == MLP.name]
     transformer = [row for row in published if row["model"] == TRANSFORMER.name]
+    decoder_only = [
+        {"model": DECODER_ONLY.name, "budget": budget, "num_layers": depth, "num_heads": heads}
+        for budget, (depths, all_heads) in DECODER_ONLY_GRID.items()
+        for depth in depths
+        for heads in all_heads
+    ]
     return [
         *_mlp_claims(mlp),
-        *_heads_and_depth(TRANSFORMER.name, transformer, _label),
+        *_heads_and_depth(TRANSFORMER.name, transformer),
         _larger_budget(TRANSFORMER.name, transformer, SMALLER_LABEL, LARGER_LABEL),
-        *_heads_and_depth(DECODER_ONLY.name, _decoder_only_rows(), _budget),
-        _larger_budget(DECODER_ONLY.name, _decoder_only_rows(), SMALLER, LARGER),
-        *_spreads(MLP.name, [row for row in mlp if row["num_layers"] in DEPTHS], _budget),
-        *_spreads(TRANSFORMER.name, transformer, _label),
+        *_heads_and_depth(DECODER_ONLY.name, decoder_only),
+        _larger_budget(DECODER_ONLY.name, decoder_only, SMALLER, LARGER),
+        *_spreads(MLP.name, [row for row in mlp if row["num_layers"] in DEPTHS]),
+        *_spreads(TRANSFORMER.name, transformer),
         _published_sizes(mlp, transformer),
         _equal_parameters(mlp, TRANSFORMER.name),
         _equal_parameters(mlp, DECODER_ONLY.name),
@@ -119,30 +126,24 @@ def every_claim(published: Sequence[Row]) -> list[Claim]:
 
 
 def _mlp_claims(rows: Sequence[Row]) -> Iterator[Claim]:
-    others = (0, 2, 3, 4, 5)
+    by_budget = list(_by_budget(rows))
     one_best = [
         Part(f"{name}: 1 layer / {other}", (*_cells(own, 1, x=1), *_cells(own, other, x=0)))
-        for name, own in _by_budget(rows, _budget)
-        for other in others
+        for name, own in by_budget
+        for other in (0, 2, 3, 4, 5)
     ]
     yield Claim("C1", MLP.name, "one hidden layer is best", "ratio", tuple(one_best))
     trends = [
         Part(name, tuple(cell for depth in DEPTHS for cell in _cells(own, depth, x=depth)))
-        for name, own in _by_budget(rows, _budget)
+        for name, own in by_budget
     ]
+    statement, unit = "from one hidden layer on, thresholds fall with depth", "factor per layer"
     yield Claim(
-        "C2 trend",
-        MLP.name,
-        "from one hidden layer on, thresholds fall with depth",
-        "factor per layer",
-        tuple(trends),
-        side="less",
-        trend=True,
-        jonckheere=True,
+        "C2 trend", MLP.name, statement, unit, tuple(trends), "less", trend=True, jonckheere=True
     )
     deep = [
         Part(f"{name}: {depth} layers / 1", (*_cells(own, depth, x=1), *_cells(own, 1, x=0)))
-        for name, own in _by_budget(rows, _budget)
+        for name, own in by_budget
         for depth in DEEP
     ]
     statement = f"four and five layers collapse: below {COLLAPSED} of one layer"
@@ -151,9 +152,7 @@ def _mlp_claims(rows: Sequence[Row]) -> Iterator[Claim]:
     )
 
 
-def _heads_and_depth(
-    model: str, rows: Sequence[Row], name_of: Callable[[Row], str]
-) -> Iterator[Claim]:
+def _heads_and_depth(model: str, rows: Sequence[Row]) -> Iterator[Claim]:
     """C4, heads at equal budget and depth, and both sides of C5, depth at equal budget and heads.
 
     C5 is an equivalence: "little" is shown if both sides hold, which are two one-sided tests.
@@ -162,7 +161,7 @@ def _heads_and_depth(
         Part(
             name, tuple(Cell(where_of(r), math.log2(r["num_heads"]), r["num_layers"]) for r in own)
         )
-        for name, own in _by_budget(rows, name_of)
+        for name, own in _by_budget(rows)
     ]
     statement = "more heads raise the threshold"
     yield Claim("C4", model, statement, "factor per doubling", tuple(heads), trend=True)
@@ -175,7 +174,7 @@ def _heads_and_depth(
                 if r["num_layers"] in (1, deep)
             ),
         )
-        for name, own in _by_budget(rows, name_of)
+        for name, own in _by_budget(rows)
         for deep in PAPER_DEPTHS[1:]
         if any(r["num_layers"] == deep for r in own)
     )
@@ -189,85 +188,78 @@ def _heads_and_depth(
 def _larger_budget(model: str, rows: Sequence[Row], smaller: int, larger: int) -> Claim:
     parts = []
     for depth in PAPER_DEPTHS:
-        by_heads = {
-            budget: {
-                r["num_heads"]: r
-                for r in rows
-                if r["budget"] == budget and r["num_layers"] == depth
-            }
+        at_depth = [row for row in rows if row["num_layers"] == depth]
+        below, above = (
+            {row["num_heads"]: row for row in at_depth if row["budget"] == budget}
             for budget in (smaller, larger)
-        }
+        )
         cells = [
-            Cell(where_of(by_heads[budget][heads]), x, heads)
-            for heads in sorted(by_heads[smaller].keys() & by_heads[larger].keys())
-            for x, budget in ((0.0, smaller), (1.0, larger))
+            Cell(where_of(by_heads[heads]), x, heads)
+            for heads in sorted(below.keys() & above.keys())
+            for x, by_heads in ((0.0, below), (1.0, above))
         ]
         if cells:
-            parts.append(Part(f"{_layers(depth)}: {larger:,} / {smaller:,}", tuple(cells)))
+            parts.append(Part(f"{counted(depth, 'layer')}: {larger:,} / {smaller:,}", tuple(cells)))
     statement = f"a larger budget does not help: below {LITTLE[1]} times the smaller"
     return Claim("C6", model, statement, "ratio", tuple(parts), side="less", bound=LITTLE[1])
 
 
-def _spreads(model: str, rows: Sequence[Row], name_of: Callable[[Row], str]) -> Iterator[Claim]:
+def _spreads(model: str, rows: Sequence[Row]) -> Iterator[Claim]:
     """C7, as a trend of absolute deviations from the median of each cell (Brown-Forsythe)."""
     parts = tuple(
-        Part(name, tuple(Cell(where_of(r), r["num_layers"], _heads(r)) for r in own))
-        for name, own in _by_budget(rows, name_of)
+        Part(name, tuple(Cell(where_of(r), r["num_layers"], r["num_heads"] or 0) for r in own))
+        for name, own in _by_budget(rows)
     )
-    quantities: tuple[tuple[str, Quantity, str], ...] = (
-        ("C7 logarithms", "spread of log", "log units per layer"),
-        ("C7 sequences", "spread", "sequences per layer"),
+    statement, unit = "scatter grows with depth, in logarithms", "log units per layer"
+    yield Claim(
+        "C7 logarithms", model, statement, unit, parts, "greater", 0.0, "spread of log", trend=True
     )
-    for label, quantity, unit in quantities:
-        statement = f"scatter grows with depth, in {label.split()[1]}"
-        yield Claim(label, model, statement, unit, parts, bound=0.0, quantity=quantity, trend=True)
+    statement, unit = "scatter grows with depth, in sequences", "sequences per layer"
+    yield Claim("C7 sequences", model, statement, unit, parts, "greater", 0.0, "spread", trend=True)
 
 
 def _published_sizes(mlp: Sequence[Row], transformer: Sequence[Row]) -> Claim:
     """C8 on published rows of one layer: the transformer has more parameters than the MLP."""
-    parts = [
-        Part(
-            f"mlp {budget:,} / {_label(other)}, {heads_text(other)}",
-            (
-                *_cells([r for r in mlp if r["budget"] == budget], 1, x=1),
-                Cell(where_of(other), 0.0),
-            ),
-        )
+    others = [
+        (f"mlp {budget:,} / {_budget(other)}, {counted(other['num_heads'], 'head')}", budget, other)
         for budget, label in ((30_000, 32_000), (90_000, 64_000))
         for other in transformer
         if other["budget"] == label and other["num_layers"] == 1
     ]
-    statement = f"MLPs memorize at least {FAR_MORE:g} times as much, beside larger transformers"
-    return Claim(
-        "C8 published sizes", TRANSFORMER.name, statement, "ratio", tuple(parts), bound=FAR_MORE
-    )
+    return _far_more("published sizes", "beside larger transformers", mlp, others)
 
 
 def _equal_parameters(mlp: Sequence[Row], model: str) -> Claim:
     """C8 at equal true parameters: one hidden layer against one layer of any number of heads."""
-    parts = [
-        Part(
-            f"{budget:,}: mlp / {heads_text(other)}",
-            (
-                *_cells([r for r in mlp if r["budget"] == budget], 1, x=1),
-                Cell(where_of(other), 0.0),
-            ),
+    others = [
+        (
+            f"{budget:,}: mlp / {counted(heads, 'head')}",
+            budget,
+            {"model": model, "budget": budget, "num_layers": 1, "num_heads": heads},
         )
         for budget in TRUE_BUDGETS
         for heads in HEADS
-        for other in [{"model": model, "budget": budget, "num_layers": 1, "num_heads": heads}]
     ]
-    statement = f"MLPs memorize at least {FAR_MORE:g} times as much, at equal parameters"
-    return Claim("C8 equal parameters", model, statement, "ratio", tuple(parts), bound=FAR_MORE)
+    return _far_more("equal parameters", "at equal parameters", mlp, others)
 
 
-def _decoder_only_rows() -> list[Row]:
-    return [
-        {"model": DECODER_ONLY.name, "budget": budget, "num_layers": depth, "num_heads": heads}
-        for budget, (depths, all_heads) in DECODER_ONLY_GRID.items()
-        for depth in depths
-        for heads in all_heads
+def _far_more(
+    label: str, words: str, mlp: Sequence[Row], others: Sequence[tuple[str, int, Row]]
+) -> Claim:
+    """C8: ``others`` are the name of a part, the MLP's budget, and what it is compared with."""
+    parts = [
+        Part(
+            name,
+            (
+                *_cells([row for row in mlp if row["budget"] == budget], 1, x=1),
+                Cell(where_of(other), 0.0),
+            ),
+        )
+        for name, budget, other in others
     ]
+    statement = f"MLPs memorize at least {FAR_MORE:g} times as much, {words}"
+    model = others[0][2]["model"]
+    return Claim(f"C8 {label}", model, statement, "ratio", tuple(parts), bound=FAR_MORE)
 
 
 def where_of(row: Row) -> dict[str, object]:
@@ -284,30 +276,14 @@ def _cells(rows: Sequence[Row], depth: int, x: float) -> Iterator[Cell]:
     return (Cell(where_of(row), x) for row in rows if row["num_layers"] == depth)
 
 
-def _by_budget(
-    rows: Sequence[Row], name_of: Callable[[Row], str]
-) -> Iterator[tuple[str, list[Row]]]:
+def _by_budget(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the rows of every budget with its name."""
     for budget in dict.fromkeys(row["budget"] for row in rows):
         own = [row for row in rows if row["budget"] == budget]
-        yield name_of(own[0]), own
+        yield _budget(own[0]), own
 
 
 def _budget(row: Row) -> str:
+    if row["model"] == TRANSFORMER.name:  # a label, not the number of parameters
+        return f"d = {PAPER_CONFIGURATIONS[row['budget']][0]}"
     return f"{row['budget']:,}"
-
-
-def _label(row: Row) -> str:
-    return f"d = {PAPER_CONFIGURATIONS[row['budget']][0]}"
-
-
-def _layers(depth: int) -> str:
-    return f"{depth} layer{'' if depth == 1 else 's'}"
-
-
-def _heads(row: Row) -> int:
-    return row["num_heads"] or 0
-
-
-def heads_text(row: Row) -> str:
-    """Return "1 head" or "4 heads"."""
-    return f"{row['num_heads']} head{'' if row['num_heads'] == 1 else 's'}"

@@ -12,6 +12,7 @@ import pandas as pd
 from threshold_search.log.layout import task_columns
 from training.protocol import Protocol
 from training.spec import ModelSpec
+from visualizations.markdown import counted
 from visualizations.summary import OURS, PUBLISHED, beside_published, bits_per_parameter, summarize
 
 PUBLISHED_TABLES = Path(__file__).parent / "published_tables.csv"
@@ -76,8 +77,7 @@ def every_published_row(searches: pd.DataFrame) -> pd.DataFrame:
     table = _join(published(), ours, list(OURS.values()))
     for count in ("repeats", "capped"):
         table[count] = table[count].fillna(0).astype("int64")
-    table["threshold_mean"] = table["ours_mean"] - 1  # of every search first_failure is one more
-    table["bits_per_parameter"] = bits_per_parameter(table["threshold_mean"], table)
+    table = _with_bits(table)
     table["ratio"] = table["ours_mean"] / table["published_mean"]
     return table
 
@@ -88,10 +88,13 @@ def every_configuration(searches: pd.DataFrame) -> pd.DataFrame:
     Columns: those of :func:`~visualizations.summary.beside_published`; ``threshold_mean``, the mean
     of the largest sizes memorized, in sequences; ``bits_per_parameter`` of it.
     """
-    table = beside_published(with_published(searches))
-    table["threshold_mean"] = table["ours_mean"] - 1
-    table["bits_per_parameter"] = bits_per_parameter(table["threshold_mean"], table)
-    return table
+    return _with_bits(beside_published(with_published(searches)))
+
+
+def _with_bits(table: pd.DataFrame) -> pd.DataFrame:
+    memorized = table["ours_mean"] - 1  # of every search first_failure is one more
+    bits = bits_per_parameter(memorized, table)
+    return table.assign(threshold_mean=memorized, bits_per_parameter=bits)
 
 
 def label_of(spec: ModelSpec, preset: str = "paper", **changes: Any) -> str:
@@ -102,6 +105,13 @@ def label_of(spec: ModelSpec, preset: str = "paper", **changes: Any) -> str:
 def rows_of(table: pd.DataFrame) -> Sequence[Row]:
     """Return the rows of a table, None where a value is missing."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def name_of(row: Row) -> str:
+    """Return a configuration in a few words: "mlp 49 x 1", "transformer 32 x 1, 4 heads"."""
+    heads = row.get("num_heads")
+    end = f", {counted(heads, 'head')}" if heads is not None else ""
+    return f"{row['model']} {row['hidden_size']} x {row['num_layers']}{end}"
 
 
 def matching(rows: Sequence[Row], where: Mapping[str, object]) -> list[Row]:

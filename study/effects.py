@@ -15,6 +15,8 @@ import numpy as np
 import scipy.stats
 from scipy.special import stdtr
 
+from visualizations.markdown import interval_text, number
+
 CONFIDENCE = 0.95
 PERMUTATIONS = 9_999  # random ones, so the smallest p is 1e-4; all orders where they are no more
 RESAMPLES = 9_999  # of the bootstrap
@@ -30,6 +32,16 @@ class Effect:
     value: float
     low: float = math.nan
     high: float = math.nan
+
+    @property
+    def factor(self) -> Effect:
+        """The same of an effect in log units: exponentials."""
+        return Effect(*map(math.exp, (self.value, self.low, self.high)))
+
+    @property
+    def text(self) -> str:
+        """The estimate with its interval, if there is one."""
+        return f"{number(self.value)}{interval_text(self.low, self.high)}"
 
 
 @dataclass(frozen=True)
@@ -58,12 +70,9 @@ def slope(x: Array, y: Array, strata: Array, *, with_interval: bool = True) -> E
     if not np.any(within):
         return Effect(math.nan)
     value = float(within @ y / (within @ within))
-    return Effect(value, *_interval(x, y, strata)) if with_interval else Effect(value)
-
-
-def _interval(x: Array, y: Array, strata: Array) -> tuple[float, float]:
-    low, high = _robust_fit(x, y, strata).conf_int(1 - CONFIDENCE)[0]
-    return float(low), float(high)
+    if not with_interval:
+        return Effect(value)
+    return Effect(value, *map(float, _robust_fit(x, y, strata).conf_int(1 - CONFIDENCE)[0]))
 
 
 def _robust_fit(x: Array, y: Array, strata: Array) -> Any:
@@ -255,12 +264,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The least of m is multiplied by m, the next by m - 1, and so on; none is less than the one
     before, and none more than 1.
     """
-    p = np.nan_to_num(p_values, nan=1.0)
-    order = np.argsort(p)
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    found = np.empty_like(p)
-    found[order] = np.minimum(adjusted, 1.0)
-    return [float(value) for value in found]
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(np.nan_to_num(p_values, nan=1.0), method="holm")[1].tolist()
 
 
 def _centred(x: Array, strata: Array) -> Array:

@@ -31,6 +31,7 @@ from visualizations.drawing import (
     finish_x_axis,
     floats,
     legend,
+    light_grid,
     log_limits,
     mark_capped,
     mark_missing,
@@ -42,6 +43,7 @@ from visualizations.drawing import (
     whole_legend,
 )
 from visualizations.figure_files import save
+from visualizations.markdown import counted
 from visualizations.results import DEFAULT_FOLDER, PAPER_PROTOCOL, configuration_columns
 from visualizations.search_figure import search_figures
 from visualizations.summary import beside_published
@@ -82,8 +84,7 @@ def transformer_heads_figure(
     table = table[table["num_layers"] == num_layers]
     if not table["repeats"].any():
         return None
-    layers = "layer" if num_layers == 1 else "layers"
-    title = f"Transformer, {num_layers} {layers}: threshold against attention heads"
+    title = f"Transformer, {counted(num_layers, 'layer')}: threshold against attention heads"
     labels = {width: f"d = {width}" for width in table["hidden_size"]}
     sizes = zip(table["hidden_size"], table["num_parameters"], strict=True)
     details = {width: f", {parameters:,} parameters" for width, parameters in sizes}
@@ -159,11 +160,9 @@ def heads_figure(results_dir: Path | str = DEFAULT_FOLDER) -> Figure | None:
                 handles[label] = error_line(panel, x, rows, source, label, style_of(index), True)
             missing = mark_missing(panel, x[floats(rows["repeats"]) == 0])
             handles.update({str(mark.get_label()): mark for mark in missing})
-        layers = "layer" if depth == 1 else "layers"
-        panel.set_title(f"{depth} {layers} (ours: {repeats_text(at_depth)})", fontsize=10)
-        panel.grid(color="0.9", linewidth=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+        name = counted(depth, "layer")
+        panel.set_title(f"{name} (ours: {repeats_text(at_depth)})", fontsize=10)
+        light_grid(panel)
         finish_x_axis(panel, floats(at_depth["num_heads"]), True)
     plain_log_ticks(axes[0].yaxis, bottom, top)
     axes[0].set_ylabel(THRESHOLD_LABEL)

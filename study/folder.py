@@ -11,13 +11,7 @@ import pandas as pd
 from study.assessment import Assessment, assess
 from study.comparison import SIZES, Row, every_published_row, rows_of
 from training.probe import BITS_VERSION
-from visualizations.results import (
-    DEFAULT_FOLDER,
-    load_probes,
-    load_results,
-    results_frame,
-    select,
-)
+from visualizations.results import DEFAULT_FOLDER, load_probes, load_results, results_frame, select
 
 
 class StudyFolder:

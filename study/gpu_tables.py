@@ -6,18 +6,19 @@ They are counted apart, so no verdict rests on them: masks and rounding are othe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from study.assessment import LEAST_REPEATS, evidence_of
-from study.claims import Part, every_claim, heads_text, where_of
-from study.comparison import Row, matching, published, rows_of
+from study.claims import Part, every_claim, where_of
+from study.comparison import Row, matching, name_of, published, rows_of
 from study.effects import slope
 from study.folder import StudyFolder
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.markdown import interval_text, markdown, number, p_text
+from visualizations.markdown import markdown, mean_text, p_text
 from visualizations.results import select
 
 GPU_PROTOCOL = "paper device=cuda"
@@ -54,21 +55,19 @@ def machines_table(folder: StudyFolder) -> str:
             values.append(np.log(sizes))
             devices += [float(device)] * len(sizes)
             strata += [len(rows)] * len(sizes)
-        name = f"{row['model']} {row['hidden_size']} x {row['num_layers']}, {heads_text(row)}"
-        rows.append([name, *map(_mean, both), f"{row['published_mean']:g}"])
+        rows.append([name_of(row), *map(_mean, both), f"{row['published_mean']:g}"])
     if rows:
         ratio = slope(np.array(devices), np.concatenate(values), np.array(strata))
-        value, *ends = np.exp([ratio.value, ratio.low, ratio.high])
-        text = f"{number(value)}{interval_text(*ends)}"
-        rows.append(["GPU / compiled engine, within configurations", "-", text, "-"])
+        name = "GPU / compiled engine, within configurations"
+        rows.append([name, "-", ratio.factor.text, "-"])
     ours = ["compiled engine, mean ± std (searches)", "GPU, mean ± std (searches)"]
     return markdown(["configuration", *ours, "published mean"], rows)
 
 
 def _mean(sizes: np.ndarray) -> str:
-    if len(sizes) < LEAST_REPEATS:
-        return f"{sizes.mean():,.0f} (1)" if len(sizes) else "not measured"
-    return f"{sizes.mean():,.0f} ± {sizes.std(ddof=1):,.0f} ({len(sizes)})"
+    if not len(sizes):
+        return "not measured"
+    return mean_text(sizes.mean(), pd.Series(sizes).std(), len(sizes))
 
 
 def effects_table(folder: StudyFolder) -> str:
@@ -84,9 +83,3 @@ def effects_table(folder: StudyFolder) -> str:
                 rows.append([*said, e.effect_text, sum(e.counts), *map(p_text, (e.p, e.p_against))])
     headings = ["claim", "part", "published, same rows", "GPU: effect (95 % interval)"]
     return markdown([*headings, "searches", "p", "p of the opposite"], rows)
-
-
-GPU_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "gpu-rows": machines_table,
-    "gpu-effects": effects_table,
-}

@@ -22,7 +22,7 @@ from study.effects import Effect, slope
 from study.folder import StudyFolder
 from training.spec import ModelSpec
 from transformer_experiments.transformer_utils import SPEC as TRANSFORMER
-from visualizations.markdown import interval_text, markdown, number
+from visualizations.markdown import markdown, number
 from visualizations.summary import bits_per_parameter
 
 SIZES = "C8 published sizes"
@@ -89,8 +89,7 @@ class Pair:
         sizes = [own["first_failure"].to_numpy(float) for own in (self.transformer, self.mlp)]
         is_mlp = np.repeat([0.0, 1.0], [len(own) for own in sizes])
         effect = slope(is_mlp, np.log(np.concatenate(sizes)), np.zeros(len(is_mlp)))
-        value, *ends = np.exp([effect.value, effect.low, effect.high])
-        return Effect(value) if self.is_bound else Effect(value, *ends)
+        return Effect(effect.factor.value) if self.is_bound else effect.factor
 
     @property
     def is_bound(self) -> bool:
@@ -105,11 +104,8 @@ class Pair:
     @property
     def texts(self) -> list[str]:
         """Both means with their bits per parameter, and the ratio."""
-        ratio = f"{number(self.ratio.value)}{interval_text(self.ratio.low, self.ratio.high)}"
-        return [
-            *(_mean_and_bits(own) for own in (self.mlp, self.transformer)),
-            f"at most {ratio}" if self.is_bound else ratio,
-        ]
+        ratio = f"at most {self.ratio.text}" if self.is_bound else self.ratio.text
+        return [*map(_mean_and_bits, (self.mlp, self.transformer)), ratio]
 
 
 def pairs(claim: Claim, folder: StudyFolder) -> Iterator[Pair]:
@@ -166,9 +162,3 @@ def _mean_and_bits(own: pd.DataFrame) -> str:
     mean, _ = numbers(own)
     bits = float(bits_per_parameter(own["threshold"].astype(float), own).mean())
     return f"{mean}, {'at least ' if own['capped'].any() else ''}{number(bits)}"
-
-
-PROTOCOL_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "converged": converged_table,
-    "other-protocols": sizes_table,
-}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -28,14 +29,9 @@ import pandas as pd
 
 from command_line.files import write_whole
 from command_line.parser import Parser, run, user_path
-from study.ablations import ABLATION_TABLES
-from study.chance_tables import CHANCE_TABLES
-from study.claim_tables import CLAIM_TABLES
+from study import ablations, chance_tables, claim_tables, gpu_tables, other_protocols, row_tables
 from study.comparison import every_configuration
 from study.folder import StudyFolder
-from study.gpu_tables import GPU_TABLES
-from study.other_protocols import PROTOCOL_TABLES
-from study.row_tables import ROW_TABLES
 from training.errors import UserError
 from visualizations.markdown import markdown
 from visualizations.results import DEFAULT_FOLDER
@@ -110,12 +106,31 @@ def _benchmark(folder: StudyFolder, name: str) -> list[dict]:
 
 
 TABLES: Mapping[str, Table] = {
-    **ROW_TABLES,
-    **CLAIM_TABLES,
-    **CHANCE_TABLES,
-    **ABLATION_TABLES,
-    **PROTOCOL_TABLES,
-    **GPU_TABLES,
+    "headline": row_tables.headline_table,
+    "published-rows": row_tables.published_table,
+    "architectures": row_tables.architectures_table,
+    "c3": row_tables.same_network_table,
+    "labels": row_tables.labels_table,
+    "bits": row_tables.bits_table,
+    "depth-0": row_tables.depth_0_table,
+    "most-bits": row_tables.most_bits_table,
+    "verdicts": claim_tables.verdicts_table,
+    "in-short": claim_tables.in_short,
+    **{
+        name: functools.partial(claim_tables.parts_table, labels=labels)
+        for name, labels in claim_tables.PARTS.items()
+    },
+    "c2-medians": chance_tables.medians_table,
+    "independence": chance_tables.independence_table,
+    "blocked": chance_tables.blocked_table,
+    "reseeded": chance_tables.reseeded_table,
+    "unlucky": chance_tables.unlucky_table,
+    "ablation-alone": ablations.alone_table,
+    "ablation-factorial": ablations.factorial_table,
+    "converged": other_protocols.converged_table,
+    "other-protocols": other_protocols.sizes_table,
+    "gpu-rows": gpu_tables.machines_table,
+    "gpu-effects": gpu_tables.effects_table,
     "faults": faults_table,
     "driver-costs": driver_costs_table,
 }
@@ -155,13 +170,9 @@ def main() -> None:
     for path, text in changed:
         print(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
         if not args.check:
-            write_whole(path, functools.partial(_write, text))
+            write_whole(path, operator.methodcaller("write", text.encode()))
     if args.check and changed:
         sys.exit(1)
-
-
-def _write(text: str, file: io.BytesIO) -> None:
-    file.write(text.encode())
 
 
 if __name__ == "__main__":

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
 from mlp_experiments.mlp_utils import SPEC as MLP
 from study.architectures import at_true_budgets, side_by_side
-from study.claims import heads_text
+from study.claims import where_of
 from study.comparison import (
     LINEAR_PROGRAM,
     Row,
     every_configuration,
     label_of,
     matching,
+    name_of,
     published,
     rows_of,
 )
 from study.folder import StudyFolder
-from visualizations.markdown import interval_text, markdown, number
+from visualizations.markdown import counted, interval_text, markdown, mean_text, number
 from visualizations.summary import bits_per_parameter
 
 HEADLINE = ((1, 49, 1, None), (3, 447, 1, None), (4, 32, 1, 4))  # table, width, layers, heads
@@ -103,9 +102,7 @@ def same_network_table(folder: StudyFolder) -> str:
     rows = []
     for row in rows_of(published()):
         if row["model"] == MLP.name and row["num_layers"] == 0:
-            where = ("model", "budget", "num_layers", "num_parameters")
-            own = matching(folder.rows, {name: row[name] for name in where})
-            sizes = [float(r["first_failure"]) for r in own]
+            sizes = [r["first_failure"] for r in matching(folder.rows, where_of(row))]
             mean = f"{np.mean(sizes):.1f}" if sizes else "not measured"
             texts = [f"{row['budget']:,}", f"{row['num_parameters']:,}"]
             rows.append([*texts, f"{row['published_mean']:g}", mean, len(sizes)])
@@ -123,10 +120,8 @@ def bits_table(folder: StudyFolder) -> str:
     rows = []
     for row, low, high, theirs in zip(rows_of(best), *ends, strict=True):
         bits = f"{number(row['bits_per_parameter'])}{interval_text(low, high)}"
-        heads = "" if row["num_heads"] is None else f", {heads_text(row)}"
-        name = f"{row['model']} {row['hidden_size']} x {row['num_layers']}{heads}"
-        parameters = f"{row['num_parameters']:,}"
-        rows.append([name, parameters, bits, row["repeats"], number(theirs)])
+        known = [name_of(row), f"{row['num_parameters']:,}"]
+        rows.append([*known, bits, row["repeats"], number(theirs)])
     ours = "ours, bits per parameter (95 % interval)"
     return markdown(["configuration", "true parameters", ours, "searches", "published"], rows)
 
@@ -137,7 +132,7 @@ def _row(row: Row) -> list[str]:
     if row.get("num_heads") is None:
         name += f" (budget {row['budget']:,})"
     else:
-        name += f", d_ff {row['d_ff']:,}, {heads_text(row)}"
+        name += f", d_ff {row['d_ff']:,}, {counted(row['num_heads'], 'head')}"
     published = "-"
     if row["published_mean"] is not None:
         published = f"{row['published_mean']:,g} ± {row['published_std']:,g}"
@@ -147,21 +142,8 @@ def _row(row: Row) -> list[str]:
     bits, interval = f"{row['bits_per_parameter']:#.3g}", "-"
     if row["capped"]:
         ours, bits = f"at least {row['ours_mean']:,.0f} ({row['repeats']})", f"at least {bits}"
-    elif row["repeats"] == 1:
-        ours = f"{row['ours_mean']:,.0f} (1)"
     else:
-        ours = f"{row['ours_mean']:,.0f} ± {row['ours_std']:,.0f} ({row['repeats']})"
+        ours = mean_text(row["ours_mean"], row["ours_std"], row["repeats"])
+    if not row["capped"] and row["repeats"] > 1:
         interval = f"{round(row['ours_low']):,} to {round(row['ours_high']):,}"
     return [name, parameters, ours, interval, published, bits]
-
-
-ROW_TABLES: Mapping[str, Callable[[StudyFolder], str]] = {
-    "headline": headline_table,
-    "published-rows": published_table,
-    "architectures": architectures_table,
-    "c3": same_network_table,
-    "labels": labels_table,
-    "bits": bits_table,
-    "depth-0": depth_0_table,
-    "most-bits": most_bits_table,
-}

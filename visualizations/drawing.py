@@ -25,10 +25,8 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatt
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
-from training.probe import BITS_VERSION
-from visualizations.results import PAPER_PROTOCOL
-
 GREY = "0.5"
+PLAIN = "{x:,.10g}"  # a tick's number such as 1,000
 CROSS_HEIGHT = 0.03  # of the axes
 MOST_TICKS = 10  # an axis of so many values has one tick at each
 CLOSEST_TICKS = 0.04  # of the axis
@@ -100,10 +98,15 @@ def new_figure(title: str, size: tuple[float, float] = (6.8, 5.0)) -> tuple[Figu
     figure = drawable_figure(size)
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11)
+    light_grid(axes)
+    return figure, axes
+
+
+def light_grid(axes: Axes) -> None:
+    """Put a light grid behind what is drawn, and no frame above or on the right."""
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def floats(column: pd.Series) -> Values:
@@ -207,23 +210,19 @@ def plain_log_ticks(axis: Axis, bottom: float, top: float) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 300 else (1.0, 2.0, 5.0)))
     axis.set_minor_locator(LogLocator(subs=range(2, 10)))
     axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(_plain)
+    axis.set_major_formatter(PLAIN)
 
 
 def finish_x_axis(axes: Axes, values: Values, is_log: bool) -> None:
     """Put a tick at every one of the ``values`` where they are few and apart; call it last."""
     if is_log:
         plain_log_ticks(axes.xaxis, *axes.get_xlim())
-    axes.xaxis.set_major_formatter(_plain)
+    axes.xaxis.set_major_formatter(PLAIN)
     span = np.ptp(np.log2(values) if is_log else values)
     are_few = len(np.unique(values)) <= MOST_TICKS
     if are_few and smallest_gap(values, is_log) >= CLOSEST_TICKS * span:
         axes.xaxis.set_major_locator(FixedLocator(np.unique(values).tolist()))
         axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _plain(value: float, _: float) -> str:
-    return f"{value:,.10g}"
 
 
 def smallest_gap(values: Values, is_log: bool) -> float:
@@ -280,10 +279,3 @@ def whole_legend(figure: Figure, handles: Sequence[Handle], columns: int | None 
 
 def _widest(handles: Sequence[Handle]) -> int:
     return max((len(str(handle.get_label())) for handle in handles), default=0)
-
-
-def unusual(protocol: str, bits: int) -> str:
-    """Return the protocol and bits version in words, nothing of what is usual."""
-    words = [protocol] * (protocol != PAPER_PROTOCOL)
-    words += [f"bits version {bits}"] * (bits != BITS_VERSION)
-    return ", ".join(words)

@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 
 from command_line.training_script import HISTORY_COLUMNS
 from training.errors import UserError
-from visualizations.drawing import drawable_figure, floats, mark_missing, own_style, style_of
+from visualizations.drawing import (
+    drawable_figure,
+    floats,
+    light_grid,
+    mark_missing,
+    own_style,
+    style_of,
+)
 
 MOST_MARKED = 60  # evaluations; a marker at each of more would hide the line
 _LABELS = {
@@ -64,9 +71,7 @@ def history_figure(history: pd.DataFrame, title: str) -> Figure:
         if column == "loss" and is_finite.any() and (values[is_finite] > 0).all():
             axes.set_yscale("log")
         axes.set_ylabel(label)
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        light_grid(axes)
     panels[0].set_title(title, fontsize=11)
     panels[-1].set_xlabel("epoch")
     return figure

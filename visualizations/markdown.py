@@ -25,6 +25,18 @@ def number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def counted(count: int, word: str) -> str:
+    """Return "1 head" or "4 heads"."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def mean_text(mean: float, std: float, n: int, digits: int = 0) -> str:
+    """Return "mean ± std (n)", of one the value alone; with so many digits after the point."""
+    if n == 1:
+        return f"{mean:,.0f} (1)"
+    return f"{mean:,.{digits}f} ± {std:,.{digits}f} ({n})"
+
+
 def interval_text(low: float, high: float) -> str:
     """Return what follows an estimate: its interval in brackets, nothing for NaN."""
     return "" if math.isnan(low) else f" ({number(low)} to {number(high)})"

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from threshold_search.log import published
-from threshold_search.log.layout import layout_of
+from threshold_search.log.layout import Layout, layout_of, task_columns
 from threshold_search.log.reader import read_rows
 from threshold_search.log.results_folder import DEFAULT_FOLDER
 from training.errors import UserError
@@ -30,31 +30,11 @@ PAPER_PROTOCOL = "paper"
 
 Row = Mapping[str, Any]
 
-_IDENTITY = {"model": "str", "protocol": "str", "bits": "Int64"}
-_TASK = {
-    "task": "str",
-    "vocab_size": "Int64",
-    "seq_len": "Int64",
-    "label_vocab_size": "Int64",
-    "label_len": "Int64",
-}
-_REPEAT = {"repeat": "Int64", "seed": "Int64"}
-_PROBE = {
-    "n": "Int64",
-    "memorized": "bool",
-    "accuracy": "float64",
-    "loss": "float64",
-    "epochs": "Int64",
-    "stop_reason": "str",
-    "seconds": "float64",
-}
-_RESULT = {
-    "threshold": "Int64",
-    "first_failure": "Int64",
-    "max_epoch_reached": "bool",
-    "probes": "Int64",
-    "seconds": "float64",
-    "capped": "bool",
+# What columns hold that have no whole numbers. A model's sizes are whole numbers, or else words.
+_KINDS = {
+    **dict.fromkeys(("model", "protocol", "task", "stop_reason"), "str"),
+    **dict.fromkeys(("memorized", "max_epoch_reached", "capped"), "bool"),
+    **dict.fromkeys(("accuracy", "loss", "seconds"), "float64"),
 }
 _TYPES = {int: "Int64", float: "float64", str: "str"}
 
@@ -77,7 +57,7 @@ def load_probes(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
     that a crash left unfinished is malformed until the next search drops it.
     """
     rows, papers = _rows(folder, "probes")
-    return with_settings(_frame(rows, _IDENTITY, {**_REPEAT, **_PROBE}), papers)
+    return with_settings(_frame(rows, Layout("", {}, Protocol(), is_log=True).columns), papers)
 
 
 def load_results(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
@@ -102,7 +82,7 @@ def results_frame(rows: Sequence[Row]) -> pd.DataFrame:
         capped = bool(pd.isna(row["first_failure"]))
         first_failure = row["threshold"] + 1
         completed.append({**row, "first_failure": first_failure, "capped": capped})
-    return _frame(completed, {**_IDENTITY, "budget": "Int64"}, {**_REPEAT, **_RESULT})
+    return _frame(completed, [*Layout("", {}, Protocol(), is_log=False).columns, "capped"])
 
 
 def with_settings(frame: pd.DataFrame, papers: Mapping[str, Protocol]) -> pd.DataFrame:
@@ -122,7 +102,7 @@ def with_settings(frame: pd.DataFrame, papers: Mapping[str, Protocol]) -> pd.Dat
         **{f.name: type(f.default) for f in fields(Protocol)},
         **LABEL_WORDS,
     }.items():
-        if name in _TASK:
+        if name in task_columns(Protocol()):
             continue
         sources = (label if name in LABEL_WORDS else label.protocol for label in labels.values())
         values = pd.Series([getattr(source, name) for source in sources], dtype=_TYPES[kind])
@@ -162,20 +142,18 @@ def _rows(folder: Path | str, kind: str) -> tuple[list[Row], Mapping[str, Protoc
     return rows, papers
 
 
-def _frame(rows: Sequence[Row], before: dict[str, str], after: dict[str, str]) -> pd.DataFrame:
-    """Return the rows with typed columns: ``before``, task, the sizes of all models, ``after``."""
-    before = {**before, **_TASK, "num_parameters": "Int64"}
-    fixed = {**before, **after}
+def _frame(rows: Sequence[Row], fixed: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with typed columns: the ``fixed`` ones, before "repeat" all models' sizes."""
     sizes = list(dict.fromkeys(name for row in rows for name in row if name not in fixed))
-    columns = [*before, *sizes, *after]
+    at = fixed.index("repeat")
+    columns = [*fixed[:at], *sizes, *fixed[at:]]
     # Object columns until each has its type: a NaN among whole numbers would make them floats.
     frame = pd.DataFrame(
         {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns}
     )
+    kinds = {name: _KINDS.get(name, "Int64") for name in columns}
     for size in sizes:
-        values = frame[size].dropna()
-        if values.map(lambda value: isinstance(value, int)).all():
-            fixed[size] = "Int64"
-        else:
-            frame[size] = frame[size].map(str, na_action="ignore").astype("str")
-    return frame.astype(fixed)
+        if not frame[size].dropna().map(lambda value: isinstance(value, int)).all():
+            frame[size] = frame[size].map(str, na_action="ignore")
+            kinds[size] = "str"
+    return frame.astype(kinds)

@@ -35,7 +35,6 @@ from visualizations.drawing import (
     shifted,
     smallest_gap,
     style_of,
-    unusual,
 )
 from visualizations.results import PAPER_PROTOCOL
 from visualizations.summary import beside_published
@@ -110,11 +109,17 @@ def _require_drawable(searches: pd.DataFrame, x: str, series: str, log_x: bool) 
 
 
 def _kinds(searches: pd.DataFrame, series: str) -> list[str]:
-    """Return the protocols and bits versions among ``searches``, without what ``series`` says."""
-    columns = [name for name in ("protocol", "bits") if name != series]
-    usual = {"protocol": PAPER_PROTOCOL, "bits": BITS_VERSION}
+    """Return the protocols and bits versions among ``searches`` in words.
+
+    Without what is usual, and without what ``series`` says.
+    """
+    words = {
+        "protocol": lambda protocol: "" if protocol == PAPER_PROTOCOL else protocol,
+        "bits": lambda bits: "" if bits == BITS_VERSION else f"bits version {bits}",
+    }
+    columns = [name for name in words if name != series]
     kinds = searches[columns].drop_duplicates().to_dict("records")
-    return [unusual(**{**usual, **{str(k): v for k, v in kind.items()}}) for kind in kinds]
+    return [", ".join(filter(None, (words[str(k)](v) for k, v in kind.items()))) for kind in kinds]
 
 
 def line_figure(
