@@ -264,9 +264,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The least of m is multiplied by m, the next by m - 1, and so on; none is less than the one
     before, and none more than 1.
     """
-    from statsmodels.stats.multitest import multipletests
-
-    return multipletests(np.nan_to_num(p_values, nan=1.0), method="holm")[1].tolist()
+    p = np.nan_to_num(p_values, nan=1.0)
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    found = np.empty_like(p)
+    found[order] = np.minimum(adjusted, 1.0)
+    return [float(value) for value in found]
 
 
 def _centred(x: Array, strata: Array) -> Array:

@@ -80,7 +80,7 @@ interval: * summary["std"] / np.sqrt(n) => * summary["std"] / n
 score: proportion_ci(CONFIDENCE, "wilson") => proportion_ci(CONFIDENCE, "exact")
 [study] comparison effects assessment
 ratio: table["ours_mean"] / table["published => table["ours_median"] / table["published
-holm: method="holm" => method="bonferroni"
+holm: np.arange(len(p), 0, -1) => np.arange(1, len(p) + 1)
 robust: cov_type="HC3" => cov_type="HC1"
 """
 

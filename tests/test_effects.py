@@ -174,6 +174,15 @@ def test_holm_step_by_step():
     assert holm([0.04, 0.01, math.nan, 0.03]) == pytest.approx([0.09, 0.04, 1.0, 0.09])
 
 
+def test_holm_is_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
+    generator = np.random.default_rng(2)
+    for count in (1, 2, 7, 40):
+        p = np.round(generator.uniform(size=count) ** 3, 2)  # with ties, and zeros
+        assert holm(list(p)) == pytest.approx(multipletests(p, method="holm")[1])
+
+
 def test_the_correlation_of_two_rows_is_pearsons():
     rows = np.array([[1.0, 2, 4, 3, 7], [2.0, 1, 5, 5, 6], [3.0, 3, 3, 3, 3]])
     r, p = block_correlation(rows)
