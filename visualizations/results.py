@@ -24,37 +24,17 @@ from threshold_search.log.results_folder import DEFAULT_FOLDER
 from training.errors import UserError
 from training.probe import BITS_VERSION
 from training.protocol import LABEL_WORDS, Protocol, parse_label
-from training.spec import FIXED_COLUMNS
+from training.spec import FIXED_COLUMNS, TASK
 
 PAPER_PROTOCOL = "paper"
 
 Row = Mapping[str, Any]
 
-_IDENTITY = {"model": "str", "protocol": "str", "bits": "Int64"}
-_TASK = {
-    "task": "str",
-    "vocab_size": "Int64",
-    "seq_len": "Int64",
-    "label_vocab_size": "Int64",
-    "label_len": "Int64",
-}
-_REPEAT = {"repeat": "Int64", "seed": "Int64"}
-_PROBE = {
-    "n": "Int64",
-    "memorized": "bool",
-    "accuracy": "float64",
-    "loss": "float64",
-    "epochs": "Int64",
-    "stop_reason": "str",
-    "seconds": "float64",
-}
-_RESULT = {
-    "threshold": "Int64",
-    "first_failure": "Int64",
-    "max_epoch_reached": "bool",
-    "probes": "Int64",
-    "seconds": "float64",
-    "capped": "bool",
+# Of the columns that every model has, those that are no whole numbers.
+_COLUMN_TYPES = {
+    **dict.fromkeys(("model", "protocol", "task", "stop_reason"), "str"),
+    **dict.fromkeys(("memorized", "max_epoch_reached", "capped"), "bool"),
+    **dict.fromkeys(("accuracy", "loss", "seconds"), "float64"),
 }
 _TYPES = {int: "Int64", float: "float64", str: "str"}
 
@@ -77,7 +57,7 @@ def load_probes(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
     that a crash left unfinished is malformed until the next search drops it.
     """
     rows, papers = _rows(folder, "probes")
-    return with_settings(_frame(rows, _IDENTITY, {**_REPEAT, **_PROBE}), papers)
+    return with_settings(_frame(rows, is_log=True), papers)
 
 
 def load_results(folder: Path | str = DEFAULT_FOLDER) -> pd.DataFrame:
@@ -102,7 +82,7 @@ def results_frame(rows: Sequence[Row]) -> pd.DataFrame:
         capped = bool(pd.isna(row["first_failure"]))
         first_failure = row["threshold"] + 1
         completed.append({**row, "first_failure": first_failure, "capped": capped})
-    return _frame(completed, {**_IDENTITY, "budget": "Int64"}, {**_REPEAT, **_RESULT})
+    return _frame(completed, is_log=False)
 
 
 def with_settings(frame: pd.DataFrame, papers: Mapping[str, Protocol]) -> pd.DataFrame:
@@ -122,7 +102,7 @@ def with_settings(frame: pd.DataFrame, papers: Mapping[str, Protocol]) -> pd.Dat
         **{f.name: type(f.default) for f in fields(Protocol)},
         **LABEL_WORDS,
     }.items():
-        if name in _TASK:
+        if name in ("task", *TASK):
             continue
         sources = (label if name in LABEL_WORDS else label.protocol for label in labels.values())
         values = pd.Series([getattr(source, name) for source in sources], dtype=_TYPES[kind])
@@ -162,12 +142,13 @@ def _rows(folder: Path | str, kind: str) -> tuple[list[Row], Mapping[str, Protoc
     return rows, papers
 
 
-def _frame(rows: Sequence[Row], before: dict[str, str], after: dict[str, str]) -> pd.DataFrame:
-    """Return the rows with typed columns: ``before``, task, the sizes of all models, ``after``."""
-    before = {**before, **_TASK, "num_parameters": "Int64"}
-    fixed = {**before, **after}
+def _frame(rows: Sequence[Row], is_log: bool) -> pd.DataFrame:
+    """Return the rows with typed columns, as a file has them, with the sizes of all models."""
+    fixed = [*layout_of("", Protocol(), is_log, ()).columns, *([] if is_log else ["capped"])]
+    types = {name: _COLUMN_TYPES.get(name, "Int64") for name in fixed}
     sizes = list(dict.fromkeys(name for row in rows for name in row if name not in fixed))
-    columns = [*before, *sizes, *after]
+    before = fixed.index("repeat")
+    columns = [*fixed[:before], *sizes, *fixed[before:]]
     # Object columns until each has its type: a NaN among whole numbers would make them floats.
     frame = pd.DataFrame(
         {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns}
@@ -175,7 +156,7 @@ def _frame(rows: Sequence[Row], before: dict[str, str], after: dict[str, str]) -
     for size in sizes:
         values = frame[size].dropna()
         if values.map(lambda value: isinstance(value, int)).all():
-            fixed[size] = "Int64"
+            types[size] = "Int64"
         else:
             frame[size] = frame[size].map(str, na_action="ignore").astype("str")
-    return frame.astype(fixed)
+    return frame.astype(types)

@@ -21,7 +21,7 @@ from typing import Any
 
 from command_line.interrupts import ENDING
 from engines.cpu import usable_cpus
-from threshold_search.executors.jobs import LOSSES_ALLOWED
+from threshold_search.executors.executor import LOSSES_ALLOWED
 from training.errors import UserError
 
 NO_RAY = "--executor ray needs Ray, which is not installed: pip install '.[ray]'"
