@@ -28,7 +28,7 @@ from threshold_search.run import run_searches
 from training.errors import OutOfMemory, UserError
 from training.probe import Outcome, Probe
 from training.protocol import Protocol
-from training.spec import Architecture, Flag, ModelSpec
+from training.spec import Architecture, ModelSpec
 from visualizations.results import results_frame, with_settings
 
 _OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
@@ -144,8 +144,12 @@ def _configurations(
         if budget is not None:
             require_whole("params", budget, 1)
     for name, values in given.items():
+        choices = flags[name].choices or ((False, True) if flags[name].switch else ())
         for value in values:
-            _require_value(flags[name], value)
+            if not choices:
+                require_whole(name, value, flags[name].smallest)
+            elif value not in choices:
+                raise UserError(f"no {name} {value!r}: there are {', '.join(map(str, choices))}")
     protocol = protocol or spec.paper
     return [row for budget in budgets for row in configurations(spec, protocol, budget, given)]
 
@@ -154,15 +158,6 @@ def _require_names(names: Mapping[str, Any], sizes: Mapping[str, Any], of: str) 
     if unknown := names.keys() - sizes.keys():
         there = ", ".join([*_ARGUMENTS[1:], *_OPTIONS, *sizes])
         raise UserError(f"find_threshold has no {min(unknown)!r} for {of}: there are {there}")
-
-
-def _require_value(flag: Flag, value: object) -> None:
-    if flag.choices or flag.switch:
-        choices = flag.choices or (False, True)
-        if value not in choices:
-            raise UserError(f"no {flag.name} {value!r}: there are {', '.join(map(str, choices))}")
-    else:
-        require_whole(flag.name, value, flag.smallest)
 
 
 def _require_importable(kind: type) -> None:

@@ -105,25 +105,18 @@ class _Driver:
 
     def _advance(self, state: State) -> None:
         """Let a question take the rounds that the log has; ask for the rest of the next one."""
-        while probes := state.wanted():
-            outcomes = [self._outcome_of(probe) for probe in probes]
-            known = [outcome for outcome in outcomes if outcome is not None]
-            if len(known) < len(probes):
-                pairs = zip(probes, outcomes, strict=True)
-                self._ask(state, [probe for probe, outcome in pairs if outcome is None])
-                return
-            state.take(known)
         question = state.question
+        name = question.architecture.spec.name
+        while probes := state.wanted():
+            found = {probe: self._folder.logs[name].get(probe) for probe in probes}
+            known = {probe: outcome for probe, outcome in found.items() if outcome is not None}
+            if missing := [probe for probe in found if probe not in known]:
+                size, reason = self._too_large.get(question.kind, (math.inf, ""))
+                if any(probe.n >= size for probe in missing):
+                    state.failure = reason
+                else:
+                    self._requests.add(state, missing)
+                return
+            state.take([known[probe] for probe in probes])  # which may have one twice
         if row := state.row(self._folder.label(question.probe(1))):
-            self._folder.results[question.architecture.spec.name].put(row)
-
-    def _ask(self, state: State, missing: Sequence[Probe]) -> None:
-        missing = list(dict.fromkeys(missing))  # a round may want a probe twice
-        size, reason = self._too_large.get(state.question.kind, (math.inf, ""))
-        if any(probe.n >= size for probe in missing):
-            state.failure = reason
-        else:
-            self._requests.add(state, missing)
-
-    def _outcome_of(self, probe: Probe) -> Outcome | None:
-        return self._folder.logs[probe.architecture.spec.name].get(probe)
+            self._folder.results[name].put(row)

@@ -27,7 +27,7 @@ from command_line.parser import Parser, run, user_path
 from threshold_search.log import published
 from threshold_search.log.folder_lock import FolderLock
 from threshold_search.log.layout import Layout, layout_of
-from threshold_search.log.reader import content_of, parse_table, without_torn_line
+from threshold_search.log.reader import Table, content_of, parse_table, without_torn_line
 from threshold_search.log.run_record import RECORD_NAME
 from threshold_search.models import MODELS
 from training.errors import UserError
@@ -43,28 +43,17 @@ class MergedLog:
     """The rows of some logs of one model, each once."""
 
     name: str
-    layout: Layout | None = None
+    layout: Layout
     files: int = 0
     rows: int = 0
     # By the row's identity, up to n: each answer with its line and the file that had it.
     answers: dict[tuple[Any, ...], dict[str, tuple[str, Path]]] = field(default_factory=dict)
 
-    def add(self, path: Path, paper: Protocol) -> None:
-        """Take every row of a log, whose labels call ``paper`` so.
-
-        A last line that a crash left unfinished is left out.
-        """
-        content, is_torn = without_torn_line(content_of(path), "")
-        if is_torn:
-            _say_torn(path)
-        if not content:
-            return
-        model = self.name.removesuffix(SUFFIX)
-        table = parse_table(path, content, functools.partial(layout_of, model, paper, True))
+    def add(self, path: Path, table: Table) -> None:
+        """Take every row of the log that ``path`` holds."""
         layout = table.layout
-        if self.layout is not None and self.layout.columns != layout.columns:
+        if self.layout.columns != layout.columns:
             raise UserError(f"{path} has other columns than another {self.name} of these folders")
-        self.layout = layout
         self.files += 1
         self.rows += len(table.rows)
         for row in table.rows:
@@ -77,14 +66,12 @@ class MergedLog:
     @property
     def text(self) -> str:
         """The log, in an order that does not depend on that of the files."""
-        assert self.layout is not None
         keys = sorted(self.answers, key=lambda key: [(isinstance(v, str), v) for v in key])
         lines = [line for key in keys for line, _ in sorted(self.answers[key].values())]
         return self.layout.header + "\n" + "".join(lines)
 
     def report(self) -> list[str]:
         """Return what to say of it: how much there is, and what contradicts itself."""
-        assert self.layout is not None
         contradicting = {key: found for key, found in self.answers.items() if len(found) > 1}
         kept = sum(len(found) for found in self.answers.values())
         lines = [
@@ -124,8 +111,7 @@ def merge(out: Path, folders: Sequence[Path]) -> list[str]:
     lock.acquire()
     try:
         _read(out, papers, logs, entries)
-        written = {name: log for name, log in logs.items() if log.layout is not None}
-        files = {name: log.text for name, log in written.items()}
+        files = {name: log.text for name, log in logs.items()}
         if entries:
             files[RECORD_NAME] = "".join(sorted(entries))  # by their time, which they begin with
         if papers:
@@ -136,7 +122,7 @@ def merge(out: Path, folders: Sequence[Path]) -> list[str]:
             write_whole(out / name, functools.partial(_write, text.encode()))
     finally:
         lock.release()
-    return [line for log in written.values() for line in log.report()]
+    return [line for log in logs.values() for line in log.report()]
 
 
 def _write(content: bytes, file: BinaryIO) -> None:
@@ -160,10 +146,19 @@ def _papers(folders: Sequence[Path]) -> dict[str, Protocol]:
 def _read(
     folder: Path, papers: Mapping[str, Protocol], logs: dict[str, MergedLog], entries: set[str]
 ) -> None:
-    """Add the folder's rows to ``logs``, and what its run record has to ``entries``."""
+    """Add the folder's rows to ``logs``, and what its run record has to ``entries``.
+
+    A last line that a crash left unfinished is left out.
+    """
     for path in sorted(folder.glob(f"?*{SUFFIX}")):
-        paper = published.of_model(path.name.removesuffix(SUFFIX), papers)
-        logs.setdefault(path.name, MergedLog(path.name)).add(path, paper)
+        content, is_torn = without_torn_line(content_of(path), "")
+        if is_torn:
+            _say_torn(path)
+        if content:
+            model = path.name.removesuffix(SUFFIX)
+            paper = published.of_model(model, papers)
+            table = parse_table(path, content, functools.partial(layout_of, model, paper, True))
+            logs.setdefault(path.name, MergedLog(path.name, table.layout)).add(path, table)
     path = folder / RECORD_NAME
     if path.exists():
         # What no line end follows is torn, as in a log, even where it is all there is.

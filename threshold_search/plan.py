@@ -11,7 +11,7 @@ from threshold_search.questions.bisection import Bisection
 from threshold_search.questions.question import Configuration, Question
 from training.errors import UserError
 from training.protocol import Protocol
-from training.spec import FlagValue, ModelSpec
+from training.spec import Architecture, FlagValue, ModelSpec
 
 Values = Mapping[str, Sequence[FlagValue]]  # by flag, those that the user named
 Q = TypeVar("Q", bound=Question)
@@ -85,9 +85,8 @@ def shard(questions: Sequence[Q], index: int, count: int) -> list[Q]:
 
 def label_notes(configurations: Iterable[Configuration]) -> list[str]:
     """Return one line per model and budget that is a label, not the true count."""
-    notes: dict[tuple[str, int], str | None] = {}
+    firsts: dict[tuple[str, int], Architecture] = {}
     for architecture, _, budget in configurations:
-        spec = architecture.spec
-        if (spec.name, budget) not in notes:
-            notes[spec.name, budget] = spec.label_note(budget, architecture)
-    return [note for note in notes.values() if note]
+        firsts.setdefault((architecture.spec.name, budget), architecture)
+    notes = [first.spec.label_note(budget, first) for (_, budget), first in firsts.items()]
+    return [note for note in notes if note]

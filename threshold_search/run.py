@@ -15,7 +15,6 @@ from engines.cpu import usable_cpus
 from engines.engine import Engine
 from engines.native.load import engine_compiler
 from threshold_search.driver import drive
-from threshold_search.executors.executor import Executor
 from threshold_search.log.results_folder import ResultsFolder
 from threshold_search.log.run_record import append_run, describe_run
 from threshold_search.options import EXECUTORS, Options
@@ -36,13 +35,12 @@ class Finished:
     @property
     def failures(self) -> str | None:
         """One line that names what could not be finished, and why; None if all was."""
-        parts: dict[tuple[str, str], dict[str, None]] = {}
+        parts: dict[tuple[str, str], list[str]] = {}
         for state in self.states:
             if state.failure is not None:
-                parts.setdefault((state.question.name, state.failure), {})[state.question.part] = (
-                    None
-                )
-        lines = [f"{' '.join([name, *found])}: {why}" for (name, why), found in parts.items()]
+                name = state.question.name
+                parts.setdefault((name, state.failure), [name]).append(state.question.part)
+        lines = [f"{' '.join(dict.fromkeys(said))}: {why}" for (_, why), said in parts.items()]
         return f"not finished: {'; '.join(lines)}" if lines else None
 
 
@@ -76,6 +74,7 @@ def _run(
     workers = options.workers
     if workers is None and options.executor != "ray":
         workers = _default_workers(device)
+    on_cluster = {} if options.ray_address is None else {"address": options.ray_address}
     trained = False
 
     def before_training() -> None:
@@ -84,16 +83,14 @@ def _run(
         import_torch()  # here, so that a missing or broken one is found before any worker starts
         if note := fallback_note(options.engine, device, engines):
             print(note, file=sys.stderr)
-        used = {
-            spec.name: ", ".join(
-                sorted({e.name for (a, _), e in engines.items() if a.spec is spec})
-            )
-            for spec in specs
-        }
+        used: dict[str, set[str]] = {}
+        for (architecture, _), engine in engines.items():
+            used.setdefault(architecture.spec.name, set()).add(engine.name)
+        names = {model: ", ".join(sorted(found)) for model, found in used.items()}
         is_native = any(engine.name == "native" for engine in engines.values())
         native = {"compiler": engine_compiler()} if is_native else {}
         entry = describe_run(
-            used, device, workers, native, command, options.executor, executor.nodes()
+            names, device, workers, native, command, options.executor, executor.nodes()
         )
         append_run(results_dir, entry)
 
@@ -101,17 +98,14 @@ def _run(
         for note in label_notes(question.configuration for question in questions):
             print(note, file=sys.stderr)
         with (
-            _executor(options, workers, engines) as executor,
+            EXECUTORS[options.executor](
+                workers, engines, options.deadline, **on_cluster
+            ) as executor,
             Progress(questions) as progress,
         ):
             states = drive(questions, folder, executor, progress.show, before_training)
         rows = [(s.question, s.row(folder.label(s.question.probe(1)))) for s in states]
     return Finished(states, [(question, row) for question, row in rows if row], trained)
-
-
-def _executor(options: Options, workers: int | None, engines: dict[Kind, Engine]) -> Executor:
-    on_cluster = {} if options.ray_address is None else {"address": options.ray_address}
-    return EXECUTORS[options.executor](workers, engines, options.deadline, **on_cluster)
 
 
 def _default_workers(device: str) -> int:

@@ -35,7 +35,7 @@ FlagValue = int | str | bool | None
 # What the CSVs and tables call their other columns.
 FIXED_COLUMNS = {
     *("model", "protocol", "bits", "budget", "num_parameters", "repeat", "seed", "n", "memorized"),
-    *("task", "vocab_size", "seq_len", "label_vocab_size", "label_len"),
+    *("task", *TASK),
     *("accuracy", "loss", "epochs", "stop_reason", "seconds", "threshold", "first_failure"),
     *("max_epoch_reached", "probes", "capped"),
 }

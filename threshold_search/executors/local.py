@@ -17,17 +17,18 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from command_line.interrupts import ENDING, interrupts_held_back
 from engines.cpu import cpu_name
 from threshold_search.executors.executor import (
     DEADLINE_SECONDS,
+    LOSSES_ALLOWED,
     NO_MEMORY_TO_START,
+    Executor,
     run_job,
     start_worker,
 )
-from threshold_search.executors.jobs import Jobs
 from threshold_search.executors.software import Software, own_software
 from training.errors import OutOfMemory, UserError
 from training.probe import Kind, Outcome, Probe
@@ -90,10 +91,11 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     connection: Connection
     job: list[Probe] = field(default_factory=list)  # empty while it is idle
+    losses: int = 0  # of the job so far, with other workers
     until: float = 0.0  # when the job's deadline is, by time.monotonic
 
 
-class Workers:
+class Workers(Executor):
     """``count`` processes that train probes; a context manager that ends them at once on exit."""
 
     def __init__(
@@ -102,22 +104,11 @@ class Workers:
         engines: Mapping[Kind, Engine],
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
-        """Take the engine of every kind of probes: no worker chooses for itself.
-
-        A job that takes more than ``deadline`` seconds is taken for lost.
-        """
-        self._count, self._engines, self._deadline = count, engines, deadline
+        """Take how many processes there may be; each starts with the first job it gets."""
+        super().__init__(engines, deadline)
+        self._count = count
         self._software = own_software()
         self._workers: list[_Worker] = []
-        self._jobs = Jobs()
-
-    def __enter__(self) -> Self:
-        """Start nothing yet: a process starts with the first job it gets."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
     def close(self) -> None:
         """Kill the processes; what they were training is lost."""
@@ -137,16 +128,14 @@ class Workers:
         """Return this machine alone."""
         return [{"cpu": cpu_name(), "jobs": self._count}]
 
-    def largest_job(self, kind: Kind) -> int:
-        """Return how many probes of one ``kind`` its engine trains together."""
-        return self._engines[kind].largest_job
-
     def submit(self, job: list[Probe]) -> None:
         """Hand ``job`` to an idle worker."""
-        worker = next((w for w in self._workers if not w.job), None)
-        if worker is None:
-            worker = self._start()
-        worker.job, worker.until = job, time.monotonic() + self._deadline
+        self._hand(job, 0)
+
+    def _hand(self, job: list[Probe], losses: int) -> None:
+        worker = next((w for w in self._workers if not w.job), None) or self._start()
+        worker.job, worker.losses = job, losses
+        worker.until = time.monotonic() + self._deadline
         try:
             worker.connection.send((self._engines[job[0].kind], job))
         except OSError:
@@ -163,11 +152,11 @@ class Workers:
                 self._replace(worker)
                 continue
             job, worker.job = worker.job, []
-            self._jobs.take(job, answer)
+            self._end(job, answer)
         now = time.monotonic()
         for worker in [w for w in self._workers if w.job and w.until < now]:
             self._replace(worker, is_late=True)
-        return self._jobs.hand_over()
+        return self._hand_over()
 
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
@@ -194,5 +183,8 @@ class Workers:
             raise UserError(NO_GUARD) from None
         late = "took longer than the deadline"
         how = late if is_late else _how_it_ended(dead.process.exitcode)
-        if not self._jobs.is_lost_for_good(dead.job, how):
-            self.submit(dead.job)
+        losses = dead.losses + 1
+        if losses < LOSSES_ALLOWED:
+            self._hand(dead.job, losses)
+        else:
+            self._give_up(dead.job, how)

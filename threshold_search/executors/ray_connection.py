@@ -21,7 +21,7 @@ from typing import Any
 
 from command_line.interrupts import ENDING
 from engines.cpu import usable_cpus
-from threshold_search.executors.jobs import LOSSES_ALLOWED
+from threshold_search.executors.executor import LOSSES_ALLOWED
 from training.errors import UserError
 
 NO_RAY = "--executor ray needs Ray, which is not installed: pip install '.[ray]'"
@@ -57,7 +57,14 @@ def connection(address: str | None, count: int | None, on_gpu: bool) -> Iterator
             prefix = "thresholds-ray-"
             folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
             variables = QUIET | ON_LOOPBACK | {"RAY_TMPDIR": undo.enter_context(folder)}
-            arguments = _own_cluster(count, on_gpu)
+            gpus = _gpu_count() if on_gpu else 0  # Ray may find fewer than there are
+            arguments = {
+                "address": "local",
+                "num_cpus": count or gpus or usable_cpus(),
+                "num_gpus": gpus,
+                "include_dashboard": False,
+                "object_store_memory": STORE_BYTES,
+            }
         undo.enter_context(environment(variables))
         with _own_handlers():
             try:
@@ -116,19 +123,10 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
 
 
-def _own_cluster(count: int | None, on_gpu: bool) -> dict[str, Any]:
-    gpus = 0
-    if on_gpu:  # Ray may find fewer than there are
-        import torch
+def _gpu_count() -> int:
+    import torch
 
-        gpus = torch.cuda.device_count()
-    return {
-        "address": "local",
-        "num_cpus": count or gpus or usable_cpus(),
-        "num_gpus": gpus,
-        "include_dashboard": False,
-        "object_store_memory": STORE_BYTES,
-    }
+    return torch.cuda.device_count()
 
 
 def require_answer(address: str) -> None:

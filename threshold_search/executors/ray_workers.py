@@ -14,20 +14,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from threshold_search.executors.executor import (
     DEADLINE_SECONDS,
+    LOSSES_ALLOWED,
     Answer,
+    Executor,
     run_job,
     start_worker,
 )
-from threshold_search.executors.jobs import LOSSES_ALLOWED, Jobs
-from threshold_search.executors.ray_connection import (
-    connection,
-    in_one_line,
-    require_answer,
-)
+from threshold_search.executors.ray_connection import connection, in_one_line, require_answer
 from threshold_search.executors.software import Software, own_software
 from training.errors import OutOfMemory, UserError
 from training.probe import Kind, Outcome, Probe
@@ -77,7 +74,7 @@ def _refusal(driver: Software) -> UserError | None:
     return start_worker()
 
 
-class RayWorkers:
+class RayWorkers(Executor):
     """Trains probes on the nodes of a Ray cluster; a context manager that lets go of it on exit."""
 
     def __init__(
@@ -90,10 +87,10 @@ class RayWorkers:
         """Take how many calls to have at once, on a cluster by default twice what it has room for.
 
         Without an ``address`` the cluster is started here, of ``count`` CPUs, and ends with this
-        object. A job that takes more than ``deadline`` seconds is taken for lost.
+        object.
         """
-        self._count, self._engines = count, engines
-        self._deadline, self._address = deadline, address
+        super().__init__(engines, deadline)
+        self._count, self._address = count, address
         self._on_gpu = any(engine.device == "cuda" for engine in engines.values())
         self._software = own_software("cuda" if self._on_gpu else "cpu")
         self._ray: Any = None  # the module, once it is needed
@@ -106,15 +103,6 @@ class RayWorkers:
         self._queued_seconds = 0.0  # what is expected of them
         self._seconds: dict[Kind, float] = {}  # of the slowest probe of the last job
         self._calls: dict[Any, list[list[Probe]]] = {}  # the jobs, by Ray's reference
-        self._jobs = Jobs()
-
-    def __enter__(self) -> Self:
-        """Start nothing yet: Ray starts when there is something to train."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
     def close(self) -> None:
         """Leave the cluster, or end it if it is ours; what is being trained is lost."""
@@ -136,10 +124,6 @@ class RayWorkers:
         self._start()
         return [{"node": address, "jobs": jobs} for address, jobs in self._nodes]
 
-    def largest_job(self, kind: Kind) -> int:
-        """Return how many probes of ``kind`` make a job at most."""
-        return self._engines[kind].largest_job
-
     def submit(self, job: list[Probe]) -> None:
         """Put a job into the queue, which the next ``wait`` hands to Ray."""
         self._queue.append(job)
@@ -147,13 +131,13 @@ class RayWorkers:
 
     def wait(self, timeout: float) -> list[tuple[Probe, Outcome | OutOfMemory]]:
         """See :class:`~threshold_search.executors.executor.Executor`."""
-        if not self._jobs.has_failed:  # else others might end again and again
+        if self._failure is None:  # else others might end again and again
             self._hand_out()
             for call in self._ended(timeout):
                 self._take(call)
             if self._ray is not None:
                 self._look()
-        return self._jobs.hand_over()
+        return self._hand_over()
 
     def _expected(self, job: list[Probe]) -> float:
         """Return the seconds of a job; where nothing is known or they are many, a pack's."""
@@ -209,14 +193,14 @@ class RayWorkers:
             answers: list[Answer] = self._ray.get(call)
         except errors.RayTaskError as error:  # before any training: that answers in words
             reason = in_one_line(error)
-            self._jobs.fail(UserError(f"a node of the Ray cluster cannot be used: {reason}"))
+            self._fail(UserError(f"a node of the Ray cluster cannot be used: {reason}"))
         except errors.RayError as error:
             self._lose(pack, type(error).__name__)
         else:
             for job, answer in zip(pack, answers, strict=False):
                 if isinstance(answer, list):
                     self._seconds[job[0].kind] = max(outcome.seconds for _, outcome in answer)
-                self._jobs.take(job, answer)
+                self._end(job, answer)
             self._queue.extendleft(reversed(pack[len(answers) :]))
 
     def _lose(self, pack: list[list[Probe]], how: str) -> None:
@@ -228,7 +212,7 @@ class RayWorkers:
                 self._call([job])
         else:
             how += "; a job beyond --deadline ends its worker too"
-            self._jobs.give_up(pack[0], how)
+            self._give_up(pack[0], how)
 
     # The cluster.
 
@@ -258,7 +242,7 @@ class RayWorkers:
             require_answer(self._ray.get_runtime_context().gcs_address)
             nodes = self._ray.nodes()
         except (UserError, self._ray.exceptions.RayError) as error:
-            self._jobs.fail(UserError(f"the Ray cluster is gone: {in_one_line(error)}"))
+            self._fail(UserError(f"the Ray cluster is gone: {in_one_line(error)}"))
             return False
         self._looked = time.monotonic()
         needed = ("CPU", "GPU") if self._on_gpu else ("CPU",)

@@ -41,38 +41,36 @@ class FolderLock:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {self._folder}: {error.strerror}") from None
-        path = self._folder / LOCK_NAME
+        # The file of a flock is no marker: it says nothing by being there.
+        if not self._take(FileLock(self._folder / LOCK_NAME, fallback_to_soft=False)):
+            number = os.stat(self._folder).st_ino
+            self._take(SoftFileLock(self._folder / f"results-{number}.lock"))
+
+    def _take(self, lock: BaseFileLock) -> bool:
+        """Take ``lock``, or return False where the file system knows no such."""
+        path, is_soft = Path(lock.lock_file), isinstance(lock, SoftFileLock)
         is_new = not path.exists()
         try:
-            # The file of a flock is no marker: it says nothing by being there.
-            self._take(FileLock(path, fallback_to_soft=False))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                remedy = f"Ctrl-C quits; its lock is {path}"
+                if is_soft:
+                    remedy += ", to be removed if there is no such search"
+                print(
+                    f"another search is using {self._folder}; waiting for it to end ({remedy})",
+                    file=sys.stderr,
+                )
+                lock.acquire()
         except OSError as error:
-            if error.errno not in NO_FLOCK:
+            if is_soft or error.errno not in NO_FLOCK:
                 raise UserError(f"cannot write to {path}: {error.strerror}") from None
             if is_new:
                 with contextlib.suppress(OSError):
                     path.unlink()
-            path = self._folder / f"results-{os.stat(self._folder).st_ino}.lock"
-            is_new = not path.exists()
-            try:
-                self._take(SoftFileLock(path))
-            except OSError as soft_error:
-                raise UserError(f"cannot write to {path}: {soft_error.strerror}") from None
-        self._made = path if is_new else None
-
-    def _take(self, lock: BaseFileLock) -> None:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            remedy = f"Ctrl-C quits; its lock is {lock.lock_file}"
-            if isinstance(lock, SoftFileLock):
-                remedy += ", to be removed if there is no such search"
-            print(
-                f"another search is using {self._folder}; waiting for it to end ({remedy})",
-                file=sys.stderr,
-            )
-            lock.acquire()
-        self._lock = lock
+            return False
+        self._lock, self._made = lock, path if is_new else None
+        return True
 
     def release(self, undo: bool = False) -> None:
         """Give the lock back; with ``undo`` remove the file too if it was not there before."""

@@ -58,10 +58,6 @@ _positive = _number(int, 1, LARGEST)
 _seconds = _number(float, 0, math.inf)
 
 
-def _optional_positive(text: str) -> int | None:
-    return _positive(text) if text else None
-
-
 def _word(text: str) -> str:
     if not text:
         raise ValueError("is empty")
@@ -74,14 +70,7 @@ def _number_or_word(text: str) -> int | str:
     return _count(digits) if is_number else _word(text)
 
 
-_TASK: dict[str, Parser] = {
-    "task": _word,
-    "vocab_size": _positive,
-    "seq_len": _positive,
-    "label_vocab_size": _positive,
-    "label_len": _positive,
-}
-_REPEAT: dict[str, Parser] = {"repeat": _count, "seed": _count}
+_TASK: dict[str, Parser] = {"task": _word, **dict.fromkeys(TASK, _positive)}
 _PROBE: dict[str, Parser] = {
     "memorized": _bool,
     "accuracy": _number(float, 0, 1),
@@ -92,7 +81,7 @@ _PROBE: dict[str, Parser] = {
 }
 _RESULT: dict[str, Parser] = {
     "threshold": _number(int, 0, LARGEST - 1),
-    "first_failure": _optional_positive,
+    "first_failure": lambda text: _positive(text) if text else None,
     "max_epoch_reached": _bool,
     "probes": _positive,
     "seconds": _seconds,
@@ -112,7 +101,7 @@ class Layout:
         self._model, self._published = model, published
         budget = {} if is_log else {"budget": _positive}
         identity = {"model": self._name, "protocol": self._label, "bits": _count, **budget}
-        identity |= {**_TASK, "num_parameters": _count, **sizes, **_REPEAT}
+        identity |= {**_TASK, "num_parameters": _count, **sizes, "repeat": _count, "seed": _count}
         if is_log:
             identity["n"] = _positive
         self._parsers: dict[str, Parser] = {**identity, **(_PROBE if is_log else _RESULT)}

@@ -44,6 +44,7 @@ def describe_run(
     JSON can hold, and ``nodes`` likewise what the ``executor`` says of its machines. What cannot be
     found out is None.
     """
+    torch = sys.modules.get("torch")  # which is not imported for it
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command or command_line(sys.argv),
@@ -61,8 +62,8 @@ def describe_run(
         "python": platform.python_version(),
         "numpy": version_of("numpy"),
         "torch": version_of("torch"),
-        "torch_vectors": _torch_vectors(),
-        "gpu": _gpu(device),
+        "torch_vectors": torch.backends.cpu.get_cpu_capability() if torch else None,
+        "gpu": torch.cuda.get_device_name() if torch and device == "cuda" else None,
     }
 
 
@@ -131,15 +132,3 @@ def _git_state() -> dict[str, object]:
         state["commit"] = commits[0]
         state["modified"] = any(not line.startswith("#") for line in answer)
     return state
-
-
-def _torch_vectors() -> str | None:
-    """Return the vector instructions that torch uses, if it is there; it is not imported for it."""
-    torch = sys.modules.get("torch")
-    return torch.backends.cpu.get_cpu_capability() if torch else None
-
-
-def _gpu(device: str) -> str | None:
-    """Return the name of the CUDA device that trains, if one does; torch is not imported for it."""
-    torch = sys.modules.get("torch")
-    return torch.cuda.get_device_name() if torch and device == "cuda" else None
