@@ -43,11 +43,11 @@ def test_what_the_readme_says_was_found():
     for sentence in (
         f"in four layers {paper[4]:.0f} sequences become {converged[4]:.0f} with longer training "
         f"(`--protocol converged`). In five layers {paper[5]:.1f} become {converged[5]:.0f}. "
-        "There two layers hold more than one.",
+        "With longer training two layers hold more than one.",
         f"our MLP thresholds are {low:.2f} to {high:.2f} times the published ones with one or two "
-        "hidden layers; deeper MLPs differ more, both ways. One hidden layer is best at every "
-        "budget. More heads raise a transformer's threshold, as published.",
-        f"With d = 32 ours are {narrow} times the published ones, of wider transformers {wide} "
+        "hidden layers. Those of deeper MLPs are further off, both ways. One hidden layer is best "
+        "at every budget. More heads raise a transformer's threshold, as published.",
+        f"Our transformers of d = 32 hold {narrow} times the published numbers, wider ones {wide} "
         "times.",
         f"with 32 heads goes from {before:.0f} (published 77) to at least "
         f"{after['threshold'].mean() + 1:,.0f}.",
