@@ -19,9 +19,9 @@ SEARCH = [
     "--params",
     "10000",
     "--layers",
-    "3",
+    "1",
     "--repeats",
-    "2",
+    "8",  # long enough to be ended twice before its end
     "--workers",
     "2",
 ]
